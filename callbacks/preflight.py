@@ -1,0 +1,65 @@
+"""Before any work: does the net fit the data?"""
+
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+
+class Preflight(L.Callback):
+    """Push two samples through the net, so that a misfit is one sentence and not a stack trace."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        loader = {
+            "fit": data.train_dataloader,
+            "validate": data.val_dataloader,
+            "test": data.test_dataloader,
+            "predict": data.predict_dataloader,
+        }[stage]
+        training = pl_module.training
+        pl_module.eval()
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            batch = next(iter(loader()))
+            two = _rows(batch, 2)
+            inputs, targets = data.on_after_batch_transfer(two, 0)
+            try:
+                output = pl_module(inputs)
+            except Exception as error:
+                raise MisconfigurationException(
+                    f"{_names(pl_module, data)}: the net can't take inputs of {_shapes(inputs)}: "
+                    f"{str(error).splitlines()[0]}"
+                ) from error
+        pl_module.train(training)
+        logits: Tensor = output[0] if isinstance(output, tuple) else output
+        if logits.shape[:-1] != targets.shape:
+            raise MisconfigurationException(
+                f"{_names(pl_module, data)}: for targets of {_shapes(targets)} the net returned "
+                f"logits of {_shapes(logits)}; expected {(*targets.shape, '…')}, one row a target."
+            )
+        if int(targets.max()) >= logits.shape[-1]:
+            raise MisconfigurationException(
+                f"{_names(pl_module, data)}: the net has {logits.shape[-1]} logits, too few for "
+                f"the data's target {int(targets.max())}."
+            )
+
+
+def _names(pl_module: L.LightningModule, data: L.LightningDataModule) -> str:
+    net = type(getattr(pl_module, "net", pl_module)).__name__
+    return f"{net} does not fit {type(data).__name__}"
+
+
+def _rows(batch: Any, number: int) -> Any:
+    if isinstance(batch, Tensor):
+        return batch[:number]
+    if isinstance(batch, dict):
+        return {name: _rows(value, number) for name, value in batch.items()}
+    return tuple(_rows(value, number) for value in batch)
+
+
+def _shapes(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shapes(item)}" for name, item in value.items())
+    return f"shape {tuple(value.shape)} ({str(value.dtype).removeprefix('torch.')})"

@@ -1,0 +1,30 @@
+"""Promises: the results that a config expects of itself, `test/accuracy: ">= 0.98"`."""
+
+import operator
+import re
+from collections.abc import Callable
+
+_RELATIONS: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+def kept(promise: str, value: float) -> bool:
+    """Whether a value keeps a promise; NaN keeps none.
+
+    Args:
+        promise: A relation and a number, such as `">= 0.98"`.
+        value: What was measured.
+
+    Raises:
+        ValueError: If the promise is not of that form.
+    """
+    match = re.fullmatch(r"\s*(>=|<=|>|<)\s*([-+.\deE]+)\s*", promise)
+    if match is None:
+        raise ValueError(
+            f'a promise reads like ">= 0.98" (>=, <=, > or <, and a number), not {promise!r}'
+        )
+    return _RELATIONS[match[1]](value, float(match[2]))

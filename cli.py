@@ -1,0 +1,153 @@
+"""The command line behind train.py: LightningCLI with a run folder and promises."""
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from jsonargparse import ArgumentError
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from callbacks.finite_loss import FiniteLoss
+from callbacks.preflight import Preflight
+from callbacks.progress import ProgressBar
+from callbacks.promises import kept
+from callbacks.report import Announcement, report
+from callbacks.run_folder import experiment_name, fill_in, new_run_folder
+from callbacks.run_record import RunRecord
+from modules.checkpoint import check_fits, read_checkpoint
+from user_errors import explain, where
+
+CHECKPOINT = {
+    "monitor": "val/loss",
+    "filename": "best",
+    "save_last": True,
+    "auto_insert_metric_name": False,  # the name would hold a slash
+    "enable_version_counter": False,
+}
+TRAINER = {
+    "logger": False,  # the CSV logger is always there; a tracker is an overlay
+    "use_distributed_sampler": False,  # our samplers know their rank
+    "enable_model_summary": False,
+}
+
+
+class CLI(LightningCLI):
+    """LightningCLI with a run folder, promises, and sizes that come from the data."""
+
+    run_folder: Path | None = None  # known on rank zero; None for a fast_dev_run
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        add = parser.add_argument
+        add("--experiment", type=str | None, help="Name of the experiment; else the config's path.")
+        add("--runs_dir", type=str, default="runs", help="Folder of all run folders.")
+        add("--expect", type=dict[str, str], default={}, help='{"test/accuracy": ">= 0.98"}, …')
+        add("--test_after_fit", type=bool, default=True, help="Evaluate the best after fit.")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults({f"checkpoint.{key}": value for key, value in CHECKPOINT.items()})
+        parser.link_arguments("seed_everything", "data.init_args.seed")
+        for name in ("num_classes", "class_names", "preprocessing"):
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        for name in ("num_classes", "in_channels", "image_size"):
+            target = f"model.init_args.net.init_args.{name}"
+            parser.link_arguments(f"data.{name}", target, apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            parsers = self._subcommand_parsers.values()
+            keys = {key for p in parsers for key in p.get_defaults().keys()}  # noqa: SIM118
+            raise ArgumentError(None, explain(error, keys)) from error
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would let a checkpoint silently override config and flags."""
+
+    def before_instantiate_classes(self) -> None:
+        for metric, promise in self._get(self.config, "expect").items():
+            try:
+                kept(promise, 0.0)
+            except ValueError as error:
+                raise MisconfigurationException(f"expect: {metric}: {error}.") from error
+        path = self._get(self.config, "ckpt_path")
+        named = path in (None, "best", "last", "hpc") or Path(path).is_dir()
+        self.checkpoint = None if named else read_checkpoint(path)
+
+    def instantiate_classes(self) -> None:
+        self.as_told = self.config.clone()  # with `{run_folder}` unfilled, so that it runs again
+        if (
+            getattr(rank_zero_only, "rank", 0) == 0
+            and not self._get(self.config, "trainer").fast_dev_run
+        ):
+            configs = [str(path) for path in self._get(self.config, "config") or []]
+            experiment = self._get(self.config, "experiment") or experiment_name(configs)
+            runs_dir = Path(self._get(self.config, "runs_dir"))
+            self.run_folder = new_run_folder(runs_dir, experiment)
+            fill_in(self._get(self.config, "trainer").logger, self.run_folder)
+        try:
+            super().instantiate_classes()
+        except (TypeError, ValueError) as error:
+            raise MisconfigurationException(f"{where(error)}: {error}") from error
+        if self.checkpoint is not None:
+            check_fits(self.checkpoint, self.model, self._get(self.config, "ckpt_path"))
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        self.config = self.as_told
+        wanted = self._get(self.config_init, "trainer")
+        callbacks = [*(wanted.callbacks or []), Preflight(), Announcement(), FiniteLoss()]
+        if wanted.enable_progress_bar is not False:
+            callbacks.append(ProgressBar())
+        self.promises = self._get(self.config, "expect")
+        self.save_config_kwargs = {"promises": self.promises}
+        trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        if not wanted.fast_dev_run:
+            folder = self.run_folder or Path(self._get(self.config, "runs_dir"), "unknown", "000")
+            csv = CSVLogger(folder.parent.parent, name=folder.parent.name, version=folder.name)
+            trainer.loggers = [csv, *trainer.loggers]  # first: trainer.log_dir is the run folder
+        return trainer
+
+    def test(self, **kwargs: Any) -> None:
+        self.finish(self.trainer.test(**{**kwargs, "verbose": False}))
+
+    def validate(self, **kwargs: Any) -> None:
+        self.finish(self.trainer.validate(**{**kwargs, "verbose": False}))
+
+    def after_fit(self) -> None:
+        if self.trainer.interrupted:
+            return
+        metrics: list[Mapping[str, float]] = [
+            {name: value.item() for name, value in self.trainer.callback_metrics.items()}
+        ]
+        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        if self._get(self.config, "test_after_fit") and best:
+            job: dict[str, Any] = {
+                "datamodule": self.datamodule,
+                "ckpt_path": best,
+                "verbose": False,
+            }
+            metrics += self.trainer.validate(self.model, **job)
+            if is_overridden("test_dataloader", self.datamodule, L.LightningDataModule):
+                metrics += self.trainer.test(self.model, **job)
+        self.finish(metrics)
+
+    def finish(self, found: Iterable[Mapping[str, float]]) -> None:
+        """Write the results and say them."""
+        metrics = {name: value for one in found for name, value in sorted(one.items())}
+        for record in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(record, RunRecord):
+                record.write_results(self.trainer, metrics)
+        if self.run_folder:
+            report(metrics, self.promises, self.run_folder)
+
+    def discard_run_without_traces(self) -> None:
+        """A run that failed before it trained leaves nothing half-written."""
+        if self.run_folder and not any(
+            (self.run_folder / trace).exists() for trace in ("checkpoints", "metrics.csv")
+        ):
+            shutil.rmtree(self.run_folder)

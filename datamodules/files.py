@@ -1,0 +1,86 @@
+"""Files of a data set: found in the data folder or downloaded, and never used unverified."""
+
+import hashlib
+import os
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+
+def default_data_dir() -> str:
+    """The folder that holds data sets: the environment's DATA_DIR, else `data`."""
+    return os.environ.get("DATA_DIR") or "data"
+
+
+def obtain(
+    path: Path, urls: Sequence[str], checksum: str, no_download: str = "configs/digits/cnn.yaml"
+) -> Path:
+    """Return `path` once it is there and verified, downloading it if need be.
+
+    Several processes may ask at once: one downloads, the others wait. The file appears under its
+    name only when it is whole.
+
+    Args:
+        path: Where the file is or will be.
+        urls: Mirrors, tried in turn.
+        checksum: `"sha256:<hex>"` or `"md5:<hex>"`.
+        no_download: A config to recommend that needs no such file.
+
+    Raises:
+        MisconfigurationException: If the file is damaged, or neither there nor to be had.
+    """
+    if path.exists():
+        _verify(path, checksum)
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(path.name + ".lock")):
+            if not path.exists():
+                _download(path, urls, checksum)
+    except OSError as error:
+        raise MisconfigurationException(
+            f"{path} is not there and could not be downloaded ({error}). Looked for: {path.name} "
+            f"({checksum}) in {path.parent.resolve()}; tried: {', '.join(urls)}. Put the file "
+            "there, name another folder with DATA_DIR=… or --data.data_dir …, or start with a "
+            f"config that needs no download: --config {no_download}"
+        ) from error
+    return path
+
+
+def _download(path: Path, urls: Sequence[str], checksum: str) -> None:
+    partial = path.with_name(path.name + ".part")
+    failure: OSError = OSError("no URL given")
+    try:
+        for url in urls:
+            try:
+                with (
+                    urllib.request.urlopen(url, timeout=60) as source,
+                    partial.open("wb") as target,
+                ):
+                    shutil.copyfileobj(source, target)
+            except OSError as error:  # URLError and timeouts are OSErrors
+                failure = error
+                continue
+            _verify(partial, checksum)
+            partial.replace(path)
+            return
+    finally:
+        partial.unlink(missing_ok=True)
+    raise failure
+
+
+def _verify(path: Path, checksum: str) -> None:
+    kind, _, expected = checksum.partition(":")
+    with path.open("rb") as file:
+        seen = hashlib.file_digest(file, kind).hexdigest()
+    if seen != expected:
+        raise MisconfigurationException(
+            f"{path} is damaged or not the file meant: it has {path.stat().st_size:,} bytes "
+            f"and {kind} {seen}, but {expected} is expected. Delete it; the next run "
+            "downloads it anew."
+        )

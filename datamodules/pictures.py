@@ -1,0 +1,95 @@
+"""Small pictures with one label each, held in memory: what digits and MNIST have in common."""
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.transforms.v2 import functional as F
+
+from datamodules.files import default_data_dir
+from datamodules.whole_batches import (
+    EvaluationBatches,
+    TrainingBatches,
+    share_of_batch,
+    whole_batch_loader,
+)
+
+Split = tuple[Tensor, Tensor]  # pictures (N, C, H, W) uint8, labels (N,) int64
+
+
+class PictureDataModule(L.LightningDataModule):
+    """Serve `(inputs, targets)`: normalised float pictures (B, C, H, W) and labels (B,).
+
+    Args:
+        batch_size: Samples of an optimizer step over all processes.
+        data_dir: Folder of the data sets; the environment's DATA_DIR, else `data`.
+        seed: Seed of the order of training samples; train.py links it from `seed_everything`.
+    """
+
+    in_channels: ClassVar[int] = 1
+    image_size: ClassVar[int]
+    class_names: ClassVar[list[str]]
+    mean: ClassVar[list[float]]  # per channel, of the training pictures scaled to [0, 1]
+    std: ClassVar[list[float]]
+
+    def __init__(self, batch_size: int = 128, data_dir: str | None = None, seed: int = 0) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.data_dir = data_dir or default_data_dir()
+        self.seed = seed
+        self.splits: dict[str, Split] = {}
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How a raw picture becomes an input, as plain values for the checkpoint."""
+        return {
+            "in_channels": self.in_channels,
+            "image_size": self.image_size,
+            "mean": self.mean,
+            "std": self.std,
+        }
+
+    @abstractmethod
+    def load(self) -> dict[str, Split]:
+        """Read the splits `train`, `val` and `test`."""
+
+    def setup(self, stage: str) -> None:
+        share_of_batch(self.batch_size, self._world[1])
+        if not self.splits:
+            self.splits = self.load()
+
+    @property
+    def _world(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def train_dataloader(self) -> DataLoader:
+        rank, world_size = self._world
+        size = len(self.splits["train"][1])
+        batches = TrainingBatches(size, self.batch_size, self.seed, rank, world_size)
+        return whole_batch_loader(self.splits["train"], batches)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> DataLoader:
+        return self._evaluation_loader("test")
+
+    def _evaluation_loader(self, split: str) -> DataLoader:
+        batches = EvaluationBatches(len(self.splits[split][1]), self.batch_size, *self._world)
+        return whole_batch_loader(self.splits[split], batches)
+
+    def on_after_batch_transfer(self, batch: Split, dataloader_idx: int) -> Split:
+        pictures, labels = batch
+        scaled = F.to_dtype(pictures, torch.float32, scale=True)  # (B, C, H, W) in [0, 1]
+        return F.normalize(scaled, self.mean, self.std, inplace=True), labels

@@ -1,0 +1,108 @@
+"""Data that fits in memory, served by whole batches: one index operation instead of B items."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class TensorRows(Dataset[tuple[Tensor, ...]]):
+    """Tensors with a common first dimension; an item is the batch of the rows asked for."""
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        return len(self.tensors[0])
+
+    def __getitem__(self, rows: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tensor[rows] for tensor in self.tensors)
+
+
+class TrainingBatches(Sampler[Tensor]):
+    """Which rows each batch of an epoch holds: a pure function of seed, epoch, position and rank.
+
+    The global batch at a position is the same for any number of processes; each takes its share.
+    The rows that do not fill a last batch sit out this epoch, others will in the next.
+
+    Args:
+        size: Rows of the data set.
+        batch_size: Rows of a batch over all processes.
+        seed: Seed of the run.
+        rank: Number of this process.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self, size: int, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        if size < batch_size:
+            raise MisconfigurationException(
+                f"batch_size {batch_size} is larger than the training split of {size} samples; "
+                f"choose --data.batch_size {size} or less."
+            )
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size // self.batch_size
+
+    def __iter__(self) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed((self.seed << 32) + self.epoch)
+        order = torch.randperm(self.size, generator=generator)
+        share = self.batch_size // self.world_size
+        for position in range(len(self)):
+            start = position * self.batch_size + self.rank * share
+            yield order[start : start + share]
+
+
+class EvaluationBatches(Sampler[Tensor]):
+    """Every row exactly once over all processes, in order; the last batch may be smaller."""
+
+    def __init__(self, size: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        rows = torch.arange(size).tensor_split(world_size)[rank]
+        self.batches = rows.split(batch_size // world_size) if len(rows) else ()
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.batches)
+
+
+def whole_batch_loader(tensors: tuple[Tensor, ...], batches: Sampler[Tensor]) -> DataLoader:
+    """A DataLoader whose items are whole batches, in this process: workers would only copy."""
+    return DataLoader(
+        TensorRows(*tensors),
+        batch_size=None,
+        sampler=batches,
+        collate_fn=_as_it_is,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def share_of_batch(batch_size: int, world_size: int) -> int:
+    """A process's share of the global batch.
+
+    Raises:
+        MisconfigurationException: If the batch can't be shared out evenly.
+    """
+    if batch_size % world_size:
+        lower = max(1, batch_size // world_size) * world_size
+        raise MisconfigurationException(
+            f"batch_size {batch_size} is global and can't be divided among {world_size} processes; "
+            f"choose a multiple of {world_size}, such as --data.batch_size {lower}."
+        )
+    return batch_size // world_size
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

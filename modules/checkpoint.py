@@ -1,0 +1,69 @@
+"""Reading checkpoint files of unknown origin: plain data only, and the task one expects."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Load a Lightning checkpoint onto the CPU without running any code that it may carry.
+
+    Raises:
+        MisconfigurationException: If the file is missing, no checkpoint, or more than plain data.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MisconfigurationException(f"there is no checkpoint at {path}.")
+    try:
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+            raise MisconfigurationException(
+                f"{path} is refused: loading it would run code that it brings along. A checkpoint "
+                "of this project holds plain data only."
+            ) from error
+        raise MisconfigurationException(f"{path} is no checkpoint.") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise MisconfigurationException(
+            f"{path} is no checkpoint, or a damaged one: {error}"
+        ) from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise MisconfigurationException(
+            f"{path} is no checkpoint of a LightningModule: it has no state_dict."
+        )
+    return checkpoint
+
+
+def check_fits(checkpoint: dict[str, Any], task: L.LightningModule, path: str | Path) -> None:
+    """Make sure that a checkpoint holds the weights of just this task and net.
+
+    Raises:
+        MisconfigurationException: Naming the two classes or the first weight that differ.
+    """
+    saved = checkpoint.get("hyper_parameters", {})
+    for what, asked, found in (
+        ("task", type(task).__name__, saved.get("_class_path", "")),
+        ("net", type(getattr(task, "net", None)).__name__, _class_path(saved.get("net"))),
+    ):
+        if found and found.rpartition(".")[2] != asked:
+            raise MisconfigurationException(
+                f"{path} holds the {what} {found}, but the config asks for {asked}."
+            )
+    weights = task.state_dict()
+    for name in [*weights, *checkpoint["state_dict"]]:
+        ours, theirs = weights.get(name), checkpoint["state_dict"].get(name)
+        sizes = [None if w is None else tuple(w.shape) for w in (ours, theirs)]
+        if sizes[0] != sizes[1]:
+            raise MisconfigurationException(
+                f"{path} does not fit the config: {name} is {sizes[1] or 'missing'} in the "
+                f"checkpoint and {sizes[0] or 'missing'} in the net. Use the config.yaml of the "
+                "run that made it."
+            )
+
+
+def _class_path(description: Any) -> str:
+    return description.get("class_path", "") if isinstance(description, dict) else ""

@@ -1,0 +1,184 @@
+"""The task of naming what a picture or a text shows: cross-entropy over classes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import ClasswiseWrapper, Metric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassAUROC,
+    MulticlassCalibrationError,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+
+from modules.hyperparameters import save_arguments
+from modules.optim import configure
+from modules.preprocessing import pictures_to_inputs
+
+
+class Classifier(L.LightningModule):
+    """Train any net whose `forward(inputs)` returns logits (B, num_classes).
+
+    Logs `<stage>/loss` (nats) and `<stage>/accuracy` for train, val and test; val and test add
+    macro-averaged `f1`, `precision`, `recall`, `auroc` and the expected calibration error `ece`
+    (Guo et al. 2017, 15 bins). Training figures are those of single batches, taken every
+    `trainer.log_every_n_steps`, so that the steps between cost nothing.
+
+    Args:
+        net: The architecture; its sizes come from the data.
+        num_classes: Number of classes; train.py links it from the data.
+        optimizer: Optimizer class and arguments; AdamW with lr 0.001 by default.
+        lr_scheduler: Schedule class and arguments; a constant rate by default.
+        label_smoothing: Probability in [0, 1) spread over all classes in the training loss; val and
+            test losses are always the plain cross-entropy.
+        per_class: Also log precision, recall and F1 of each class, as `test/f1/<class>`.
+        class_names: Names of the classes; their numbers by default. Linked from the data.
+        preprocessing: How a raw picture becomes an input. Linked from the data.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        num_classes: int = 10,
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        label_smoothing: float = 0.0,
+        per_class: bool = False,
+        class_names: list[str] | None = None,
+        preprocessing: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        save_arguments(self, {k: v for k, v in locals().items() if k not in ("self", "__class__")})
+        self.net = net
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.label_smoothing = label_smoothing
+        self.class_names = class_names or [str(number) for number in range(num_classes)]
+        self.preprocessing = preprocessing
+
+        metrics = _metrics(num_classes)
+        self.val_metrics = MetricCollection(dict(metrics), prefix="val/")
+        if per_class:
+            metrics |= _per_class_metrics(self.class_names)
+        self.test_metrics = MetricCollection(dict(metrics), prefix="test/")
+        self.confusion_matrix = MulticlassConfusionMatrix(num_classes)  # of the last test
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Inputs as the net takes them to logits (B, num_classes)."""
+        logits: Tensor = self.net(inputs)
+        return logits
+
+    def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> tuple[Tensor, Tensor]:
+        inputs, targets = batch
+        logits = self.net(inputs)  # (B, num_classes)
+        smoothing = self.label_smoothing if stage == "train" else 0.0
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+        return loss, logits
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        loss, logits = self._step(batch, "train")
+        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (self.global_step + 1) % interval == 0:
+            accuracy = (logits.argmax(dim=1) == batch[1]).float().mean()
+            self.log("train/loss", loss.detach(), prog_bar=True)
+            self.log("train/accuracy", accuracy)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        loss, logits = self._step(batch, "val")
+        self._log_evaluation("val", loss, logits, batch[1], self.val_metrics)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        loss, logits = self._step(batch, "test")
+        self._log_evaluation("test", loss, logits, batch[1], self.test_metrics)
+        self.confusion_matrix.update(logits, batch[1])
+        return {"loss": loss, "logits": logits}
+
+    def _log_evaluation(
+        self, stage: str, loss: Tensor, logits: Tensor, targets: Tensor, metrics: MetricCollection
+    ) -> None:
+        metrics.update(logits.float(), targets)
+        self.log(f"{stage}/loss", loss, batch_size=len(targets), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        values = self.val_metrics.compute()
+        self.log("val/accuracy", values.pop("val/accuracy"), prog_bar=True)
+        self.log_dict(values)
+        self.val_metrics.reset()
+
+    def on_test_epoch_start(self) -> None:
+        self.confusion_matrix.reset()
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict(self.test_metrics.compute())
+        self.test_metrics.reset()
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        inputs = batch[0] if isinstance(batch, list | tuple) else batch
+        return self.net(inputs).float().softmax(dim=1)  # (B, num_classes)
+
+    @torch.inference_mode()
+    def classify(
+        self, pictures: Sequence[Image.Image | Tensor] | Tensor
+    ) -> list[tuple[str, float]]:
+        """Name what raw pictures show.
+
+        Args:
+            pictures: PIL images, or tensors (C, height, width), uint8 in 0…255 or float in 0…1.
+
+        Returns:
+            The most likely class of each picture and its probability.
+
+        Raises:
+            ValueError: If the task does not know how its training pictures were prepared.
+        """
+        if self.preprocessing is None:
+            raise ValueError(
+                "this Classifier was built without `preprocessing`; it takes no raw pictures."
+            )
+        training = self.training
+        self.eval()
+        inputs = pictures_to_inputs(pictures, self.preprocessing).to(self.device)
+        confidence, label = self.net(inputs).float().softmax(dim=1).max(dim=1)  # (B,), (B,)
+        self.train(training)
+        return [
+            (self.class_names[i], p)
+            for i, p in zip(label.tolist(), confidence.tolist(), strict=True)
+        ]
+
+    def configure_optimizers(self) -> Any:
+        return configure(self, self.optimizer, self.lr_scheduler)
+
+
+def _metrics(num_classes: int) -> dict[str, Metric | MetricCollection]:
+    plain: dict[str, Any] = {"num_classes": num_classes, "validate_args": False}
+    return {
+        "accuracy": MulticlassAccuracy(average="micro", **plain),
+        "f1": MulticlassF1Score(**plain),
+        "precision": MulticlassPrecision(**plain),
+        "recall": MulticlassRecall(**plain),
+        "auroc": MulticlassAUROC(**plain),
+        "ece": MulticlassCalibrationError(n_bins=15, **plain),
+    }
+
+
+def _per_class_metrics(class_names: list[str]) -> dict[str, Metric | MetricCollection]:
+    plain: dict[str, Any] = {
+        "num_classes": len(class_names),
+        "average": None,
+        "validate_args": False,
+    }
+    kinds = {"precision": MulticlassPrecision, "recall": MulticlassRecall, "f1": MulticlassF1Score}
+    return {
+        f"{name}_per_class": ClasswiseWrapper(kind(**plain), labels=class_names, prefix=f"{name}/")
+        for name, kind in kinds.items()
+    }

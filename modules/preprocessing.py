@@ -1,0 +1,34 @@
+"""From what a user holds (a picture file, a tensor) to what a net was trained on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+
+def pictures_to_inputs(
+    pictures: Sequence[Image.Image | Tensor] | Tensor, preprocessing: dict[str, Any]
+) -> Tensor:
+    """Convert colours, resize, scale to [0, 1] and normalise as the DataModule did.
+
+    Args:
+        pictures: PIL images, or tensors (C, height, width), uint8 in 0…255 or float in 0…1.
+        preprocessing: A picture DataModule's `preprocessing`: in_channels, image_size, mean, std.
+
+    Returns:
+        Float tensor (B, in_channels, image_size, image_size).
+    """
+    channels, size = preprocessing["in_channels"], preprocessing["image_size"]
+    prepared = []
+    for picture in pictures:
+        image = F.to_image(picture)  # (C, height, width)
+        if image.shape[0] != channels:
+            image = F.rgb_to_grayscale(image, 1) if channels == 1 else F.grayscale_to_rgb(image)
+        if image.shape[-2:] != (size, size):
+            image = F.resize(image, [size, size], antialias=True)
+        prepared.append(F.to_dtype(image, torch.float32, scale=True))
+    inputs = torch.stack([torch.as_tensor(image) for image in prepared])  # (B, C, size, size)
+    return F.normalize(inputs, preprocessing["mean"], preprocessing["std"])

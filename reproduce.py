@@ -1,0 +1,1 @@
+"""Run configs, hold each against the result it promises, and write docs/results.md."""

@@ -1,0 +1,72 @@
+"""Train, validate, test or predict: one command, config files in, a run folder out.
+
+    python train.py fit --config configs/digits/cnn.yaml
+    python train.py fit --config configs/mnist/cnn.yaml --config configs/logger/wandb.yaml
+    python train.py test --config runs/mnist-cnn/001/config.yaml --ckpt_path runs/…/best.ckpt
+
+Later configs and flags override earlier ones; `train.py fit --help` lists every key.
+"""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import lightning as L
+import torch
+
+from callbacks.run_record import RunRecord
+from cli import CLI, TRAINER
+from user_errors import exit_on_user_error
+
+
+def prepare_process() -> None:
+    """Settings of the whole process: speed first, then silence about what is meant to be so."""
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")  # TF32
+    else:
+        # Importing lightning turns on a check by NVML that fails anew in every optimizer step.
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers",  # data in memory need none
+        ".*is smaller than the logging interval",
+        ".*treespec, LeafSpec.*",
+        ".*LightningCLI's args parameter",  # main(args) from Python is meant
+        ".*Checkpoint directory .* exists and is not empty",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def main(args: list[str] | None = None) -> Path | None:
+    """Run the command line; the same from Python: `main(["fit", "--config", …])`.
+
+    Args:
+        args: Arguments; those of the process by default.
+
+    Returns:
+        The run folder, on rank zero.
+
+    Raises:
+        SystemExit: With code 2 after a user's mistake, told in one paragraph on stderr.
+    """
+    prepare_process()
+    parser = {"allow_abbrev": False, "exit_on_error": False}
+    with exit_on_user_error("train.py"):
+        return CLI(
+            L.LightningModule,
+            L.LightningDataModule,
+            save_config_callback=RunRecord,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            trainer_defaults=TRAINER,
+            parser_kwargs=parser | {name: dict(parser) for name in CLI.subcommands()},
+            args=args,
+        ).run_folder
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Turn what a user got wrong into one readable paragraph and exit code 2."""
+
+import difflib
+import importlib
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jsonargparse import ArgumentError
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+
+@contextmanager
+def exit_on_user_error(program: str) -> Iterator[None]:
+    """Print the paragraph of a user's mistake to stderr and exit with code 2.
+
+    A mistake is what raises MisconfigurationException; anything else is a bug and keeps its
+    traceback.
+    """
+    try:
+        yield
+    except (ArgumentError, MisconfigurationException) as error:
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            sys.stderr.write(f"{program}: error: {error}\n")
+        sys.exit(2)
+
+
+def explain(error: ArgumentError, known_keys: Iterable[str]) -> str:
+    """The cause inside jsonargparse's nested report, with the nearest valid name where one is near.
+
+    Args:
+        error: What the parser raised.
+        known_keys: Every key that the subcommand accepts.
+    """
+    text = str(error)
+    if found := re.search(r"class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted", text):
+        class_path, name = found.groups()
+        names = _argument_names(class_path)
+        takes = f"It takes: {', '.join(names)}."
+        return f"{class_path} has no argument {name!r}.{_nearest(name, names)} {takes}"
+    if found := re.search(
+        r"(?:does not accept option '|unrecognized arguments: (?:--)?)([\w.]+)", text
+    ):
+        return f"unknown key {found[1]!r}.{_nearest(found[1], known_keys)}"
+    if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text):
+        module, name = found.groups()
+        near = _nearest(name, dir(importlib.import_module(module)))
+        return f"there is no {name!r} in {module}.{near}"
+    if found := re.search(r"No module named '([\w.]+)'", text):
+        return f"there is no module named {found[1]!r}, as a class_path in the config asks for."
+    if found := re.search(r'key "([\w.]+)":\s+Does not validate against any of the Union', text):
+        wanted = re.findall(r"- Expected an? (?:<class ')?([\w.\[\], ]+)", text)
+        given = re.search(r"Given value: (.*)", text)
+        if wanted and given:
+            return f"{found[1]}: expected {' or '.join(wanted)}, not {given[1]!r}.".replace(
+                "NoneType", "null"
+            )
+    return re.sub(r"\s+", " ", text.split("Given value type")[0])
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _argument_names(class_path: str) -> list[str]:
+    module, _, name = class_path.rpartition(".")
+    return list(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+
+
+def where(error: BaseException) -> str:
+    """`file:line` of the innermost frame in this project, or in the user's own code."""
+    here = Path(__file__).parent
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "site-packages" not in f.filename and "<frozen" not in f.filename]
+    if not own:
+        return "unknown place"
+    path = Path(own[-1].filename)
+    shown = path.relative_to(here) if path.is_relative_to(here) else path
+    return f"{shown}:{own[-1].lineno}"
