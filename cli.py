@@ -9,7 +9,7 @@ import lightning as L
 from jsonargparse import ArgumentError
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -42,6 +42,13 @@ class CLI(LightningCLI):
     """LightningCLI with a run folder, promises, and sizes that come from the data."""
 
     run_folder: Path | None = None  # known on rank zero; None for a fast_dev_run
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().__init__(*args, **kwargs)  # parses, builds and runs
+        except BaseException:
+            self.discard_run_without_traces()
+            raise
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         add = parser.add_argument
@@ -142,6 +149,9 @@ class CLI(LightningCLI):
         for record in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(record, RunRecord):
                 record.write_results(self.trainer, metrics)
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish()  # else its farewell would come after our last line
         if self.run_folder:
             report(metrics, self.promises, self.run_folder)
 

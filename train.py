@@ -34,6 +34,7 @@ def prepare_process() -> None:
         ".*is smaller than the logging interval",
         ".*treespec, LeafSpec.*",
         ".*LightningCLI's args parameter",  # main(args) from Python is meant
+        ".*Experiment logs directory .* exists and is not empty",
         ".*Checkpoint directory .* exists and is not empty",
     ):
         warnings.filterwarnings("ignore", message=message)

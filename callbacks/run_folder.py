@@ -72,9 +72,10 @@ def fill_in(logger: Any, folder: Path) -> None:
         reason = _wandb_out_of_reach()
         if reason:
             logger.init_args.offline = True
-            sys.stderr.write(
-                f"W&B stays offline: {reason}. `wandb sync {folder}/wandb/*` uploads it.\n"
-            )
+            logger.init_args.mode = "offline"  # wandb has read its environment by now
+            logger.init_args.settings = {"silent": True}  # the next line says it all
+            upload = f"wandb sync {folder}/wandb/offline-run-*"
+            sys.stderr.write(f"W&B stays offline: {reason}. `{upload}` uploads the run.\n")
 
 
 def _wandb_out_of_reach() -> str | None:
@@ -82,7 +83,7 @@ def _wandb_out_of_reach() -> str | None:
 
     if wandb.setup().settings.mode in ("offline", "disabled"):
         return f"WANDB_MODE is {wandb.setup().settings.mode}"
-    if not wandb.api.api_key:
+    if not wandb.login(prompt=False):
         return "there is no API key (`wandb login`)"
     url = urlsplit(wandb.setup().settings.base_url)
     try:

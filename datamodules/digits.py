@@ -17,6 +17,8 @@ class Digits(PictureDataModule):
         batch_size: Samples of an optimizer step over all processes.
         data_dir: Not needed here: the pictures come with scikit-learn.
         seed: Seed of the order of training samples; train.py links it from `seed_everything`.
+        augmentation: Changes training pictures, a whole uint8 batch at a time on its device: any of
+            torchvision.transforms.v2, with one random draw a batch.
     """
 
     image_size = 8

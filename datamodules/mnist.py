@@ -28,6 +28,8 @@ class MNIST(PictureDataModule):
         data_dir: Folder of the data sets, with or without `MNIST/raw/*.gz` in it; by default the
             environment's DATA_DIR, else `data`.
         seed: Seed of the order of training samples; train.py links it from `seed_everything`.
+        augmentation: Changes training pictures, a whole uint8 batch at a time on its device: any of
+            torchvision.transforms.v2, with one random draw a batch.
     """
 
     source: ClassVar[type[datasets.MNIST]] = datasets.MNIST
@@ -71,6 +73,8 @@ class FashionMNIST(MNIST):
         data_dir: Folder of the data sets, with or without `FashionMNIST/raw/*.gz` in it; by default
             the environment's DATA_DIR, else `data`.
         seed: Seed of the order of training samples; train.py links it from `seed_everything`.
+        augmentation: Changes training pictures, a whole uint8 batch at a time on its device: any of
+            torchvision.transforms.v2, with one random draw a batch.
     """
 
     source = datasets.FashionMNIST

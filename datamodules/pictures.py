@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
 
@@ -27,6 +27,8 @@ class PictureDataModule(L.LightningDataModule):
         batch_size: Samples of an optimizer step over all processes.
         data_dir: Folder of the data sets; the environment's DATA_DIR, else `data`.
         seed: Seed of the order of training samples; train.py links it from `seed_everything`.
+        augmentation: Changes training pictures, a whole uint8 batch at a time on its device: any of
+            torchvision.transforms.v2, with one random draw a batch.
     """
 
     in_channels: ClassVar[int] = 1
@@ -35,11 +37,18 @@ class PictureDataModule(L.LightningDataModule):
     mean: ClassVar[list[float]]  # per channel, of the training pictures scaled to [0, 1]
     std: ClassVar[list[float]]
 
-    def __init__(self, batch_size: int = 128, data_dir: str | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        batch_size: int = 128,
+        data_dir: str | None = None,
+        seed: int = 0,
+        augmentation: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.batch_size = batch_size
         self.data_dir = data_dir or default_data_dir()
         self.seed = seed
+        self.augmentation = augmentation
         self.splits: dict[str, Split] = {}
 
     @property
@@ -91,5 +100,7 @@ class PictureDataModule(L.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Split, dataloader_idx: int) -> Split:
         pictures, labels = batch
+        if self.augmentation is not None and self.trainer and self.trainer.training:
+            pictures = self.augmentation(pictures)
         scaled = F.to_dtype(pictures, torch.float32, scale=True)  # (B, C, H, W) in [0, 1]
         return F.normalize(scaled, self.mean, self.std, inplace=True), labels
