@@ -107,14 +107,14 @@ def reliability_figure(counts: np.ndarray, right: np.ndarray, confidences: np.nd
     below.bar(centers, counts / total, 0.94 * width, color=PALE)
     if bins <= 20:  # a tall gap over three examples means little: say how many there are
         for place, count in zip(x, n, strict=True):
-            below.text(
-                place,
-                count / total,
+            below.annotate(
                 f"{count:.0f}",
+                (place, count / total),
+                (0, 2),
+                textcoords="offset points",
                 ha="center",
-                va="bottom",
                 fontsize=6,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0},
             )
     for mean, color, label in (
         (right.sum() / total, BLUE, "mean accuracy"),

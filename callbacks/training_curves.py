@@ -127,14 +127,16 @@ def _draw_panel(axes: Axes, title: str, lines: Series, best: int | None) -> None
         axes.plot(steps, values, color=color, label=name, marker=marker, markersize=3)
         if name == "val" and best in points:
             axes.plot(best, points[best], "o", markersize=9, fillstyle="none", color=INK)
+            train = list(lines.get("train", {}).values())
+            below = bool(train) and train[-1] > points[best]  # not onto the other curve
             axes.annotate(
                 f"{points[best]:.4g}",
                 (best, points[best]),
-                (0, 9),
+                (0, -9 if below else 9),
                 textcoords="offset points",
                 ha="center",
+                va="top" if below else "bottom",
                 fontsize=8,
-                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
             )
     values = np.concatenate([list(points.values()) for points in lines.values()])
     if title == "loss" and values.min() > 0 and values.max() > 30 * values.min():
