@@ -1,0 +1,7 @@
+"""What a run shows and keeps besides its weights, one idea a file."""
+
+from callbacks.confusion_matrix import ConfusionMatrix as ConfusionMatrix
+from callbacks.feature_maps import FeatureMaps as FeatureMaps
+from callbacks.mistakes import Mistakes as Mistakes
+from callbacks.reliability_diagram import ReliabilityDiagram as ReliabilityDiagram
+from callbacks.training_curves import TrainingCurves as TrainingCurves

@@ -1,0 +1,133 @@
+"""The pictures that a net gets wrong and is surest about: more telling than any average."""
+
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from callbacks.denormalise import denormalise, is_picture_batch
+from callbacks.figures import BLUE, ORANGE, publish
+
+
+class Answers(NamedTuple):
+    """Some test pictures with what the net said about them."""
+
+    pictures: Tensor  # (N, C, H, W)
+    targets: Tensor  # (N,)
+    predicted: Tensor  # (N,)
+    confidences: Tensor  # (N,)
+
+    def worst(self, most: int) -> "Answers":
+        """Keeps the surest of the wrong answers, then the least sure of the right ones."""
+        wrong = self.predicted != self.targets
+        badness = torch.where(wrong, 1 + self.confidences, 1 - self.confidences)
+        order = badness.topk(min(most, len(badness))).indices
+        return Answers(*(values[order] for values in self))
+
+    def and_also(self, other: "Answers") -> "Answers":
+        return Answers(*(torch.cat(pair) for pair in zip(self, other, strict=True)))
+
+
+class Mistakes(Callback):
+    """Draws `figures/mistakes.png` after a test: the wrong answers that the net was surest of.
+
+    Cells without a mistake show the right answers that the net was least sure of, titled in blue.
+    The task must have `class_names` and its `test_step` return `{"logits": (B, K)}`.
+
+    Args:
+        rows: Rows of pictures, at least 1.
+        columns: Pictures in a row, at least 1.
+    """
+
+    def __init__(self, rows: int = 4, columns: int = 8) -> None:
+        if rows < 1 or columns < 1:
+            raise ValueError(f"rows and columns must be at least 1, not {rows} and {columns}.")
+        self.rows = rows
+        self.columns = columns
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.kept: Answers | None = None
+        self.drawable = True
+        # How many were asked, how many answered wrongly.
+        self.tally = torch.zeros(2, dtype=torch.long, device=pl_module.device)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        inputs, targets = batch
+        if not is_picture_batch(inputs):
+            if self.drawable:
+                rank_zero_warn(
+                    "Mistakes draws nothing: it shows grey or RGB pictures (B, 1 or 3, H, W), and "
+                    "this test set holds something else. Leave the callback out for such data."
+                )
+            self.drawable = False
+            return
+        confidences, predicted = outputs["logits"].float().softmax(dim=-1).max(dim=-1)  # (B,)
+        self.tally += torch.stack([torch.ones_like(targets), predicted != targets]).sum(dim=1)
+        most = self.rows * self.columns
+        # Only a gridful stays in memory, however large the test set is.
+        new = Answers(inputs, targets, predicted, confidences).worst(most)
+        self.kept = new if self.kept is None else self.kept.and_also(new).worst(most)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        kept, self.kept = self.kept, None
+        if not self.drawable or kept is None:
+            return
+        kept = Answers(*(values.cpu() for values in kept))
+        tally = cast(Tensor, trainer.strategy.reduce(self.tally, reduce_op="sum")).tolist()
+        if trainer.world_size > 1:
+            # Objects, since processes with few test pictures bring fewer: tensors must be equal.
+            gathered: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(gathered, kept)
+            kept = Answers(*(torch.cat(values) for values in zip(*gathered, strict=True)))
+            kept = kept.worst(self.rows * self.columns)
+        names = [str(name) for name in cast(list[str], pl_module.class_names)]
+        pictures = denormalise(kept.pictures, trainer)
+        publish(
+            trainer, "mistakes", lambda: mistakes_figure(pictures, kept, names, self.columns, tally)
+        )
+
+
+def mistakes_figure(
+    pictures: np.ndarray, answers: Answers, class_names: list[str], columns: int, tally: list[int]
+) -> Figure:
+    """Draws pictures (N, H, W, C) row by row, each under what the net said and what it is."""
+    rows = -(-len(pictures) // columns)
+    # A pair of dollars would be mathematics to matplotlib.
+    names = [f"{n[:13]}…" if len(n) > 14 else n for n in class_names]
+    names = [name.replace("$", r"\$") for name in names]
+    shape = pictures.shape[1] / pictures.shape[2]
+    longest = max(len(name) for name in names) + len("said  (100%)")
+    width = max(1.15, 0.06 * longest)  # inches a cell: no title runs into the next
+    figure = Figure(figsize=(columns * width, rows * (width * shape + 0.34) + 0.4))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, picture, target, predicted, confidence in zip(
+        grid.flat, pictures, *(values.tolist() for values in answers[1:]), strict=False
+    ):
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=1)
+        right = predicted == target
+        text = f"said {names[predicted]} ({confidence:.0%})\n"
+        text += "rightly" if right else f"is {names[target]}"
+        axes.set_title(text, fontsize=7.5, color=BLUE if right else ORANGE)
+    asked, wrong = tally
+    shown = min(wrong, len(pictures))
+    title = f"{wrong:,} of {asked:,} wrong"
+    if shown:
+        title += ", all shown" if shown == wrong else f", here the {shown} it was surest of"
+    if shown < len(pictures):
+        title += "; blue: right, but least sure"
+    figure.suptitle(title)
+    return figure
