@@ -141,8 +141,9 @@ def test_own_byte_pairs_and_the_library_read_each_others_json():
     library = Tokenizer.from_str(own.to_str())
     again = BytePairs.from_str(library.to_str())
     assert again.vocab == own.vocab
-    assert library.encode(UNICODE).ids == own.encode(UNICODE) == again.encode(UNICODE)
-    assert library.decode(own.encode(UNICODE)) == UNICODE
+    for text in (UNICODE, "no blank before"):
+        assert library.encode(text).ids == own.encode(text) == again.encode(text)
+        assert library.decode(own.encode(text)) == text
 
 
 def test_word_pieces_are_those_of_the_library(bert_file):
