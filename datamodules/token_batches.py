@@ -1,0 +1,125 @@
+"""Batches from a long row of tokens: random crops of it to train, the whole of it to validate.
+
+A batch is (inputs, targets); the target at position t is the input at t + 1, the next token.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+Batch = tuple[Tensor, Tensor]
+IGNORED = -100  # a target that counts for nothing, as in torch.nn.functional.cross_entropy
+
+
+class RandomCrops(Dataset[Batch]):
+    """The batch of step s: crops of the text at places that are a function of (seed, s) alone.
+
+    Every process draws the places of the whole batch and takes its share of the rows, so that a
+    step is the same however many processes there are, and a run goes on where it stopped.
+    """
+
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        context: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.tokens = np.lib.stride_tricks.sliding_window_view(tokens, context)  # (N - T + 1, T)
+        self.steps = max(1, len(tokens) // (batch_size * context))
+        self.batch_size = batch_size
+        self.seed = seed
+        rows = batch_size // world_size
+        self.rows = slice(rank * rows, (rank + 1) * rows)
+
+    def __len__(self) -> int:
+        """The steps of an epoch, in which as many tokens are seen as the text has."""
+        return self.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        draw = np.random.default_rng((self.seed, step))
+        starts = draw.integers(len(self.tokens) - 1, size=self.batch_size)[self.rows]  # (B,)
+        inputs = self.tokens[starts].astype(np.int64)  # (B, T)
+        targets = self.tokens[starts + 1].astype(np.int64)  # (B, T)
+        return torch.from_numpy(inputs), torch.from_numpy(targets)
+
+
+class AllWindows(Dataset[Batch]):
+    """The whole text in windows side by side: every token but the first is a target exactly once.
+
+    All batches have one shape, which spares a compiled net its recompilation. What the text does
+    not fill has the target -100. The rows of a batch are dealt evenly to the processes; one may
+    have none at all in the last batch, but every process has as many batches as the others.
+    """
+
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        context: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.tokens = tokens
+        self.context = context
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.windows = -(-(len(tokens) - 1) // context)  # rounded up
+
+    def __len__(self) -> int:
+        return -(-self.windows // self.batch_size)
+
+    def __getitem__(self, index: int) -> Batch:
+        first = index * self.batch_size
+        rows = min(self.batch_size, self.windows - first)
+        start = (first + rows * self.rank // self.world_size) * self.context
+        stop = (first + rows * (self.rank + 1) // self.world_size) * self.context
+        text = torch.from_numpy(self.tokens[start : stop + 1].astype(np.int64))
+        shape = (self.batch_size // self.world_size, self.context)
+        inputs = torch.zeros(shape, dtype=torch.int64)  # (B, T)
+        targets = torch.full(shape, IGNORED)  # (B, T)
+        inputs.view(-1)[: len(text) - 1] = text[:-1]
+        targets.view(-1)[: len(text) - 1] = text[1:]
+        return inputs, targets
+
+
+class Steps(DistributedSampler[int]):
+    """The numbers of an epoch's steps, counted on from the epochs before.
+
+    It is a DistributedSampler only in name, so that Lightning leaves it in place: every process
+    takes every step, and the data set gives it its rows.
+    """
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.epoch * len(self)
+        return iter(range(first, first + len(self)))
+
+
+def train_loader(crops: RandomCrops) -> DataLoader:
+    return _loader(crops, Steps(crops, num_replicas=1, rank=0, shuffle=False))
+
+
+def val_loader(windows: AllWindows) -> DataLoader:
+    return _loader(windows, DistributedSampler(windows, num_replicas=1, rank=0, shuffle=False))
+
+
+def _loader(batches: Dataset[Batch], sampler: DistributedSampler) -> DataLoader:
+    return DataLoader(
+        batches,
+        batch_size=None,  # the data set yields whole batches
+        sampler=sampler,
+        collate_fn=_as_it_is,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # a loader that starts would draw from the net's random state
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

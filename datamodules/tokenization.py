@@ -1,0 +1,133 @@
+"""The tokenizers of a text: its characters, byte pairs learnt from it, or GPT-2's own.
+
+Each is a `tokenizers.Tokenizer`, so each is one JSON string (`to_str`, `Tokenizer.from_str`) that
+travels in a checkpoint as a plain hyper-parameter. None has an unknown token: characters refuse
+what they have never seen, byte pairs fall back to single bytes. And none changes the text:
+`decode(encode(text)) == text`, to the last blank.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from datamodules.files import obtain
+
+GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models/124M/"
+GPT2_FILES = {
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+}
+NUM_BYTES = 256  # the smallest byte-level vocabulary
+
+
+def characters(alphabet: str) -> Tokenizer:
+    """One token for each character of `alphabet`, numbered in the order of their code points."""
+    vocab = {character: index for index, character in enumerate(sorted(set(alphabet)))}
+    # An unknown token that is not in the vocabulary: the library then refuses an unseen character,
+    # where a model of the kind BPE would drop it without a word.
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=""))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return tokenizer
+
+
+def byte_pairs(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Byte-level BPE with at most `vocab_size` tokens, learnt from `texts`."""
+    tokenizer = _byte_level(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,  # a pair that occurs once teaches nothing
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(in_chunks(texts), trainer)
+    if tokenizer.get_vocab_size() < vocab_size:
+        rank_zero_warn(
+            f"The text repeats too little for {vocab_size} byte pairs: the tokenizer has "
+            f"{tokenizer.get_vocab_size()}. A smaller bpe_vocab_size says what you get."
+        )
+    return tokenizer
+
+
+def gpt2(data_dir: Path) -> Tokenizer:
+    """GPT-2's byte-level BPE of 50,257 tokens, from `encoder.json` and `vocab.bpe`.
+
+    `<|endoftext|>` (50256) decodes, but in a text it is read as the 13 characters that it is.
+    """
+    vocab, merges = (
+        obtain(
+            data_dir / "gpt2-bpe" / name,
+            [GPT2_URL + name],
+            f"sha256:{sha256}",
+            no_download="configs/source/gpt.yaml",
+        )
+        for name, sha256 in GPT2_FILES.items()
+    )
+    return _byte_level(models.BPE.from_file(str(vocab), str(merges)))
+
+
+def _byte_level(model: models.BPE) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The tokens of a text, or an error that names the characters the tokenizer does not know."""
+    if isinstance(tokenizer.model, models.WordLevel):
+        unseen = sorted({c for c in text if tokenizer.token_to_id(c) is None})
+        if unseen:
+            named = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unseen[:10])
+            raise MisconfigurationException(
+                f"The tokenizer has never seen {len(unseen)} of the text's characters: {named}"
+                f"{', …' if len(unseen) > 10 else ''}. It knows the {tokenizer.get_vocab_size()} "
+                "characters of the text it was made from. Leave the others out, or train with "
+                "--data.tokenizer bpe, which can spell every text in bytes."
+            )
+    return tokenizer.encode(text).ids
+
+
+def encode_corpus(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[np.ndarray]:
+    """The tokens of a long text that comes in pieces: those of `encode` on the whole, but fast."""
+    if isinstance(tokenizer.model, models.WordLevel):
+        ids = {ord(character): index for character, index in tokenizer.get_vocab().items()}
+        table = np.zeros(max(ids) + 1, dtype=token_dtype(tokenizer))
+        table[list(ids)] = list(ids.values())
+        yield from (table[code_points(text)] for text in texts)
+        return
+    chunks = in_chunks(texts)
+    while batch := list(islice(chunks, 64)):  # the library spreads a batch over the cores
+        for encoding in tokenizer.encode_batch_fast(batch):
+            yield np.array(encoding.ids, dtype=token_dtype(tokenizer))
+
+
+def token_dtype(tokenizer: Tokenizer) -> type[np.uint16] | type[np.int32]:
+    """The smallest of two integers that holds every token."""
+    return np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
+
+
+def code_points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+
+
+def in_chunks(texts: Iterable[str], size: int = 2**16) -> Iterator[str]:
+    """Cuts a text anew, only where byte-level BPE cuts it anyway, so that no token changes.
+
+    GPT-2's pattern always begins a new word at a blank or a line's end that follows visible text.
+    """
+    cut = re.compile(r"(?<=\S)[ \n]")
+    rest = ""
+    for text in texts:
+        rest += text
+        while found := cut.search(rest, size):
+            yield rest[: found.start()]
+            rest = rest[found.start() :]
+    if rest:
+        yield rest
