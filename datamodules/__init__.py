@@ -2,5 +2,8 @@
 
 from datamodules.digits import Digits
 from datamodules.mnist import MNIST, FashionMNIST
+from datamodules.shakespeare import Shakespeare
+from datamodules.source import PythonSource
+from datamodules.text_file import TextFile
 
-__all__ = ["MNIST", "Digits", "FashionMNIST"]
+__all__ = ["MNIST", "Digits", "FashionMNIST", "PythonSource", "Shakespeare", "TextFile"]

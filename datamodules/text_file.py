@@ -23,6 +23,7 @@ from datamodules import tokenization
 from datamodules.files import default_data_dir
 from datamodules.text_reading import matching_files, read_text, survey
 from datamodules.token_batches import AllWindows, RandomCrops, train_loader, val_loader
+from datamodules.whole_batches import share_of_batch
 
 
 class TextFile(LightningDataModule):
@@ -143,12 +144,7 @@ class TextFile(LightningDataModule):
                 self._tokens(name)
 
     def setup(self, stage: str) -> None:
-        world_size = self.trainer.world_size if self.trainer else 1
-        if self.batch_size % world_size:
-            raise MisconfigurationException(
-                f"batch_size is of all devices together, and {self.batch_size} does not divide by "
-                f"{world_size} processes: choose a multiple of {world_size} for --data.batch_size."
-            )
+        share_of_batch(self.batch_size, self.trainer.world_size if self.trainer else 1)
         if not hasattr(self, "train_tokens"):
             train_tokens, val_tokens = self._tokens("train"), self._tokens("val")
             self._check_length(len(train_tokens), len(val_tokens))

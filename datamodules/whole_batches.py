@@ -86,6 +86,7 @@ def whole_batch_loader(tensors: tuple[Tensor, ...], batches: Sampler[Tensor]) ->
         sampler=batches,
         collate_fn=_as_it_is,
         pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # a loader that starts would draw from the nets' random state
     )
 
 

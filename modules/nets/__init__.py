@@ -1,6 +1,10 @@
 """The nets: plain torch, one architecture a file, from the ground floor up."""
 
+from modules.nets.bigram import Bigram
 from modules.nets.cnn import CNN
+from modules.nets.gpt import GPT
 from modules.nets.mlp import MLP
+from modules.nets.mlp_lm import MLPLM
+from modules.nets.rnn import RNNLM, RecurrentEncoder
 
-__all__ = ["CNN", "MLP"]
+__all__ = ["CNN", "GPT", "MLP", "MLPLM", "RNNLM", "Bigram", "RecurrentEncoder"]

@@ -1,0 +1,192 @@
+"""Recurrent language models: a plain RNN, an LSTM and a GRU that read a text token by token.
+
+Elman 1990, "Finding structure in time"; Hochreiter & Schmidhuber 1997, "Long short-term memory"
+(with the forget gate of Gers et al. 2000); Cho et al. 2014, "Learning phrase representations using
+RNN encoder-decoder". The MLP sees a window of fixed width and learns anew for each place in it. New
+here: one set of weights is used at every step, and a state carries what was read, without a limit.
+The plain RNN's gradient vanishes over long distances; the gates of LSTM and GRU let the state pass
+on unchanged, so that the gradient passes back.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modules.nets.dropout import Dropout
+
+State = tuple[Tensor, ...]  # (h,) or, of an LSTM, (h, c): each (layers, B, D)
+
+
+def rnn_cell(x: Tensor, state: State, w: Tensor, u: Tensor, b: Tensor, c: Tensor) -> State:
+    (h,) = state  # (B, D)
+    # h' = tanh(W x + b + U h + c)
+    return (torch.tanh(F.linear(x, w, b) + F.linear(h, u, c)),)  # (B, D)
+
+
+def lstm_cell(x: Tensor, state: State, w: Tensor, u: Tensor, b: Tensor, c: Tensor) -> State:
+    h, cell = state  # (B, D), (B, D)
+    # i, f, o = σ(W x + b + U h + c)   input, forget and output gate, g = tanh(…) the new content
+    i, f, g, o = (F.linear(x, w, b) + F.linear(h, u, c)).chunk(4, dim=-1)  # four of (B, D)
+    # cell' = f ⊙ cell + i ⊙ g
+    cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)  # (B, D)
+    # h' = o ⊙ tanh(cell')
+    return torch.sigmoid(o) * torch.tanh(cell), cell  # (B, D), (B, D)
+
+
+def gru_cell(x: Tensor, state: State, w: Tensor, u: Tensor, b: Tensor, c: Tensor) -> State:
+    (h,) = state  # (B, D)
+    x_r, x_z, x_n = F.linear(x, w, b).chunk(3, dim=-1)  # three of (B, D)
+    h_r, h_z, h_n = F.linear(h, u, c).chunk(3, dim=-1)  # three of (B, D)
+    # r, z = σ(W x + b + U h + c)   reset and update gate
+    r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)  # (B, D), (B, D)
+    # n = tanh(W x + b + r ⊙ (U h + c))
+    n = torch.tanh(x_n + r * h_n)  # (B, D)
+    # h' = (1 - z) ⊙ n + z ⊙ h
+    return ((1 - z) * n + z * h,)  # (B, D)
+
+
+CELLS = {"rnn": rnn_cell, "lstm": lstm_cell, "gru": gru_cell}
+GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+FUSED: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+
+
+class RecurrentEncoder(nn.Module):
+    """Layers of recurrent cells over a sequence of vectors: (inputs, state) → (outputs, state).
+
+    Each layer's parameters live in PyTorch's own layer. `fused` runs that layer; else the equations
+    above run on the very same parameters, step by step.
+
+    Args:
+        input_size: width of the vectors that come in.
+        hidden_size: width of the state and of the vectors that go out.
+        cell: "rnn", "lstm" or "gru".
+        num_layers: how many layers, each reading the one below.
+        dropout: probability of dropping an element between two layers.
+        fused: run PyTorch's fused kernels (fast) and not the written-out equations.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        cell: str = "lstm",
+        num_layers: int = 1,
+        dropout: float = 0.0,
+        fused: bool = True,
+    ) -> None:
+        super().__init__()
+        if cell not in CELLS:
+            raise ValueError(f"cell must be one of {', '.join(CELLS)}, not {cell!r}")
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.cell = cell
+        self.num_layers = num_layers
+        self.fused = fused
+        self.dropout = Dropout(dropout)
+        self.layers = nn.ModuleList(
+            FUSED[cell](input_size if layer == 0 else hidden_size, hidden_size, batch_first=True)
+            for layer in range(num_layers)
+        )
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        for layer in self.layers:
+            w, u, b, c = layer.parameters()
+            for w_gate, u_gate in zip(
+                w.chunk(GATES[self.cell]), u.chunk(GATES[self.cell]), strict=True
+            ):
+                nn.init.xavier_uniform_(w_gate)
+                nn.init.orthogonal_(u_gate)  # the state keeps its length (Saxe et al. 2014)
+            nn.init.zeros_(b)
+            nn.init.zeros_(c)
+            if self.cell == "lstm":  # remember at first (Jozefowicz et al. 2015)
+                nn.init.ones_(b.chunk(4)[1])
+
+    def init_state(self, batch_size: int) -> State:
+        zeros = next(self.parameters()).new_zeros(self.num_layers, batch_size, self.hidden_size)
+        return (zeros, zeros) if self.cell == "lstm" else (zeros,)
+
+    def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """(B, T, input_size) → outputs (B, T, hidden_size) and the state after the last step."""
+        if state is None:
+            state = self.init_state(len(inputs))
+        run = self._fused if self.fused else self._written_out
+        x, after = inputs, []
+        for number, layer in enumerate(self.layers):
+            if number > 0:
+                x = self.dropout(x)
+            x, layer_state = run(layer, x, tuple(part[number] for part in state))  # (B, T, D)
+            after.append(layer_state)
+        return x, tuple(torch.stack(part) for part in zip(*after, strict=True))
+
+    def _fused(self, layer: nn.Module, x: Tensor, state: State) -> tuple[Tensor, State]:
+        h = tuple(part.unsqueeze(0) for part in state)  # each (1, B, D)
+        outputs, after = layer(x, h if self.cell == "lstm" else h[0])  # (B, T, D)
+        return outputs, tuple(
+            part.squeeze(0) for part in (after if self.cell == "lstm" else (after,))
+        )
+
+    def _written_out(self, layer: nn.Module, x: Tensor, state: State) -> tuple[Tensor, State]:
+        w, u, b, c = layer.parameters()  # (GD, input), (GD, D), (GD), (GD) of G gates
+        outputs = []
+        for x_t in x.unbind(dim=1):  # (B, input)
+            state = CELLS[self.cell](x_t, state, w, u, b, c)
+            outputs.append(state[0])
+        return torch.stack(outputs, dim=1), state  # (B, T, D)
+
+
+class RNNLM(nn.Module):
+    """Token vectors, a recurrent encoder, and logits from its outputs.
+
+    Args:
+        vocab_size: number of different tokens.
+        cell: "rnn", "lstm" or "gru".
+        dim: width of token vectors and state.
+        num_layers: how many recurrent layers.
+        dropout: probability of dropping an element before, between and after the layers.
+        tie_embeddings: use the table of token vectors for the logits, too (Press & Wolf 2017).
+        fused: run PyTorch's fused kernels (fast) and not the written-out equations.
+    """
+
+    context = None
+
+    def __init__(
+        self,
+        vocab_size: int,
+        cell: str = "lstm",
+        dim: int = 256,
+        num_layers: int = 2,
+        dropout: float = 0.0,
+        tie_embeddings: bool = False,
+        fused: bool = True,
+    ) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.cell = cell
+        self.dim = dim
+        self.num_layers = num_layers
+        self.dropout = dropout
+        self.tie_embeddings = tie_embeddings
+        self.fused = fused
+        self.embedding = nn.Embedding(vocab_size, dim)
+        self.drop = Dropout(dropout)
+        self.encoder = RecurrentEncoder(dim, dim, cell, num_layers, dropout, fused)
+        self.head = None if tie_embeddings else nn.Linear(dim, vocab_size)
+        if self.head is None:
+            nn.init.normal_(self.embedding.weight, std=dim**-0.5)  # else the first logits are large
+        else:
+            nn.init.normal_(self.head.weight, std=0.1 * dim**-0.5)
+            nn.init.zeros_(self.head.bias)
+
+    def init_state(self, batch_size: int) -> State:
+        return self.encoder.init_state(batch_size)
+
+    def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State | None]:
+        x = self.drop(self.embedding(tokens))  # (B, T, D)
+        x, after = self.encoder(x, state)  # (B, T, D)
+        x = self.drop(x)
+        logits = F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
+        return logits, None if state is None else after  # (B, T, V)
