@@ -61,7 +61,10 @@ class CLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.init_args.seed")
         for name in ("num_classes", "class_names", "preprocessing"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
-        for name in ("num_classes", "in_channels", "image_size"):
+        parser.link_arguments(
+            "data.tokenizer_json", "model.init_args.tokenizer", apply_on="instantiate"
+        )
+        for name in ("num_classes", "in_channels", "image_size", "vocab_size", "context"):
             target = f"model.init_args.net.init_args.{name}"
             parser.link_arguments(f"data.{name}", target, apply_on="instantiate")
 

@@ -1,0 +1,258 @@
+"""The task of predicting the next token of a text."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from tokenizers import Tokenizer, models
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import SumMetric
+
+from modules.generation import generate
+from modules.hyperparameters import save_arguments
+from modules.optim import configure
+from modules.scratch.bpe import BYTE_OF_LETTER
+
+IGNORED = -100  # a target that counts for nothing
+
+
+class LanguageModel(L.LightningModule):
+    """Train any net whose `forward(tokens, state=None)` returns `(logits (B, T, V), state)`.
+
+    Logs `train/loss` of single batches every `trainer.log_every_n_steps` and, over the whole
+    validation split, `val/loss` (nats a token), `val/perplexity` (its exponential) and
+    `val/bits_per_character`.
+
+    The gradient of a step is that of the mean over all its tokens, however they are spread over
+    accumulated batches and processes, with padding (target -100) counting for nothing.
+
+    Args:
+        net: The architecture; its sizes come from the data.
+        optimizer: Optimizer class and arguments; AdamW with lr 0.001 by default.
+        lr_scheduler: Schedule class and arguments; a constant rate by default.
+        compile: Compile the net (`net.compile()`): seconds or minutes at the start, then faster.
+        tokenizer: The tokenizer as JSON, so that a checkpoint reads and writes text by itself.
+            Linked from the data.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        compile: bool = False,
+        tokenizer: str | None = None,
+    ) -> None:
+        super().__init__()
+        save_arguments(self, {k: v for k, v in locals().items() if k not in ("self", "__class__")})
+        self.net = net
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.compile_net = compile
+        self.tokenizer = None if tokenizer is None else Tokenizer.from_str(tokenizer)
+        self.val_nats = SumMetric()
+        self.val_tokens = SumMetric()
+        self.val_characters = SumMetric()
+        lengths = torch.ones(1) if self.tokenizer is None else characters_per_token(self.tokenizer)
+        self.register_buffer("token_lengths", lengths, persistent=False)  # (V,)
+        self._counted: Tensor | None = None  # targets of the step under way
+        self._nominal = 0
+
+    def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Tokens (B, T) to logits (B, T, V); see modules/nets/bigram.py for the state."""
+        result: tuple[Tensor, Any] = self.net(tokens, state)
+        return result
+
+    def setup(self, stage: str) -> None:
+        if self.compile_net:
+            self.net.compile()
+
+    def _step(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Sum of the nats over the batch's targets, and how many there are."""
+        tokens, targets = batch
+        logits, _ = self.net(tokens)  # (B, T, V)
+        nats = F.cross_entropy(
+            logits.flatten(0, 1).float(),
+            targets.flatten(),
+            ignore_index=IGNORED,
+            reduction="sum",
+        )
+        return nats, (targets != IGNORED).sum()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        nats, count = self._step(batch)
+        self._counted = count if self._counted is None else self._counted + count
+        self._nominal = batch[1].numel()
+        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (self.global_step + 1) % interval == 0:
+            self.log("train/loss", nats.detach() / count, prog_bar=True, sync_dist=True)
+        return nats / self._nominal
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Turn the mean over batches, which Lightning and DDP formed, into that over tokens."""
+        counted, self._counted = self._counted, None
+        if counted is None:
+            return
+        total = self.trainer.strategy.reduce(counted, reduce_op="sum")
+        batches = self.trainer.accumulate_grad_batches * self.trainer.world_size
+        factor = batches * self._nominal / total
+        if counted.device.type == "cpu" and float(factor) == 1.0:  # no padding: the usual case
+            return
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        torch._foreach_mul_(gradients, factor)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_evaluation("val")
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_evaluation("test")
+
+    def _evaluate(self, batch: tuple[Tensor, Tensor]) -> None:
+        nats, count = self._step(batch)
+        targets = batch[1]
+        self.val_nats.update(nats.double())
+        self.val_tokens.update(count)
+        if self.tokenizer is not None:
+            lengths: Tensor = self.token_lengths  # type: ignore[assignment]
+            self.val_characters.update(lengths[targets[targets != IGNORED]].sum())
+
+    def _log_evaluation(self, stage: str) -> None:
+        nats, tokens = self.val_nats.compute(), self.val_tokens.compute()
+        loss = nats / tokens
+        self.log(f"{stage}/loss", loss, prog_bar=True)
+        self.log(f"{stage}/perplexity", loss.exp())
+        if self.tokenizer is not None:
+            bits = nats / math.log(2)
+            self.log(f"{stage}/bits_per_character", bits / self.val_characters.compute())
+        for metric in (self.val_nats, self.val_tokens, self.val_characters):
+            metric.reset()
+
+    def configure_optimizers(self) -> Any:
+        return configure(self, self.optimizer, self.lr_scheduler)
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text.
+
+        Raises:
+            MisconfigurationException: Naming the characters that the tokenizer has never seen.
+        """
+        tokenizer = self._tokenizer()
+        if isinstance(tokenizer.model, models.WordLevel):
+            unseen = sorted({c for c in text if tokenizer.token_to_id(c) is None})
+            if unseen:
+                named = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unseen[:10])
+                raise MisconfigurationException(
+                    f"the tokenizer has never seen: {named}{', …' if len(unseen) > 10 else ''}. "
+                    f"It knows the {tokenizer.get_vocab_size()} characters of the text that it was "
+                    "made of. Leave the others out, or train with --data.tokenizer bpe, which "
+                    "spells any text."
+                )
+        ids: list[int] = tokenizer.encode(text).ids
+        return ids
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens."""
+        text: str = self._tokenizer().decode(list(tokens), skip_special_tokens=False)
+        return text
+
+    def _tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise MisconfigurationException(
+                "this LanguageModel was built without `tokenizer`: it takes tokens, not text."
+            )
+        return self.tokenizer
+
+    def stream(
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int = 200,
+        stop: str | None = None,
+        **sampling: Any,
+    ) -> Iterator[list[str]]:
+        """Continue texts piece by piece.
+
+        Args:
+            prompts: Texts to continue, at least one token each.
+            max_new_tokens: Tokens to draw for each.
+            stop: End a text before this string.
+            **sampling: temperature, top_k, top_p, repetition_penalty, seed, cached: see
+                modules/generation.py.
+
+        Yields:
+            What is new of each text; pieces are whole characters.
+        """
+        training = self.training
+        self.eval()
+        tokens: list[list[int]] = [[] for _ in prompts]
+        told, ended = [""] * len(prompts), [False] * len(prompts)
+        encoded = [self.encode(prompt) for prompt in prompts]
+        try:
+            for step in generate(self.net, encoded, max_new_tokens, **sampling):
+                pieces = [""] * len(prompts)
+                for i, token in enumerate(step):
+                    if token is None or ended[i]:
+                        continue
+                    tokens[i].append(token)
+                    last = len(tokens[i]) == max_new_tokens
+                    text = self.decode(tokens[i])
+                    ended[i] = last
+                    if stop and stop in text:
+                        text, ended[i] = text[: text.index(stop)], True
+                    ready = _settled(text, stop, ended[i])
+                    pieces[i] = text[len(told[i]) : ready]
+                    told[i] = text[: max(ready, len(told[i]))]
+                yield pieces
+                if all(ended):
+                    return
+        finally:
+            self.train(training)
+
+    def generate(
+        self, prompt: str | Sequence[str], max_new_tokens: int = 200, **options: Any
+    ) -> str | list[str]:
+        """Continue one text, or several at once; the arguments are those of `stream`.
+
+        Returns:
+            The continuation without the prompt; a list of them for several prompts.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        texts = [""] * len(prompts)
+        for pieces in self.stream(prompts, max_new_tokens, **options):
+            texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
+        return texts[0] if isinstance(prompt, str) else texts
+
+
+def _settled(text: str, stop: str | None, ended: bool) -> int:
+    """How much of a text can be told: no half character, no beginning of the stop string."""
+    if ended:
+        return len(text)
+    ready = len(text.rstrip("\ufffd"))  # bytes that no character has been made of yet
+    for size in range(min(len(stop or ""), ready), 0, -1):
+        if stop and text[:ready].endswith(stop[:size]):
+            return ready - size
+    return ready
+
+
+def characters_per_token(tokenizer: Tokenizer) -> Tensor:
+    """Characters that each token adds to a text, (V,): a token may be half a character, or nine.
+
+    A character is counted where its first byte is: UTF-8's other bytes are 10xxxxxx.
+    """
+    size = tokenizer.get_vocab_size()
+    if isinstance(tokenizer.model, models.WordLevel):
+        return torch.ones(size)
+    names = [tokenizer.id_to_token(token) or "" for token in range(size)]
+    return torch.tensor(
+        [float(sum(BYTE_OF_LETTER.get(c, 0) & 0xC0 != 0x80 for c in name)) for name in names]
+    )
