@@ -45,7 +45,7 @@ class Digits(L.LightningDataModule):
         return DataLoader(Subset(self.data, range(200, 300)), 50)
 
     def test_dataloader(self) -> DataLoader:
-        shares = {1: [range(300)], 2: [range(270), range(270, 300)]}[self.trainer.world_size]
+        shares = {1: [range(300)], 2: [range(30), range(30, 300)]}[self.trainer.world_size]
         return DataLoader(Subset(self.data, shares[self.trainer.global_rank]), 50)
 
 
