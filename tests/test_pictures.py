@@ -45,7 +45,7 @@ class Digits(L.LightningDataModule):
         return DataLoader(Subset(self.data, range(200, 300)), 50)
 
     def test_dataloader(self) -> DataLoader:
-        shares = {1: [range(300)], 2: [range(270), range(270, 300)]}[self.trainer.world_size]
+        shares = {1: [range(300)], 2: [range(30), range(30, 300)]}[self.trainer.world_size]
         return DataLoader(Subset(self.data, shares[self.trainer.global_rank]), 50)
 
 
@@ -278,7 +278,7 @@ def test_feature_maps_leave_net_and_random_state_alone() -> None:
             return super().forward(inputs + torch.rand(()))
 
     net = Noisy(*small_cnn()).train()
-    net[1].eval()  # a frozen batch norm must stay so
+    net[5].eval()  # a layer frozen by hand must stay so
     inputs = torch.rand(1, 1, 8, 8)
     weights, random = copy.deepcopy(net.state_dict()), torch.get_rng_state()
     modes = [module.training for module in net.modules()]
@@ -294,7 +294,8 @@ def test_feature_maps_are_what_the_layers_give_also_when_compiled() -> None:
     net, inputs = small_cnn().eval(), torch.rand(1, 1, 8, 8)
     expected = net[:4](inputs)[0]
     net.compile(backend="eager")
-    net(inputs)
+    with torch.inference_mode():
+        net(inputs)  # from here on a graph without hooks is at hand
     maps = convolution_outputs(net, inputs)
     assert torch.equal(maps["3"], expected)
 
@@ -347,6 +348,19 @@ def test_curves_of_an_interrupted_run_hold_what_was_logged(tmp_path: Path) -> No
     with pytest.raises(RuntimeError, match="out of luck"):
         make_trainer(tmp_path, Stop(), TrainingCurves()).fit(Task(small_cnn()), Digits())
     assert read_picture(tmp_path, "training_curves").std() > 0.01
+
+
+def test_curves_hold_rows_that_the_logger_has_not_written_yet(tmp_path: Path, monkeypatch) -> None:
+    class LogStraight(L.Callback):
+        def on_train_end(self, trainer, pl_module):
+            trainer.logger.log_metrics({"val/late": 1.0}, step=10)
+
+    seen = {}
+    monkeypatch.setattr(
+        "callbacks.training_curves.curves_figure", lambda series, *best: seen.update(series)
+    )
+    make_trainer(tmp_path, LogStraight(), TrainingCurves()).fit(Task(small_cnn()), Digits())
+    assert seen["val/late"] == {10: 1.0}
 
 
 def test_an_empty_run_has_no_curves(tmp_path: Path) -> None:
