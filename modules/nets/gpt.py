@@ -117,7 +117,7 @@ class CausalSelfAttention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         if self.attention == "written_out" or (
-            # On a CPU, the fused kernel is the faster one in fp32 (27 against 23 ms for 12 × 6
+            # On a CPU, the fused kernel is the faster one in fp32 (28 against 23 ms for 12 × 6
             # heads × 256 tokens, forward and backward) but the slower one in bf16 (20 against 11
             # ms), and its dropout is a slow one.
             self.attention == "auto"
