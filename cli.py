@@ -21,6 +21,7 @@ from callbacks.promises import kept
 from callbacks.report import Announcement, report
 from callbacks.run_folder import experiment_name, fill_in, new_run_folder
 from callbacks.run_record import RunRecord
+from callbacks.unused_hooks import mute_unused_hooks
 from modules.checkpoint import check_fits, read_checkpoint
 from user_errors import explain, where
 
@@ -116,6 +117,7 @@ class CLI(LightningCLI):
         self.promises = self._get(self.config, "expect")
         self.save_config_kwargs = {"promises": self.promises}
         trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        mute_unused_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         if not wanted.fast_dev_run:
             folder = self.run_folder or Path(self._get(self.config, "runs_dir"), "unknown", "000")
             csv = CSVLogger(folder.parent.parent, name=folder.parent.name, version=folder.name)

@@ -1,5 +1,6 @@
 """Stop at the first loss that is no number, before it reaches the weights or a checkpoint."""
 
+import math
 from typing import Any
 
 import lightning as L
@@ -24,7 +25,7 @@ class FiniteLoss(L.Callback):
     ) -> None:
         step = trainer.global_step
         if loss.device.type == "cpu":
-            if not torch.isfinite(loss.detach()):
+            if not math.isfinite(loss.item()):
                 self._stop(step, trainer)
             return
         if self._first_bad is None:
