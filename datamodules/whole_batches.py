@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
@@ -56,7 +57,9 @@ class TrainingBatches(Sampler[Tensor]):
         return self.size // self.batch_size
 
     def __iter__(self) -> Iterator[Tensor]:
-        generator = torch.Generator().manual_seed((self.seed << 32) + self.epoch)
+        # torch's generator on the CPU looks at 32 bits of a seed only: mix both numbers into them.
+        mixed = int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
+        generator = torch.Generator().manual_seed(mixed)
         order = torch.randperm(self.size, generator=generator)
         share = self.batch_size // self.world_size
         for position in range(len(self)):
