@@ -51,6 +51,8 @@ def explain(error: ArgumentError, known_keys: Iterable[str]) -> str:
         module, name = found.groups()
         near = _nearest(name, dir(importlib.import_module(module)))
         return f"there is no {name!r} in {module}.{near}"
+    if found := re.search(r"Multiple subclasses with name (\w+)\. [^:]+: ([\w., ]+)\.", text):
+        return f"several classes are called {found[1]!r}; write one of: {found[2]}."
     if found := re.search(r"No module named '([\w.]+)'", text):
         return f"there is no module named {found[1]!r}, as a class_path in the config asks for."
     if found := re.search(r'key "([\w.]+)":\s+Does not validate against any of the Union', text):
