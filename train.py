@@ -35,6 +35,7 @@ def prepare_process() -> None:
         ".*treespec, LeafSpec.*",
         ".*LightningCLI's args parameter",  # main(args) from Python is meant
         ".*Checkpoint directory .* exists and is not empty",
+        ".*The dirpath has changed from",  # a run that goes on has a folder of its own
     ):
         warnings.filterwarnings("ignore", message=message)
 

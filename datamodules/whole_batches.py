@@ -96,8 +96,10 @@ def share_of_batch(batch_size: int, world_size: int) -> int:
     """A process's share of the global batch.
 
     Raises:
-        MisconfigurationException: If the batch can't be shared out evenly.
+        MisconfigurationException: If the batch is empty or can't be shared out evenly.
     """
+    if batch_size < 1:
+        raise MisconfigurationException(f"batch_size {batch_size} is too small: 1 is the least.")
     if batch_size % world_size:
         lower = max(1, batch_size // world_size) * world_size
         raise MisconfigurationException(
