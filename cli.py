@@ -79,6 +79,13 @@ class CLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Lightning would let a checkpoint silently override config and flags."""
 
+    def _dump_config(self) -> None:
+        """Lightning trips over a net whose arguments all come from the data."""
+        super()._dump_config()
+        net = self.config_dump["model"].get("init_args", {}).get("net")
+        if isinstance(net, dict):
+            net.setdefault("init_args", {})
+
     def before_instantiate_classes(self) -> None:
         for metric, promise in self._get(self.config, "expect").items():
             try:
