@@ -47,7 +47,7 @@ class CLI(LightningCLI):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         try:
-            super().__init__(*args, **kwargs)
+            super().__init__(*args, **kwargs)  # parses, builds and runs
         except BaseException:
             self.discard_run_without_traces()
             raise

@@ -15,7 +15,7 @@ from made_data import DATA_SETS, make_mnist
 import train
 
 ROOT = Path(__file__).parent.parent
-DIGITS = ROOT / "configs/digits/cnn.yaml"
+TINY = Path(__file__).parent / "configs/digits/tiny.yaml"
 REAL_DIR = Path(os.environ.get("DATA_DIR") or "data").resolve()
 REAL = {name for name in DATA_SETS if (REAL_DIR / name / "raw/train-images-idx3-ubyte.gz").exists()}
 

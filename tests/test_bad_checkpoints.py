@@ -8,13 +8,13 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from conftest import DIGITS
+from conftest import TINY
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from test_bad_input import refused as refused  # the fixture
 
 from modules.checkpoint import read_checkpoint
 
-SMALL = ("--config", DIGITS, "--model.net.channels", "[4]", "--trainer.max_epochs", "1")
+SMALL = ("--config", TINY)
 
 
 class Trap:
@@ -103,7 +103,7 @@ def test_a_checkpoint_of_another_task_is_named(refused, good: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("command", ["fit", "test", "validate", "predict"])
 def test_a_checkpoint_of_another_net_is_named(refused, good: Path, command: str) -> None:
-    other = ("--config", DIGITS, "--model.net", "modules.nets.MLP", "--trainer.max_epochs", "2")
+    other = ("--config", TINY, "--model.net", "modules.nets.MLP", "--trainer.max_epochs", "2")
     paragraph = refused(command, *other, "--ckpt_path", good)
     for part in (str(good), "CNN", "MLP"):
         assert part in paragraph

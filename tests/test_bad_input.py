@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import DIGITS, ROOT
+from conftest import TINY, ROOT
 from torch import nn
 
 from datamodules import FashionMNIST
 
-FIT = ("fit", "--config", DIGITS)
-SMALL = ("--model.net.channels", "[4]", "--trainer.max_epochs", "1")
+FIT = ("fit", "--config", TINY)
+SMALL = ("--config", TINY)
 HERE = "test_bad_input"
 
 
@@ -182,7 +182,7 @@ def test_a_promise_that_cannot_be_read_is_quoted(refused, promise: str) -> None:
 def test_missing_data_without_network_says_what_to_do(refused, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(FashionMNIST.source, "mirrors", ["http://127.0.0.1:9/"])
     where = ("--data.data_dir", tmp_path / "empty")
-    paragraph = refused("fit", "--config", DIGITS, "--data", "datamodules.FashionMNIST", *where)
+    paragraph = refused("fit", "--config", TINY, "--data", "datamodules.FashionMNIST", *where)
     for part in ("train-images-idx3-ubyte.gz", "127.0.0.1:9", "md5:", "DATA_DIR", "digits/cnn"):
         assert part in paragraph
 
@@ -196,7 +196,7 @@ def test_a_damaged_data_file_is_named(
     whole = file.read_bytes()
     file.write_bytes(whole[:-20] if damage == "cut off" else whole[:50] + b"x" + whole[51:])
     data = ("--data", "datamodules.MNIST", "--data.data_dir", tmp_path / "data")
-    paragraph = refused("fit", "--config", DIGITS, *data)
+    paragraph = refused("fit", "--config", TINY, *data)
     assert str(file) in paragraph
     assert "md5" in paragraph
 
@@ -263,6 +263,6 @@ def test_a_nan_loss_stops_and_keeps_the_last_good_checkpoint(refused, tmp_path, 
 
 
 def test_a_nan_loss_at_the_first_step_leaves_no_checkpoint(refused) -> None:
-    paragraph = refused(*FIT, *SMALL, "--model.optimizer", "SGD", "--model.optimizer.lr", "1e30")
+    paragraph = refused(*FIT, "--model.optimizer", "SGD", "--model.optimizer.lr", "1e30")
     assert "NaN or infinite at step" in paragraph
     assert "No checkpoint was saved yet" in paragraph

@@ -6,7 +6,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from conftest import DIGITS
+from conftest import TINY
 from PIL import Image
 from torch import nn
 from torch.optim import SGD
@@ -48,7 +48,7 @@ def saved(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, nn.Modu
     net = CNN(image_size=8, channels=[4, 6], hidden_size=16)
     if request.param == "by train.py":
         path = request.getfixturevalue("run")(
-            *("fit", "--config", DIGITS, "--trainer.max_epochs", 1),
+            *("fit", "--config", TINY, "--trainer.max_epochs", 1),
             *("--model.net.channels", "[4,6]", "--model.net.hidden_size", 16),
             *("--model.net.padding", 0),
         )

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import DIGITS, ROOT
+from conftest import TINY, ROOT
 
 import train
 
-SMALL = ("--config", DIGITS, "--model.net.channels", "[4]", "--trainer.max_epochs", "1")
+SMALL = ("--config", TINY)
 Run = Callable[..., Path]
 
 
@@ -26,7 +26,7 @@ def config(folder: Path) -> dict:
 
 def test_a_run_leaves_its_folder_laid_out_as_promised(run: Run, runs: Path) -> None:
     folder = run("fit", *SMALL)
-    assert folder == runs / "digits-cnn" / "001"
+    assert folder == runs / "digits-tiny" / "001"
     for name in ("config.yaml", "results.json", "metrics.csv"):
         assert (folder / name).stat().st_size > 0
     for name in ("best.ckpt", "last.ckpt"):
@@ -88,7 +88,7 @@ def test_the_last_printed_line_names_the_run_folder(run: Run, capsys) -> None:
 def test_versions_are_numbered_and_never_overwritten(run: Run, runs: Path) -> None:
     first = run("fit", *SMALL)
     before = {p: p.stat().st_mtime_ns for p in first.rglob("*")}
-    (runs / "digits-cnn" / "007").mkdir()
+    (runs / "digits-tiny" / "007").mkdir()
     assert run("fit", *SMALL).name == "008"
     assert {p: p.stat().st_mtime_ns for p in first.rglob("*")} == before
 
@@ -126,7 +126,7 @@ def test_later_configs_and_flags_override_earlier_ones(run: Run, tmp_path: Path)
     assert stacked["trainer"]["gradient_clip_val"] == 0.5
     flagged = run("fit", *SMALL, *both, "--data.batch_size", 64)
     assert config(flagged)["data"]["init_args"]["batch_size"] == 64
-    assert flagged.parent.name == "digits-cnn"  # overlays add nothing to the name
+    assert flagged.parent.name == "digits-tiny"  # overlays add nothing to the name
 
 
 def test_flags_are_never_abbreviated(run: Run, runs: Path) -> None:
@@ -209,7 +209,7 @@ def test_every_subcommand_explains_itself(capsys) -> None:
 
 def test_the_experiment_is_named_after_its_config(run: Run, runs: Path) -> None:
     elsewhere = runs.parent / "mine.yaml"
-    elsewhere.write_text(DIGITS.read_text())
+    elsewhere.write_text(TINY.read_text())
     short = ("--trainer.limit_train_batches", 1, "--test_after_fit", "false", *SMALL[2:])
     assert run("fit", "--config", elsewhere, *short).parent.name == "mine"
     assert run("fit", *SMALL, *short, "--experiment", "other").parent.name == "other"

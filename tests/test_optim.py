@@ -9,7 +9,7 @@ import lightning as L
 import pytest
 import torch
 import yaml
-from conftest import DIGITS
+from conftest import TINY
 from torch import nn
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import OneCycleLR, StepLR
@@ -63,7 +63,7 @@ def optimizer_of(*flags: str) -> torch.optim.Optimizer:
     with monkey.context() as patch:
         patch.setattr(Classifier, "configure_optimizers", watched)
         net = ["--model.net", "modules.nets.MLP", "--trainer.fast_dev_run", "true"]
-        train.main(["fit", "--config", str(DIGITS), *net, *flags])
+        train.main(["fit", "--config", str(TINY), *net, *flags])
     return found[0]["optimizer"]
 
 
@@ -144,7 +144,7 @@ def test_a_schedule_that_waits_for_a_plateau_watches_its_metric(run: Callable[..
     name = "lightning.pytorch.cli.ReduceLROnPlateau"
     flags = ("--model.lr_scheduler", name, "--model.lr_scheduler.monitor", "val/loss")
     small = ("--trainer.max_epochs", "2", "--model.net.channels", "[4]")
-    folder = run("fit", "--config", DIGITS, *flags, *small)
+    folder = run("fit", "--config", TINY, *flags, *small)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     scheduler = config["model"]["init_args"]["lr_scheduler"]
     assert scheduler["init_args"]["monitor"] == "val/loss"
