@@ -110,14 +110,14 @@ def test_a_checkpoint_of_another_net_is_named(refused, good: Path, command: str)
 
 
 def test_a_checkpoint_of_another_size_names_the_first_weight_that_differs(refused, good) -> None:
-    other = (*SMALL[:2], "--model.net.channels", "[6]")
+    other = (*SMALL, "--model.net.channels", "[6]")
     paragraph = refused("test", *other, "--ckpt_path", good)
     for part in (str(good), "net.features.0.weight", "(4, 1, 3, 3)", "(6, 1, 3, 3)"):
         assert part in paragraph
 
 
 def test_a_checkpoint_with_more_layers_names_one_that_is_missing(refused, good) -> None:
-    other = (*SMALL[:2], "--model.net.channels", "[4, 4]")
+    other = (*SMALL, "--model.net.channels", "[4, 4]")
     assert "missing in the checkpoint" in refused("test", *other, "--ckpt_path", good)
 
 

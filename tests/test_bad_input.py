@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, ROOT
+from conftest import ROOT, TINY
 from torch import nn
 
 from datamodules import FashionMNIST

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import TINY, ROOT
+from conftest import ROOT, TINY
 
 import train
 
@@ -176,7 +176,7 @@ def test_test_and_validate_give_the_figures_that_fit_gave(run: Run) -> None:
 def test_predict_runs_from_a_checkpoint(run: Run) -> None:
     fitted = run("fit", *SMALL)
     weights = ("--ckpt_path", fitted / "checkpoints/best.ckpt")
-    assert run("predict", *SMALL[:4], *weights) != fitted
+    assert run("predict", *SMALL, *weights) != fitted
 
 
 def test_fit_goes_on_from_a_checkpoint(run: Run) -> None:
@@ -210,7 +210,7 @@ def test_every_subcommand_explains_itself(capsys) -> None:
 def test_the_experiment_is_named_after_its_config(run: Run, runs: Path) -> None:
     elsewhere = runs.parent / "mine.yaml"
     elsewhere.write_text(TINY.read_text())
-    short = ("--trainer.limit_train_batches", 1, "--test_after_fit", "false", *SMALL[2:])
+    short = ("--trainer.limit_train_batches", 1, "--test_after_fit", "false")
     assert run("fit", "--config", elsewhere, *short).parent.name == "mine"
     assert run("fit", *SMALL, *short, "--experiment", "other").parent.name == "other"
 
