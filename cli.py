@@ -1,7 +1,9 @@
 """The command line behind train.py: LightningCLI with a run folder and promises."""
 
 import shutil
+import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from callbacks.run_folder import experiment_name, fill_in, new_run_folder
 from callbacks.run_record import RunRecord
 from callbacks.unused_hooks import mute_unused_hooks
 from modules.checkpoint import check_fits, read_checkpoint
-from user_errors import explain, where
+from user_errors import explain, where, without_union
 
 CHECKPOINT = {
     "monitor": "val/loss",
@@ -75,10 +77,18 @@ class CLI(LightningCLI):
         except ArgumentError as error:
             parsers = self._subcommand_parsers.values()
             keys = {key for p in parsers for key in p.get_defaults().keys()}  # noqa: SIM118
-            raise ArgumentError(None, explain(error, keys)) from error
+            given = sys.argv[1:] if args is None else args
+            raise ArgumentError(None, explain(error, keys, map(str, given))) from error
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would let a checkpoint silently override config and flags."""
+
+    def _dump_config(self) -> None:
+        """Lightning trips over a net whose arguments all come from the data."""
+        super()._dump_config()
+        net = self.config_dump["model"].get("init_args", {}).get("net")
+        if isinstance(net, dict):
+            net.setdefault("init_args", {})
 
     def before_instantiate_classes(self) -> None:
         for metric, promise in self._get(self.config, "expect").items():
@@ -87,7 +97,12 @@ class CLI(LightningCLI):
             except ValueError as error:
                 raise MisconfigurationException(f"expect: {metric}: {error}.") from error
         path = self._get(self.config, "ckpt_path")
-        named = path in (None, "best", "last", "hpc") or Path(path).is_dir()
+        if path in ("best", "last"):
+            raise MisconfigurationException(
+                f"ckpt_path: {path!r} is not known to a new process; name the file, as in "
+                f"--ckpt_path runs/…/checkpoints/{path}.ckpt."
+            )
+        named = path in (None, "hpc") or Path(path).is_dir()
         self.checkpoint = None if named else read_checkpoint(path)
 
     def instantiate_classes(self) -> None:
@@ -104,7 +119,8 @@ class CLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (TypeError, ValueError) as error:
-            raise MisconfigurationException(f"{where(error)}: {error}") from error
+            cause = without_union(error)
+            raise MisconfigurationException(f"{where(cause)}: {cause}") from error
         if self.checkpoint is not None:
             check_fits(self.checkpoint, self.model, self._get(self.config, "ckpt_path"))
 
@@ -122,6 +138,9 @@ class CLI(LightningCLI):
             folder = self.run_folder or Path(self._get(self.config, "runs_dir"), "unknown", "000")
             csv = CSVLogger(folder.parent.parent, name=folder.parent.name, version=folder.name)
             trainer.loggers = [csv, *trainer.loggers]  # first: trainer.log_dir is the run folder
+        else:  # Lightning would write a last.ckpt all the same
+            writers = ModelCheckpoint
+            trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, writers)]  # type: ignore[attr-defined]
         return trainer
 
     def test(self, **kwargs: Any) -> None:
@@ -166,3 +185,5 @@ class CLI(LightningCLI):
             (self.run_folder / trace).exists() for trace in ("checkpoints", "metrics.csv")
         ):
             shutil.rmtree(self.run_folder)
+            with suppress(OSError):  # other runs of the experiment stay
+                self.run_folder.parent.rmdir()

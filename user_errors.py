@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -30,16 +31,23 @@ def exit_on_user_error(program: str) -> Iterator[None]:
         sys.exit(2)
 
 
-def explain(error: ArgumentError, known_keys: Iterable[str]) -> str:
+def explain(error: ArgumentError, known_keys: Iterable[str], arguments: Iterable[str] = ()) -> str:
     """The cause inside jsonargparse's nested report, with the nearest valid name where one is near.
 
     Args:
         error: What the parser raised.
         known_keys: Every key that the subcommand accepts.
+        arguments: The command line, to find the file that can't be read.
     """
     text = str(error)
-    if found := re.search(r"class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted", text):
-        class_path, name = found.groups()
+    if "Problems parsing config" in text:
+        return _broken_file(arguments) or re.sub(r"\s+", " ", text)
+    if found := re.search(
+        r"class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted"
+        r"|Option '([\w.]+)' is not accepted\. Got value: Namespace\(class_path='([\w.]+)'",
+        text,
+    ):
+        class_path, name = found[1] or found[4], found[2] or found[3]
         names = _argument_names(class_path)
         takes = f"It takes: {', '.join(names)}."
         return f"{class_path} has no argument {name!r}.{_nearest(name, names)} {takes}"
@@ -51,6 +59,8 @@ def explain(error: ArgumentError, known_keys: Iterable[str]) -> str:
         module, name = found.groups()
         near = _nearest(name, dir(importlib.import_module(module)))
         return f"there is no {name!r} in {module}.{near}"
+    if found := re.search(r"Multiple subclasses with name (\w+)\. [^:]+: ([\w., ]+)\.", text):
+        return f"several classes are called {found[1]!r}; write one of: {found[2]}."
     if found := re.search(r"No module named '([\w.]+)'", text):
         return f"there is no module named {found[1]!r}, as a class_path in the config asks for."
     if found := re.search(r'key "([\w.]+)":\s+Does not validate against any of the Union', text):
@@ -61,6 +71,28 @@ def explain(error: ArgumentError, known_keys: Iterable[str]) -> str:
                 "NoneType", "null"
             )
     return re.sub(r"\s+", " ", text.split("Given value type")[0])
+
+
+def without_union(error: BaseException) -> BaseException:
+    """The cause of what jsonargparse tells as a list of types, none of which would do."""
+    while "Does not validate against any of the Union" in str(error):
+        cause = error.__cause__ or error.__context__
+        if cause is None:
+            break
+        error = cause
+    return error
+
+
+def _broken_file(arguments: Iterable[str]) -> str | None:
+    for argument in arguments:
+        path = Path(argument.removeprefix("--config="))
+        if path.suffix in (".yaml", ".yml") and path.is_file():
+            try:
+                yaml.safe_load(path.read_bytes())
+            except yaml.YAMLError as error:
+                told = re.sub(r'\s*in "<[^"]*>",|\s+', " ", str(error))
+                return f"{path} is no valid YAML: {told}".replace("  ", " ")
+    return None
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

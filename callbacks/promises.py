@@ -22,7 +22,7 @@ def kept(promise: str, value: float) -> bool:
     Raises:
         ValueError: If the promise is not of that form.
     """
-    match = re.fullmatch(r"\s*(>=|<=|>|<)\s*([-+.\deE]+)\s*", promise)
+    match = re.fullmatch(r"\s*(>=|<=|>|<)\s*([-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?)\s*", promise)
     if match is None:
         raise ValueError(
             f'a promise reads like ">= 0.98" (>=, <=, > or <, and a number), not {promise!r}'

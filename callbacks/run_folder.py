@@ -20,7 +20,7 @@ def new_run_folder(runs_dir: Path, experiment: str) -> Path:
         number += 1
         folder = parent / f"{number:03d}"
         try:
-            folder.mkdir()
+            folder.mkdir(parents=True)
         except FileExistsError:  # another run took it in this very moment
             continue
         return folder

@@ -66,21 +66,26 @@ def _download(path: Path, urls: Sequence[str], checksum: str) -> None:
             except OSError as error:  # URLError and timeouts are OSErrors
                 failure = error
                 continue
-            _verify(partial, checksum)
-            partial.replace(path)
-            return
+            seen = _checksum(partial, checksum)
+            if seen == checksum:
+                partial.replace(path)
+                return
+            failure = OSError(f"{url} sent {partial.stat().st_size:,} bytes with {seen}")
     finally:
         partial.unlink(missing_ok=True)
     raise failure
 
 
 def _verify(path: Path, checksum: str) -> None:
-    kind, _, expected = checksum.partition(":")
-    with path.open("rb") as file:
-        seen = hashlib.file_digest(file, kind).hexdigest()
-    if seen != expected:
+    seen = _checksum(path, checksum)
+    if seen != checksum:
         raise MisconfigurationException(
             f"{path} is damaged or not the file meant: it has {path.stat().st_size:,} bytes "
-            f"and {kind} {seen}, but {expected} is expected. Delete it; the next run "
-            "downloads it anew."
+            f"and {seen}, but {checksum} is expected. Delete it; the next run downloads it anew."
         )
+
+
+def _checksum(path: Path, like: str) -> str:
+    kind = like.partition(":")[0]
+    with path.open("rb") as file:
+        return f"{kind}:{hashlib.file_digest(file, kind).hexdigest()}"

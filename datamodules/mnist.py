@@ -1,6 +1,7 @@
 """MNIST and Fashion-MNIST, from torchvision's own files, mirrors and checksums."""
 
 import gzip
+import zlib
 from pathlib import Path
 from typing import ClassVar
 
@@ -87,11 +88,11 @@ def _read_idx(path: Path) -> Tensor:
     """Read a gzipped IDX file of bytes: 0, 0, type, number of dimensions, sizes, data."""
     try:
         data = gzip.decompress(path.read_bytes())
-    except (EOFError, OSError) as error:
+        dimensions = data[3]
+        shape = np.frombuffer(data, dtype=">i4", count=dimensions, offset=4)
+        values = np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * dimensions)
+        return torch.from_numpy(values.reshape(tuple(shape)).copy())
+    except (EOFError, OSError, zlib.error, IndexError, ValueError) as error:
         raise MisconfigurationException(
             f"{path} can't be unpacked ({error}). Delete it; the next run downloads it anew."
         ) from error
-    dimensions = data[3]
-    shape = np.frombuffer(data, dtype=">i4", count=dimensions, offset=4)
-    values = np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * dimensions)
-    return torch.from_numpy(values.reshape(tuple(shape)).copy())

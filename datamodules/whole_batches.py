@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
@@ -57,7 +58,9 @@ class TrainingBatches(Sampler[Tensor]):
         return self.size // self.batch_size
 
     def __iter__(self) -> Iterator[Tensor]:
-        generator = torch.Generator().manual_seed((self.seed << 32) + self.epoch)
+        # torch's generator on the CPU looks at 32 bits of a seed only: mix both numbers into them.
+        mixed = int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
+        generator = torch.Generator().manual_seed(mixed)
         order = torch.randperm(self.size, generator=generator)
         share = self.batch_size // self.world_size
         for position in range(len(self)):
@@ -95,8 +98,10 @@ def share_of_batch(batch_size: int, world_size: int) -> int:
     """A process's share of the global batch.
 
     Raises:
-        MisconfigurationException: If the batch can't be shared out evenly.
+        MisconfigurationException: If the batch is empty or can't be shared out evenly.
     """
+    if batch_size < 1:
+        raise MisconfigurationException(f"batch_size {batch_size} is too small: 1 is the least.")
     if batch_size % world_size:
         lower = max(1, batch_size // world_size) * world_size
         raise MisconfigurationException(

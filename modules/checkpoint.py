@@ -27,7 +27,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
                 "of this project holds plain data only."
             ) from error
         raise MisconfigurationException(f"{path} is no checkpoint.") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (
+        Exception
+    ) as error:  # what the unpickler meets in a file of unknown origin may be anything
         raise MisconfigurationException(
             f"{path} is no checkpoint, or a damaged one: {error}"
         ) from error

@@ -24,6 +24,8 @@ def pictures_to_inputs(
     channels, size = preprocessing["in_channels"], preprocessing["image_size"]
     prepared = []
     for picture in pictures:
+        if isinstance(picture, Image.Image):  # palettes and transparency are no plain channels
+            picture = picture.convert("L" if channels == 1 else "RGB")
         image = F.to_image(picture)  # (C, height, width)
         if image.shape[0] != channels:
             image = F.rgb_to_grayscale(image, 1) if channels == 1 else F.grayscale_to_rgb(image)

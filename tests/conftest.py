@@ -1,0 +1,92 @@
+"""What the tests share: runs in a temporary folder, real or made data, no network, no noise."""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny nets: two threads mostly wait for each other
+os.environ.setdefault("WANDB_SILENT", "true")
+
+import pytest
+import torch
+from made_data import DATA_SETS, make_mnist
+
+import train
+
+ROOT = Path(__file__).parent.parent
+TINY = Path(__file__).parent / "configs/digits/tiny.yaml"
+REAL_DIR = Path(os.environ.get("DATA_DIR") or "data").resolve()
+REAL = {name for name in DATA_SETS if (REAL_DIR / name / "raw/train-images-idx3-ubyte.gz").exists()}
+
+train.prepare_process()
+torch.set_num_threads(1)
+
+
+def pytest_report_header() -> str:
+    """Say on which data the tests run."""
+    kinds = (f"{name} {'real' if name in REAL else 'made on the spot'}" for name in DATA_SETS)
+    return f"data: {', '.join(kinds)}; Digits real (looked in {REAL_DIR}, from DATA_DIR)"
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test works in a folder of its own, without network or accounts."""
+    true_connect = socket.socket.connect
+
+    def connect(self: socket.socket, address: tuple | str) -> None:
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1"):
+            raise OSError(f"tests use no network, but {address} was asked for")
+        true_connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("COLUMNS", "200")  # rich breaks no line of a table
+    for name in ("DATA_DIR", "WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def made_data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, str]]]:
+    """A data folder with a small copy of each data set, and the md5s of its files."""
+    folder = tmp_path_factory.mktemp("made-data")
+    return folder, {name: make_mnist(folder, name) for name in DATA_SETS}
+
+
+@pytest.fixture
+def small_data(made_data: tuple[Path, dict], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of small data sets, whose checksums are right for the time of this test."""
+    folder, checksums = made_data
+    for name, source in DATA_SETS.items():
+        resources = [(file, checksums[name][file]) for file, _ in source.resources]
+        monkeypatch.setattr(source, "resources", resources)
+    return folder
+
+
+@pytest.fixture
+def data_of(request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """The data folder for a data set: the real one where it is there, else the small one."""
+
+    def data_of(name: str) -> Path:
+        return REAL_DIR if name in REAL else request.getfixturevalue("small_data")
+
+    return data_of
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """The folder of a test's runs."""
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def run(runs: Path) -> Callable[..., Path]:
+    """Call train.py's main in this process; returns the run folder."""
+
+    def run(*arguments: str | Path) -> Path:
+        quiet = ["--trainer.enable_progress_bar", "false", "--runs_dir", str(runs)]
+        return train.main([*map(str, arguments), *quiet])
+
+    return run

@@ -1,0 +1,33 @@
+"""Every net that takes pictures: the cases of the contracts. A new net joins by itself."""
+
+import inspect
+from collections.abc import Callable
+
+from torch import nn
+
+import modules.nets
+from modules.nets import CNN, MLP
+
+NUM_CLASSES = 7
+TAKES_PICTURES = [
+    net
+    for net in (getattr(modules.nets, name) for name in modules.nets.__all__)
+    if {"num_classes", "in_channels", "image_size"} <= set(inspect.signature(net).parameters)
+]
+
+
+def _with(net: type[nn.Module], **arguments: object) -> Callable[[], nn.Module]:
+    return lambda: net(num_classes=NUM_CLASSES, **arguments)
+
+
+SMALL_NETS: dict[str, Callable[[], nn.Module]] = {  # small enough to be trained in a test
+    "MLP-no-hidden": _with(MLP, image_size=8, hidden_sizes=[]),
+    "MLP-deep": _with(MLP, image_size=8, hidden_sizes=[32, 24, 16]),
+    "MLP-rgb-dropout": _with(MLP, image_size=6, in_channels=3, dropout=0.2),
+    "CNN-padding": _with(CNN, image_size=8, channels=[8, 16], hidden_size=32, padding=1),
+    "CNN-no-padding": _with(CNN, image_size=8, channels=[8, 16], hidden_size=32),
+    "CNN-rgb": _with(CNN, image_size=9, in_channels=3, channels=[6], hidden_size=16),
+    "CNN-deep": _with(CNN, image_size=8, channels=[4, 6, 8, 8], hidden_size=16, padding=1),
+}
+DEFAULT_NETS = {net.__name__: _with(net) for net in TAKES_PICTURES}
+PICTURE_NETS = DEFAULT_NETS | SMALL_NETS

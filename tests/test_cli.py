@@ -1,0 +1,221 @@
+"""One command, config files in, a run folder out."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT, TINY
+
+import train
+
+SMALL = ("--config", TINY)
+Run = Callable[..., Path]
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def config(folder: Path) -> dict:
+    return yaml.safe_load((folder / "config.yaml").read_text())
+
+
+def test_a_run_leaves_its_folder_laid_out_as_promised(run: Run, runs: Path) -> None:
+    folder = run("fit", *SMALL)
+    assert folder == runs / "digits-tiny" / "001"
+    for name in ("config.yaml", "results.json", "metrics.csv"):
+        assert (folder / name).stat().st_size > 0
+    for name in ("best.ckpt", "last.ckpt"):
+        file = folder / "checkpoints" / name
+        assert file.is_file()
+        assert not file.is_symlink()  # a copy of the folder must be a copy of the run
+        assert "state_dict" in torch.load(file, weights_only=True)
+
+
+def test_results_hold_what_compares_two_runs(run: Run) -> None:
+    found = results(run("fit", *SMALL))
+    wanted = "metrics net parameters seconds samples_per_second config versions git_commit date"
+    assert set(wanted.split()) <= set(found)
+    kinds = {"loss", "accuracy", "f1", "precision", "recall", "auroc", "ece"}
+    stages = {f"{stage}/{kind}" for stage in ("val", "test") for kind in kinds}
+    assert stages <= set(found["metrics"])
+    assert (found["net"], found["epochs"], found["steps"]) == ("CNN", 1, 1257 // 128)
+    assert 0 <= found["metrics"]["test/accuracy"] <= 1
+    assert found["config"]["model"]["init_args"]["net"]["init_args"]["channels"] == [4]
+
+
+def test_samples_per_second_are_those_of_the_whole_fit(run: Run) -> None:
+    found = results(run("fit", *SMALL, "--trainer.max_epochs", 3, "--data.batch_size", 50))
+    assert found["steps"] == 3 * (1257 // 50)
+    by_hand = found["steps"] * 50 / found["seconds"]
+    # Validation and checkpoints count in `seconds` and not in the speed of training.
+    assert by_hand * 0.99 <= found["samples_per_second"] < by_hand * 20
+
+
+def test_metrics_csv_holds_a_row_of_validation_an_epoch(run: Run) -> None:
+    folder = run("fit", *SMALL, "--trainer.max_epochs", 2, "--test_after_fit", "false")
+    with (folder / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["val/loss"]]
+    assert [int(row["epoch"]) for row in rows] == [0, 1]
+    assert float(rows[1]["val/loss"]) == pytest.approx(results(folder)["metrics"]["val/loss"])
+
+
+def test_the_config_in_the_folder_runs_again_with_the_same_result(run: Run) -> None:
+    first = run("fit", *SMALL, "--model.optimizer", "SGD", "--model.optimizer.lr", "0.05")
+    second = run("fit", "--config", first / "config.yaml", "--experiment", "again")
+    assert results(second)["metrics"] == results(first)["metrics"]
+    ours, again = config(first), config(second)
+    assert again.pop("experiment") == "again"
+    ours.pop("experiment")
+    assert again == ours
+
+
+def test_the_config_in_the_folder_tells_commit_and_versions(run: Run) -> None:
+    head = (run("fit", *SMALL) / "config.yaml").read_text().splitlines()[:4]
+    assert head[0].startswith("# git commit: ")
+    assert head[1].startswith("# python: 3.")
+
+
+def test_the_last_printed_line_names_the_run_folder(run: Run, capsys) -> None:
+    folder = run("fit", *SMALL)
+    assert capsys.readouterr().out.splitlines()[-1] == f"run folder: {folder}"
+
+
+def test_versions_are_numbered_and_never_overwritten(run: Run, runs: Path) -> None:
+    first = run("fit", *SMALL)
+    before = {p: p.stat().st_mtime_ns for p in first.rglob("*")}
+    (runs / "digits-tiny" / "007").mkdir()
+    assert run("fit", *SMALL).name == "008"
+    assert {p: p.stat().st_mtime_ns for p in first.rglob("*")} == before
+
+
+def test_the_same_seed_gives_the_same_result_and_another_seed_another(run: Run) -> None:
+    seeds = [results(run("fit", *SMALL, "--seed_everything", s))["metrics"] for s in (1, 1, 2)]
+    assert seeds[0] == seeds[1]
+    assert seeds[0] != seeds[2]
+
+
+def test_the_seed_of_the_run_is_the_seed_of_the_data(run: Run) -> None:
+    orders = []
+    for seed in (1, 2):
+        cli_seed = ("--seed_everything", seed, "--trainer.limit_train_batches", 1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("modules.Classifier.on_train_batch_start", _remember(orders))
+            run("fit", *SMALL, *cli_seed)
+    assert orders[0] != orders[1]
+
+
+def _remember(orders: list) -> Callable:
+    def on_train_batch_start(self: object, batch: tuple, batch_idx: int) -> None:
+        orders.append(batch[1].tolist())
+
+    return on_train_batch_start
+
+
+def test_later_configs_and_flags_override_earlier_ones(run: Run, tmp_path: Path) -> None:
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("data: {init_args: {batch_size: 100}}\ntrainer: {gradient_clip_val: 0.5}\n")
+    two.write_text("data: {init_args: {batch_size: 60}}\n")
+    both = ("--config", one, "--config", two)
+    stacked = config(run("fit", *SMALL, *both))
+    assert stacked["data"]["init_args"]["batch_size"] == 60
+    assert stacked["trainer"]["gradient_clip_val"] == 0.5
+    flagged = run("fit", *SMALL, *both, "--data.batch_size", 64)
+    assert config(flagged)["data"]["init_args"]["batch_size"] == 64
+    assert flagged.parent.name == "digits-tiny"  # overlays add nothing to the name
+
+
+def test_flags_are_never_abbreviated(run: Run, runs: Path) -> None:
+    with pytest.raises(SystemExit) as exit:
+        run("fit", *SMALL, "--trainer.max_ep", "3")
+    assert exit.value.code == 2
+    assert not runs.exists()
+
+
+def test_promises_are_held_against_the_results(run: Run, capsys) -> None:
+    promises = '{"test/accuracy": ">= 0.0", "val/loss": "< 0.0", "test/nothing": "> 0"}'
+    found = results(run("fit", *SMALL, "--expect", promises))["expect"]
+    assert found["test/accuracy"]["promise"] == ">= 0.0"
+    assert found["test/nothing"]["seen"] is None
+    lines = capsys.readouterr().out.splitlines()
+    (accuracy,) = [line for line in lines if line.strip().startswith("accuracy")]
+    (loss,) = [line for line in lines if line.strip().startswith("loss")]
+    (nothing,) = [line for line in lines if line.strip().startswith("nothing")]
+    assert "test >= 0.0 kept" in accuracy
+    assert "val < 0.0 BROKEN" in loss
+    assert "test > 0 BROKEN" in nothing
+
+
+def test_testing_after_fit_can_be_left_out(run: Run) -> None:
+    metrics = results(run("fit", *SMALL, "--test_after_fit", "false"))["metrics"]
+    assert metrics
+    assert not [name for name in metrics if name.startswith("test/")]
+
+
+def test_a_fast_dev_run_leaves_nothing(run: Run, runs: Path, tmp_path: Path) -> None:
+    assert run("fit", *SMALL, "--trainer.fast_dev_run", "true") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_test_and_validate_give_the_figures_that_fit_gave(run: Run) -> None:
+    fitted = run("fit", *SMALL)
+    told = results(fitted)["metrics"]
+    weights = ("--ckpt_path", fitted / "checkpoints/best.ckpt")
+    for command, stage in (("test", "test"), ("validate", "val")):
+        folder = run(command, "--config", fitted / "config.yaml", *weights)
+        assert folder != fitted
+        # 1e-6: sums of 128 rows in fp32.
+        expected = {name: v for name, v in told.items() if name.startswith(stage)}
+        assert results(folder)["metrics"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_predict_runs_from_a_checkpoint(run: Run) -> None:
+    fitted = run("fit", *SMALL)
+    weights = ("--ckpt_path", fitted / "checkpoints/best.ckpt")
+    assert run("predict", *SMALL, *weights) != fitted
+
+
+def test_fit_goes_on_from_a_checkpoint(run: Run) -> None:
+    first = run("fit", *SMALL)
+    weights = ("--ckpt_path", first / "checkpoints/last.ckpt")
+    second = run("fit", *SMALL, *weights, "--trainer.max_epochs", 2)
+    assert results(second)["steps"] == 2 * results(first)["steps"]
+
+
+def test_the_best_checkpoint_is_tested_and_not_the_last(run: Run) -> None:
+    # A rate that grows a thousandfold in the second epoch ruins the net after a good first one.
+    name = "torch.optim.lr_scheduler.StepLR"
+    worse = ("--model.lr_scheduler", name, "--model.lr_scheduler.step_size", 1)
+    folder = run(
+        "fit", *SMALL, "--trainer.max_epochs", 2, *worse, "--model.lr_scheduler.gamma", 1e3
+    )
+    with (folder / "metrics.csv").open() as file:
+        losses = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
+    assert losses[1] > losses[0]
+    assert results(folder)["metrics"]["val/loss"] == pytest.approx(losses[0])
+
+
+def test_every_subcommand_explains_itself(capsys) -> None:
+    for arguments in (["--help"], ["fit", "--help"]):
+        with pytest.raises(SystemExit) as exit:
+            train.main(arguments)
+        assert exit.value.code == 0
+    assert "--test_after_fit" in capsys.readouterr().out
+
+
+def test_the_experiment_is_named_after_its_config(run: Run, runs: Path) -> None:
+    elsewhere = runs.parent / "mine.yaml"
+    elsewhere.write_text(TINY.read_text())
+    short = ("--trainer.limit_train_batches", 1, "--test_after_fit", "false")
+    assert run("fit", "--config", elsewhere, *short).parent.name == "mine"
+    assert run("fit", *SMALL, *short, "--experiment", "other").parent.name == "other"
+
+
+def test_nothing_is_written_into_the_repository(run: Run) -> None:
+    before = {p for p in ROOT.iterdir() if p.name != "__pycache__"}
+    run("fit", *SMALL)
+    assert {p for p in ROOT.iterdir() if p.name != "__pycache__"} == before

@@ -1,0 +1,114 @@
+"""Every config in configs/ says what it is for, is read to its last key, and runs one step."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import REAL_DIR, ROOT
+from made_data import DATA_SETS
+
+from callbacks.promises import kept
+
+OVERLAYS = sorted((ROOT / "configs").glob("trainer/*.yaml")) + sorted(
+    (ROOT / "configs").glob("logger/*.yaml")
+)
+EXPERIMENTS = sorted(set((ROOT / "configs").glob("*/*.yaml")) - set(OVERLAYS))
+ONE_STEP = (
+    *("--trainer.max_epochs", 1, "--trainer.max_steps", 1, "--trainer.accelerator", "cpu"),
+    *("--trainer.limit_train_batches", 1, "--trainer.limit_val_batches", 1),
+    *("--trainer.limit_test_batches", 1, "--trainer.val_check_interval", 1),
+)
+
+
+def name(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+def leaves(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(config, dict) and config:
+        for key, value in config.items():
+            yield from leaves(value, (*path, str(key)))
+    else:
+        yield path, config
+
+
+def value_at(config: Any, path: tuple[str, ...]) -> Any:
+    """The value in a resolved config, where a class may stand alone or with its arguments."""
+    for key in path:
+        config = config[key]
+    return config
+
+
+def data_for(config: Path, data_of: Callable[[str], Path]) -> Path:
+    """A data folder with what the config trains on: the real data, or made data, or a skip."""
+    data = yaml.safe_load(config.read_text())["data"]
+    kind = (data if isinstance(data, str) else data["class_path"]).rpartition(".")[2]
+    return data_of(kind) if kind in DATA_SETS else REAL_DIR
+
+
+@pytest.mark.parametrize("config", EXPERIMENTS, ids=name)
+def test_a_config_opens_with_a_comment_that_holds_its_command(config: Path) -> None:
+    comment = "".join(line for line in config.open() if line.startswith("#"))
+    assert config.read_text().startswith("# ")
+    assert f"train.py fit --config configs/{name(config)}.yaml" in comment
+
+
+@pytest.mark.parametrize("config", EXPERIMENTS, ids=name)
+def test_a_config_promises_a_result(config: Path) -> None:
+    promises = yaml.safe_load(config.read_text())["expect"]
+    assert promises
+    for metric, promise in promises.items():
+        assert metric.split("/")[0] in ("train", "val", "test")
+        assert isinstance(kept(promise, 0.0), bool)
+
+
+@pytest.mark.parametrize("config", EXPERIMENTS, ids=name)
+def test_a_config_runs_one_step_and_each_of_its_keys_is_read(
+    config: Path, run: Callable[..., Path], data_of: Callable, capsys
+) -> None:
+    where = ("--data.data_dir", data_for(config, data_of))
+    try:
+        folder = run("fit", "--config", config, *where, *ONE_STEP)
+    except SystemExit:
+        told = capsys.readouterr().err
+        if "is not there and could not be downloaded" in told:
+            pytest.skip(f"no data for it: {told.strip()[:300]}")
+        raise
+    resolved = yaml.safe_load((folder / "config.yaml").read_text())
+    set_by_flags = {flag[2:].split(".")[-1] for flag in ONE_STEP if str(flag).startswith("--")}
+    for path, value in leaves(yaml.safe_load(config.read_text())):
+        if path[-1] in set_by_flags or path[-1] == "callbacks":
+            continue
+        seen = value_at(resolved, path)
+        if isinstance(seen, dict):  # the short form of a class without arguments
+            seen = seen["class_path"]
+        assert seen == pytest.approx(value) if isinstance(value, float) else seen == value
+    assert (folder / "checkpoints/last.ckpt").is_file()
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=name)
+def test_an_overlay_opens_with_a_comment(overlay: Path) -> None:
+    assert overlay.read_text().startswith("# ")
+    assert f"--config configs/{name(overlay)}.yaml" in overlay.read_text()
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=name)
+def test_an_overlay_stacks_on_the_quickstart(overlay: Path, run: Callable[..., Path]) -> None:
+    one_process = ("--trainer.devices", 1, "--trainer.strategy", "auto")  # tests stay in one
+    stack = ("--config", ROOT / "configs/digits/cnn.yaml", "--config", overlay)
+    folder = run("fit", *stack, *ONE_STEP, *one_process)
+    told = yaml.safe_load(overlay.read_text())["trainer"]
+    if told.get("fast_dev_run"):
+        assert folder is None
+        return
+    resolved = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]
+    told = {key: value for key, value in told.items() if key not in ("devices", "strategy")}
+    for path, value in leaves(told):
+        assert value_at(resolved, path) == value
+    assert folder.parent.name == "digits-cnn"  # an overlay does not name the experiment
+
+
+def test_there_are_configs_to_test() -> None:
+    assert {"digits/cnn", "mnist/mlp"} <= {name(config) for config in EXPERIMENTS}

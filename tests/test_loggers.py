@@ -1,0 +1,155 @@
+"""What the trackers were told is read back from their own files."""
+
+import json
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT, TINY
+
+from callbacks.run_record import git_commit
+
+TWO_EPOCHS = ("--config", TINY, "--trainer.max_epochs", 2, "--trainer.log_every_n_steps", 3)
+BLOCK, HEADER = 32_768, struct.Struct("<IHB")  # LevelDB's log: checksum, length, type
+
+
+def overlay(name: str) -> tuple[str, Path]:
+    return "--config", ROOT / f"configs/logger/{name}.yaml"
+
+
+def records(path: Path) -> Iterator[bytes]:
+    """The records of a log file, pieced together from its blocks of 32 KiB."""
+    data, position, parts = path.read_bytes(), 7, []  # 7 bytes ":W&B" and version before all
+    assert data[:4] == b":W&B"
+    while position + HEADER.size <= len(data):
+        left = BLOCK - position % BLOCK
+        if left < HEADER.size:  # too little room for a header: zeros until the next block
+            position += left
+            continue
+        _, length, kind = HEADER.unpack_from(data, position)
+        position += HEADER.size
+        parts.append(data[position : position + length])
+        position += length
+        if kind in (1, 4):  # full, or the last of several; 2 is a first and 3 a middle part
+            yield b"".join(parts)
+            parts = []
+
+
+def read_wandb(folder: Path) -> dict[str, Any]:
+    """Run, configuration, history and files of the one W&B run in a folder."""
+    from wandb.proto import wandb_internal_pb2
+
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    found: dict[str, Any] = {"config": {}, "history": [], "files": [], "folder": path.parent}
+    for data in records(path):
+        record = wandb_internal_pb2.Record.FromString(data)
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            found |= {"project": record.run.project, "name": record.run.display_name}
+            found["config"] |= {u.key: json.loads(u.value_json) for u in record.run.config.update}
+        elif kind == "config":
+            found["config"] |= {u.key: json.loads(u.value_json) for u in record.config.update}
+        elif kind == "history":
+            row = {".".join(i.nested_key) or i.key: i.value_json for i in record.history.item}
+            found["history"].append({key: json.loads(value) for key, value in row.items()})
+        elif kind == "files":
+            found["files"] += [file.path for file in record.files.files]
+    return found
+
+
+def final_metrics(folder: Path) -> dict[str, float]:
+    return json.loads((folder / "results.json").read_text())["metrics"]
+
+
+@pytest.fixture
+def wandb_run(run: Callable[..., Path], capfd) -> Iterator[tuple[Path, dict, str]]:
+    """A run folder, what W&B's file in it says, and what stood on stderr."""
+    import wandb
+
+    folder = run("fit", *TWO_EPOCHS, *overlay("wandb"))
+    wandb.finish(quiet=True)
+    yield folder, read_wandb(folder), capfd.readouterr().err
+    wandb.teardown()
+
+
+def test_wandb_works_offline_and_carries_all_of_it(wandb_run: tuple[Path, dict, str]) -> None:
+    folder, seen, told = wandb_run
+
+    # It says so in one line.
+    (line,) = [line for line in told.splitlines() if "offline" in line]
+    assert "W&B stays offline" in line
+    assert "no API key" in line
+    assert str(folder) in line
+
+    # Name, configuration and commit tell how to repeat it.
+    assert (seen["project"], seen["name"]) == ("stepladder", "digits-tiny-001")
+    resolved = yaml.safe_load((folder / "config.yaml").read_text())
+    for key in ("model", "data", "seed_everything"):
+        assert seen["config"][key] == resolved[key]
+    assert seen["config"]["git_commit"] == git_commit()
+    assert seen["config"]["versions"]["torch"]
+
+    # Every metric of every stage, with the final values.
+    history = {key: [row[key] for row in seen["history"] if key in row] for key in keys(seen)}
+    assert len(history["train/loss"]) == 2 * 9 // 3
+    assert len(history["val/loss"]) >= 2
+    for metric, value in final_metrics(folder).items():
+        assert history[metric][-1] == pytest.approx(value)
+
+    # W&B's own step is no training step; the trainer's is there to plot against.
+    assert [row["trainer/global_step"] for row in seen["history"] if "train/loss" in row][-1] == 17
+
+
+def keys(seen: dict) -> set[str]:
+    return {key for row in seen["history"] for key in row}
+
+
+def test_wandb_carries_the_pictures_too(run: Callable[..., Path]) -> None:
+    callbacks = pytest.importorskip("callbacks")
+    if not hasattr(callbacks, "ConfusionMatrix"):
+        pytest.skip("there is no callback that draws pictures")
+    import wandb
+
+    more = ("--trainer.callbacks", "[{class_path: callbacks.ConfusionMatrix}]")
+    folder = run("fit", *TWO_EPOCHS, *overlay("wandb"), *more)
+    wandb.finish(quiet=True)
+    seen = read_wandb(folder)
+    wandb.teardown()
+    pictures = [
+        value["path"] if "path" in value else value["filenames"][0]
+        for row in seen["history"]
+        for value in row.values()
+        if isinstance(value, dict) and str(value.get("_type", "")).startswith("image")
+    ]
+    assert pictures
+    for picture in pictures:
+        assert (seen["folder"] / "files" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_tensorboard_is_told_all_metrics(run: Callable[..., Path]) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    folder = run("fit", *TWO_EPOCHS, *overlay("tensorboard"))
+    (events,) = folder.rglob("events.out.tfevents.*")
+    seen = reader.EventAccumulator(str(events.parent))
+    seen.Reload()
+    for metric, value in final_metrics(folder).items():
+        assert seen.Scalars(metric)[-1].value == pytest.approx(value)
+    assert len(seen.Scalars("train/loss")) == 2 * 9 // 3
+
+
+def test_mlflow_is_told_metrics_parameters_and_commit(run: Callable[..., Path], runs: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    folder = run("fit", *TWO_EPOCHS, *overlay("mlflow"))
+    client = mlflow.MlflowClient(f"sqlite:///{runs}/mlflow.db")
+    experiment = client.get_experiment_by_name("stepladder")
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert found.info.run_name == "digits-tiny-001"
+    assert found.info.status == "FINISHED"
+    assert found.data.params["git_commit"] == git_commit()
+    assert found.data.params["data/class_path"] == "datamodules.Digits"
+    for metric, value in final_metrics(folder).items():
+        assert found.data.metrics[metric] == pytest.approx(value)
+    assert len(client.get_metric_history(found.info.run_id, "train/loss")) == 2 * 9 // 3
