@@ -25,6 +25,7 @@ from callbacks.run_folder import experiment_name, fill_in, new_run_folder
 from callbacks.run_record import RunRecord
 from callbacks.unused_hooks import mute_unused_hooks
 from modules.checkpoint import check_fits, read_checkpoint
+from precision import recommended_precision
 from user_errors import explain, where, without_union
 
 CHECKPOINT = {
@@ -59,6 +60,7 @@ class CLI(LightningCLI):
         add("--runs_dir", type=str, default="runs", help="Folder of all run folders.")
         add("--expect", type=dict[str, str], default={}, help='{"test/accuracy": ">= 0.98"}, …')
         add("--test_after_fit", type=bool, default=True, help="Evaluate the best after fit.")
+        add("--auto_precision", type=bool, default=False, help="Let the hardware choose precision.")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults({f"checkpoint.{key}": value for key, value in CHECKPOINT.items()})
         parser.link_arguments("seed_everything", "data.init_args.seed")
@@ -127,7 +129,10 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         self.config = self.as_told
         wanted = self._get(self.config_init, "trainer")
-        callbacks = [*(wanted.callbacks or []), Preflight(), Announcement(), FiniteLoss()]
+        why = ""
+        if self._get(self.config, "auto_precision") and wanted.precision is None:
+            kwargs["precision"], why = recommended_precision(str(wanted.accelerator))
+        callbacks = [*(wanted.callbacks or []), Preflight(), Announcement(why), FiniteLoss()]
         if wanted.enable_progress_bar is not False:
             callbacks.append(ProgressBar())
         self.promises = self._get(self.config, "expect")

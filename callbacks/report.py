@@ -15,17 +15,25 @@ STAGES = ("train", "val", "test")
 
 
 class Announcement(L.Callback):
-    """One line at the start of a training: which net, how large, on which data and machine."""
+    """One line at the start of a training: which net, how large, on which data and machine.
+
+    Args:
+        why_precision: The trait of the machine that chose the precision; empty if the user did.
+    """
+
+    def __init__(self, why_precision: str) -> None:
+        self.why_precision = why_precision
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         net = getattr(pl_module, "net", pl_module)
         size = sum(parameter.numel() for parameter in net.parameters())
+        because = f" ({self.why_precision})" if self.why_precision else ""
         data = type(trainer.datamodule).__name__  # type: ignore[attr-defined]
         _say(
             f"{type(net).__name__} with {size:,} parameters learns {data}, precision "
-            f"{trainer.precision}, {machine(trainer)}"
+            f"{trainer.precision}{because}, {machine(trainer)}"
         )
 
 
