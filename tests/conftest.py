@@ -90,3 +90,27 @@ def run(runs: Path) -> Callable[..., Path]:
         return train.main([*map(str, arguments), *quiet])
 
     return run
+
+
+@pytest.fixture
+def refused(runs: Path, run: Callable, capsys) -> Callable[..., str]:
+    """Run train.py with a mistake in it; returns the paragraph that it prints."""
+
+    def refused(*arguments: str | Path, leaves: int = 0) -> str:
+        folders = len(list(runs.glob("*/*")))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit:
+            run(*arguments)
+        assert exit.value.code == 2
+        text = capsys.readouterr().err
+        errors = [line for line in text.splitlines() if line.startswith("train.py: error: ")]
+        assert len(errors) == 1
+        paragraph = text[text.index(errors[0]) :].strip()
+        assert "Traceback" not in text
+        assert "usage:" not in text
+        assert "\n\n" not in paragraph
+        assert 40 < len(paragraph) < 900
+        assert len(list(runs.glob("*/*"))) == folders + leaves
+        return paragraph
+
+    return refused

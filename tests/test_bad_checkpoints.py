@@ -10,7 +10,6 @@ import pytest
 import torch
 from conftest import TINY
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from test_bad_input import refused as refused  # the fixture
 
 from modules.checkpoint import read_checkpoint
 

@@ -2,7 +2,8 @@
 
 import re
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,30 +55,6 @@ class NanLater(nn.Module):
         self.seen += self.training
         bad = self.training and self.seen > self.good_batches
         return self.layers(inputs) * (torch.nan if bad else 1.0)
-
-
-@pytest.fixture
-def refused(runs: Path, run: Callable, capsys) -> Callable[..., str]:
-    """Run train.py with a mistake in it; returns the paragraph that it prints."""
-
-    def refused(*arguments: str | Path, leaves: int = 0) -> str:
-        folders = len(list(runs.glob("*/*")))
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit:
-            run(*arguments)
-        assert exit.value.code == 2
-        text = capsys.readouterr().err
-        errors = [line for line in text.splitlines() if line.startswith("train.py: error: ")]
-        assert len(errors) == 1
-        paragraph = text[text.index(errors[0]) :].strip()
-        assert "Traceback" not in text
-        assert "usage:" not in text
-        assert "\n\n" not in paragraph
-        assert 40 < len(paragraph) < 900
-        assert len(list(runs.glob("*/*"))) == folders + leaves
-        return paragraph
-
-    return refused
 
 
 def yaml_file(folder: Path, text: str) -> Path:
@@ -207,9 +184,6 @@ def test_a_batch_larger_than_the_data_is_refused(refused) -> None:
 
 @pytest.mark.slow
 def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     two = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
     where = ["--data.batch_size=129", f"--runs_dir={tmp_path / 'runs'}"]
     command = [sys.executable, str(ROOT / "train.py"), *map(str, FIT), *two, *where]

@@ -104,9 +104,9 @@ def test_an_overlay_stacks_on_the_quickstart(overlay: Path, run: Callable[..., P
         assert folder is None
         return
     resolved = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]
-    told = {key: value for key, value in told.items() if key not in ("devices", "strategy")}
     for path, value in leaves(told):
-        assert value_at(resolved, path) == value
+        if path not in (("devices",), ("strategy",)):
+            assert value_at(resolved, path) == value
     assert folder.parent.name == "digits-cnn"  # an overlay does not name the experiment
 
 
