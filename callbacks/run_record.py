@@ -125,10 +125,12 @@ class RunRecord(SaveConfigCallback):
 
 def git_commit() -> str:
     """The commit of the code that runs, `+changes` where files differ from it."""
+    # The table of results changes while reproduce.py runs: it is no code.
+    changes = ("git", "status", "--porcelain", "--", ".", ":!docs/results.md")
     where = {"cwd": Path(__file__).parent, "capture_output": True, "text": True}
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, **where)  # type: ignore[call-overload]
-        status = subprocess.run(["git", "status", "--porcelain"], check=True, **where)  # type: ignore[call-overload]
+        status = subprocess.run([*changes], check=True, **where)  # type: ignore[call-overload]
     except (OSError, subprocess.CalledProcessError):
         return "unknown (no git repository)"
     return head.stdout.strip() + ("+changes" if status.stdout.strip() else "")
@@ -146,4 +148,5 @@ def machine(trainer: L.Trainer) -> str:
     if torch.cuda.is_available() and trainer.strategy.root_device.type == "cuda":
         return f"{number} x {torch.cuda.get_device_name(0)}"
     processes = f"{number} process{'es' if number > 1 else ''}"
+    processes += f" of {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
     return f"{processes} on {os.cpu_count()} CPU cores ({platform.machine()})"
