@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from callbacks.finite_loss import FiniteLoss
+from callbacks.predictions import Predictions
 from callbacks.preflight import Preflight
 from callbacks.progress import ProgressBar
 from callbacks.promises import kept
@@ -133,6 +134,8 @@ class CLI(LightningCLI):
         if self._get(self.config, "auto_precision") and wanted.precision is None:
             kwargs["precision"], why = recommended_precision(str(wanted.accelerator))
         callbacks = [*(wanted.callbacks or []), Preflight(), Announcement(why), FiniteLoss()]
+        if self.subcommand == "predict":
+            callbacks.append(Predictions())
         if wanted.enable_progress_bar is not False:
             callbacks.append(ProgressBar())
         self.promises = self._get(self.config, "expect")
@@ -153,6 +156,10 @@ class CLI(LightningCLI):
 
     def validate(self, **kwargs: Any) -> None:
         self.finish(self.trainer.validate(**{**kwargs, "verbose": False}))
+
+    def predict(self, **kwargs: Any) -> None:
+        self.trainer.predict(**{**kwargs, "return_predictions": False})
+        self.finish([])
 
     def after_fit(self) -> None:
         if self.trainer.interrupted:

@@ -1,27 +1,29 @@
 """Train, validate, test or predict: one command, config files in, a run folder out.
 
-    python train.py fit --config configs/digits/cnn.yaml
-    python train.py fit --config configs/mnist/cnn.yaml --config configs/logger/wandb.yaml
-    python train.py test --config runs/mnist-cnn/001/config.yaml --ckpt_path runs/…/best.ckpt
+    python train.py fit      --config configs/digits/cnn.yaml
+    python train.py fit      --config configs/mnist/cnn.yaml --config configs/logger/wandb.yaml
+    python train.py fit      --config configs/mnist/cnn.yaml --trainer.max_epochs 3
+    python train.py validate --config runs/…/config.yaml --ckpt_path runs/…/checkpoints/best.ckpt
+    python train.py test     --config runs/…/config.yaml --ckpt_path runs/…/checkpoints/best.ckpt
+    python train.py predict  --config runs/…/config.yaml --ckpt_path runs/…/checkpoints/best.ckpt
 
-Later configs and flags override earlier ones; `train.py fit --help` lists every key.
+Later configs and flags override earlier ones. `python train.py fit --help` lists every key,
+configs/ holds the experiments, and configs/trainer/ and configs/logger/ what stacks on them.
 """
 
 import logging
 import os
+import sys
 import warnings
 from pathlib import Path
 
-import lightning as L
-import torch
-
-from callbacks.run_record import RunRecord
-from cli import CLI, TRAINER
-from user_errors import exit_on_user_error
+HELP: tuple[list[str], ...] = ([], ["-h"], ["--help"])
 
 
 def prepare_process() -> None:
     """Settings of the whole process: speed first, then silence about what is meant to be so."""
+    import torch
+
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")  # TF32
     else:
@@ -32,6 +34,7 @@ def prepare_process() -> None:
     for message in (
         ".*does not have many workers",  # data in memory need none
         ".*is smaller than the logging interval",
+        ".*Couldn't infer the batch indices",  # predictions keep the order of the rows
         ".*treespec, LeafSpec.*",
         ".*LightningCLI's args parameter",  # main(args) from Python is meant
         ".*Experiment logs directory .* exists and is not empty",
@@ -51,8 +54,18 @@ def main(args: list[str] | None = None) -> Path | None:
         The run folder, on rank zero.
 
     Raises:
-        SystemExit: With code 2 after a user's mistake, told in one paragraph on stderr.
+        SystemExit: With code 2 after a user's mistake, told in one paragraph on stderr; with 0
+            after a call for help.
     """
+    if (sys.argv[1:] if args is None else args) in HELP:
+        print(__doc__)  # at once: what comes next takes seconds to import
+        sys.exit(0)
+    import lightning as L
+
+    from callbacks.run_record import RunRecord
+    from cli import CLI, TRAINER
+    from user_errors import exit_on_user_error
+
     prepare_process()
     parser = {"allow_abbrev": False, "exit_on_error": False}
     with exit_on_user_error("train.py"):

@@ -45,8 +45,10 @@ def report(metrics: Mapping[str, float], promises: Mapping[str, str], folder: Pa
         promises: Metric to promise.
         folder: The run folder.
     """
-    Console().print(_table({**dict.fromkeys(promises), **metrics}, promises))
-    files = sorted([*folder.glob("figures/*.png"), *folder.glob("samples/*.txt")])
+    if metrics:
+        Console().print(_table({**dict.fromkeys(promises), **metrics}, promises))
+    kinds = ("figures/*.png", "samples/*.txt", "predictions.csv")
+    files = sorted(file for kind in kinds for file in folder.glob(kind))
     if files:
         _say("look at: " + " ".join(str(file) for file in files))
     _say(f"run folder: {folder}")

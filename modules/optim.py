@@ -73,6 +73,10 @@ def configure(
     """
     parameters = [parameter for parameter in task.parameters() if parameter.requires_grad]
     made = (optimizer or partial(AdamW, lr=1e-3, fused=True))(parameters)
+    if task._trainer is not None and task.trainer.precision == "bf16-mixed":
+        # Lightning refuses to clip for a fused optimizer, which would unscale its gradients by
+        # itself. Only float16 scales them at all.
+        made._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     if made.defaults.get("weight_decay"):
         _exempt_vectors(made)
     if lr_scheduler is None:

@@ -11,6 +11,7 @@ import yaml
 from conftest import ROOT, TINY
 
 import train
+from datamodules import Digits
 
 SMALL = ("--config", TINY)
 Run = Callable[..., Path]
@@ -173,10 +174,20 @@ def test_test_and_validate_give_the_figures_that_fit_gave(run: Run) -> None:
         assert results(folder)["metrics"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_predict_runs_from_a_checkpoint(run: Run) -> None:
+def test_predict_writes_an_answer_for_each_test_sample(run: Run) -> None:
     fitted = run("fit", *SMALL)
     weights = ("--ckpt_path", fitted / "checkpoints/best.ckpt")
-    assert run("predict", *SMALL, *weights) != fitted
+    folder = run("predict", *SMALL, *weights)
+    assert folder != fitted
+    with (folder / "predictions.csv").open() as file:
+        answers = list(csv.DictReader(file))
+    data = Digits()
+    data.setup("predict")
+    targets = [data.class_names[label] for label in data.splits["test"][1].tolist()]
+    right = [a["label"] == target for a, target in zip(answers, targets, strict=False)]
+    tested = results(fitted)["metrics"]["test/accuracy"]
+    assert sum(right) / len(right) == pytest.approx(tested)
+    assert all(0.1 <= float(answer["confidence"]) <= 1 for answer in answers)
 
 
 def test_fit_goes_on_from_a_checkpoint(run: Run) -> None:
