@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from callbacks.checkpoints import Checkpoints
 from callbacks.finite_loss import FiniteLoss
 from callbacks.predictions import Predictions
 from callbacks.preflight import Preflight
@@ -62,7 +63,7 @@ class CLI(LightningCLI):
         add("--expect", type=dict[str, str], default={}, help='{"test/accuracy": ">= 0.98"}, …')
         add("--test_after_fit", type=bool, default=True, help="Evaluate the best after fit.")
         add("--auto_precision", type=bool, default=False, help="Let the hardware choose precision.")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(Checkpoints, "checkpoint")
         parser.set_defaults({f"checkpoint.{key}": value for key, value in CHECKPOINT.items()})
         parser.link_arguments("seed_everything", "data.init_args.seed")
         for name in ("num_classes", "class_names", "preprocessing"):

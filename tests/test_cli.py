@@ -197,17 +197,28 @@ def test_fit_goes_on_from_a_checkpoint(run: Run) -> None:
     assert results(second)["steps"] == 2 * results(first)["steps"]
 
 
-def test_the_best_checkpoint_is_tested_and_not_the_last(run: Run) -> None:
-    # A rate that grows a thousandfold in the second epoch ruins the net after a good first one.
+@pytest.fixture
+def worsened(run: Run) -> Path:
+    """A run whose rate grows a thousandfold after a good first epoch, which ruins the net."""
     name = "torch.optim.lr_scheduler.StepLR"
-    worse = ("--model.lr_scheduler", name, "--model.lr_scheduler.step_size", 1)
-    folder = run(
-        "fit", *SMALL, "--trainer.max_epochs", 2, *worse, "--model.lr_scheduler.gamma", 1e3
-    )
-    with (folder / "metrics.csv").open() as file:
+    schedule = ("--model.lr_scheduler", name, "--model.lr_scheduler.step_size", 1)
+    worse = (*schedule, "--model.lr_scheduler.gamma", 1e3)
+    return run("fit", *SMALL, "--trainer.max_epochs", 2, *worse)
+
+
+def test_the_best_checkpoint_is_tested_and_not_the_last(worsened: Path) -> None:
+    with (worsened / "metrics.csv").open() as file:
         losses = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
     assert losses[1] > losses[0]
-    assert results(folder)["metrics"]["val/loss"] == pytest.approx(losses[0])
+    assert results(worsened)["metrics"]["val/loss"] == pytest.approx(losses[0])
+
+
+def test_the_last_checkpoint_is_the_last_state_though_it_is_worse(worsened: Path) -> None:
+    best, last = (
+        torch.load(worsened / f"checkpoints/{name}.ckpt", weights_only=True)["global_step"]
+        for name in ("best", "last")
+    )
+    assert (best, last) == (9, 18)
 
 
 def test_every_subcommand_explains_itself(capsys) -> None:
