@@ -95,6 +95,7 @@ def test_val_figures_are_those_of_the_whole_split_whatever_the_batch_size(text, 
         assert found["val/perplexity"] == pytest.approx(math.exp(loss), rel=1e-4)
         bits = float(nats) / math.log(2) / characters
         assert found["val/bits_per_character"] == pytest.approx(bits, rel=1e-5)
+    assert validated(task, data.val_dataloader()) == found  # nothing is left of the first time
 
 
 def test_the_characters_of_all_tokens_are_those_of_the_text():
@@ -139,6 +140,17 @@ def test_four_batches_accumulated_are_one_of_four_times_the_size(make, clip):
     whole = weights_after(batches((inputs, targets)), 1, gradient_clip_val=clip)
     pieces = weights_after(parts, 4, gradient_clip_val=clip)
     torch.testing.assert_close(pieces, whole, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("make", [draw, with_uneven_padding])
+def test_a_step_follows_the_gradient_of_the_mean_over_all_tokens(make):
+    inputs, targets = make(16)
+    torch.manual_seed(0)
+    net = GPT(V, **GPT_SIZES)
+    F.cross_entropy(net(inputs)[0].flatten(0, 1), targets.flatten()).backward()  # rate 1
+    expected = nn.utils.parameters_to_vector([p.detach() - p.grad for p in net.parameters()])
+    parts = batches(*zip(inputs.split(4), targets.split(4), strict=True))
+    torch.testing.assert_close(weights_after(parts, 4), expected, atol=1e-6, rtol=0)
 
 
 def test_batches_of_unequal_shape_and_an_unfinished_last_group_count_by_their_tokens():
