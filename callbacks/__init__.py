@@ -4,4 +4,5 @@ from callbacks.confusion_matrix import ConfusionMatrix as ConfusionMatrix
 from callbacks.feature_maps import FeatureMaps as FeatureMaps
 from callbacks.mistakes import Mistakes as Mistakes
 from callbacks.reliability_diagram import ReliabilityDiagram as ReliabilityDiagram
+from callbacks.text_samples import TextSamples as TextSamples
 from callbacks.training_curves import TrainingCurves as TrainingCurves

@@ -1,12 +1,15 @@
 """Reading checkpoint files of unknown origin: plain data only, and the task one expects."""
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+BEGINNINGS = (b"PK", b"\x80")  # of a zip file, as torch writes it, and of a plain pickle
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -18,8 +21,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise MisconfigurationException(f"there is no checkpoint at {path}.")
+    with path.open("rb") as file:
+        if not file.read(4).startswith(BEGINNINGS):  # torch would run into it as if it were one
+            raise MisconfigurationException(f"{path} is no checkpoint.")
     try:
-        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings(action="ignore"):  # what torch finds odd is refused below
+            checkpoint = torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         if "Unsupported" in str(error) or "GLOBAL" in str(error):
             raise MisconfigurationException(
@@ -27,9 +34,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
                 "of this project holds plain data only."
             ) from error
         raise MisconfigurationException(f"{path} is no checkpoint.") from error
-    except (
-        Exception
-    ) as error:  # what the unpickler meets in a file of unknown origin may be anything
+    except Exception as error:  # in a file of unknown origin the unpickler may meet anything
         raise MisconfigurationException(
             f"{path} is no checkpoint, or a damaged one: {error}"
         ) from error

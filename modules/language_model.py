@@ -17,6 +17,7 @@ from modules.generation import generate
 from modules.hyperparameters import save_arguments
 from modules.optim import configure
 from modules.scratch.bpe import BYTE_OF_LETTER
+from modules.streaming import Pieces
 
 IGNORED = -100  # a target that counts for nothing
 
@@ -61,7 +62,7 @@ class LanguageModel(L.LightningModule):
         lengths = torch.ones(1) if self.tokenizer is None else characters_per_token(self.tokenizer)
         self.register_buffer("token_lengths", lengths, persistent=False)  # (V,)
         self._counted: Tensor | None = None  # targets of the step under way
-        self._nominal = 0
+        self._nominal = 0  # targets of the run's first batch
 
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Tokens (B, T) to logits (B, T, V); see modules/nets/bigram.py for the state."""
@@ -87,10 +88,12 @@ class LanguageModel(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         nats, count = self._step(batch)
         self._counted = count if self._counted is None else self._counted + count
-        self._nominal = batch[1].numel()
+        if not self._nominal:  # any number would do: the same for all batches and processes
+            self._nominal = self.trainer.strategy.broadcast(batch[1].numel())
         interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.global_step + 1) % interval == 0:
-            self.log("train/loss", nats.detach() / count, prog_bar=True, sync_dist=True)
+            loss = nats.detach() / count.clamp(min=1)
+            self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return nats / self._nominal
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -100,7 +103,7 @@ class LanguageModel(L.LightningModule):
             return
         total = self.trainer.strategy.reduce(counted, reduce_op="sum")
         batches = self.trainer.accumulate_grad_batches * self.trainer.world_size
-        factor = batches * self._nominal / total
+        factor = batches * self._nominal / total.clamp(min=1)
         if counted.device.type == "cpu" and float(factor) == 1.0:  # no padding: the usual case
             return
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
@@ -121,7 +124,7 @@ class LanguageModel(L.LightningModule):
     def _evaluate(self, batch: tuple[Tensor, Tensor]) -> None:
         nats, count = self._step(batch)
         targets = batch[1]
-        self.val_nats.update(nats.double())
+        self.val_nats.update(nats)
         self.val_tokens.update(count)
         if self.tokenizer is not None:
             lengths: Tensor = self.token_lengths  # type: ignore[assignment]
@@ -192,31 +195,23 @@ class LanguageModel(L.LightningModule):
         Yields:
             What is new of each text; pieces are whole characters.
         """
-        training = self.training
-        self.eval()
-        tokens: list[list[int]] = [[] for _ in prompts]
-        told, ended = [""] * len(prompts), [False] * len(prompts)
         encoded = [self.encode(prompt) for prompt in prompts]
+        texts = [Pieces(self.decode, stop) for _ in prompts]
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
         try:
             for step in generate(self.net, encoded, max_new_tokens, **sampling):
-                pieces = [""] * len(prompts)
-                for i, token in enumerate(step):
-                    if token is None or ended[i]:
-                        continue
-                    tokens[i].append(token)
-                    last = len(tokens[i]) == max_new_tokens
-                    text = self.decode(tokens[i])
-                    ended[i] = last
-                    if stop and stop in text:
-                        text, ended[i] = text[: text.index(stop)], True
-                    ready = _settled(text, stop, ended[i])
-                    pieces[i] = text[len(told[i]) : ready]
-                    told[i] = text[: max(ready, len(told[i]))]
-                yield pieces
-                if all(ended):
+                yield [
+                    ""
+                    if token is None or text.ended
+                    else text.add(token, last=len(text.tokens) + 1 == max_new_tokens)
+                    for text, token in zip(texts, step, strict=True)
+                ]
+                if all(text.ended for text in texts):
                     return
         finally:
-            self.train(training)
+            for module, training in modes:
+                module.training = training
 
     def generate(
         self, prompt: str | Sequence[str], max_new_tokens: int = 200, **options: Any
@@ -231,17 +226,6 @@ class LanguageModel(L.LightningModule):
         for pieces in self.stream(prompts, max_new_tokens, **options):
             texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
         return texts[0] if isinstance(prompt, str) else texts
-
-
-def _settled(text: str, stop: str | None, ended: bool) -> int:
-    """How much of a text can be told: no half character, no beginning of the stop string."""
-    if ended:
-        return len(text)
-    ready = len(text.rstrip("\ufffd"))  # bytes that no character has been made of yet
-    for size in range(min(len(stop or ""), ready), 0, -1):
-        if stop and text[:ready].endswith(stop[:size]):
-            return ready - size
-    return ready
 
 
 def characters_per_token(tokenizer: Tokenizer) -> Tensor:

@@ -44,11 +44,13 @@ def causal_mask(start: int, length: int, device: torch.device) -> Tensor:
 
 
 def written_out_attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: nn.Module
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: nn.Module
 ) -> Tensor:
     # softmax(q kᵀ / sqrt(K) + mask) v
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, H, T, S)
-    weights = dropout((scores + mask.to(scores.dtype)).softmax(dim=-1))  # (B, H, T, S)
+    if mask is not None:
+        scores = scores + mask.to(scores.dtype)  # (B, H, T, S)
+    weights = dropout(scores.softmax(dim=-1))  # (B, H, T, S)
     return weights @ v  # (B, H, T, K)
 
 
@@ -96,7 +98,7 @@ class CausalSelfAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(
-        self, x: Tensor, mask: Tensor, angles: Tensor | None, cache: KeyValueCache | None
+        self, x: Tensor, mask: Tensor | None, angles: Tensor | None, cache: KeyValueCache | None
     ) -> Tensor:
         B, T, D = x.shape
         q, k, v = (
@@ -115,7 +117,7 @@ class CausalSelfAttention(nn.Module):
         y = self.attend(q, k, v, mask)  # (B, H, T, K)
         return self.dropout(self.proj(y.transpose(1, 2).reshape(B, T, D)))  # (B, T, D)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         if self.attention == "written_out" or (
             # On a CPU, the fused kernel is the faster one in fp32 (28 against 23 ms for 12 × 6
             # heads × 256 tokens, forward and backward) but the slower one in bf16 (20 against 11
@@ -128,7 +130,8 @@ class CausalSelfAttention(nn.Module):
         p = self.weights_dropout.p if self.training else 0.0
         if q.shape[2] == k.shape[2]:
             return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
-        return F.scaled_dot_product_attention(q, k, v, mask.to(q.dtype), dropout_p=p)
+        mask = None if mask is None else mask.to(q.dtype)  # (T, S)
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=p)
 
 
 class FeedForward(nn.Module):
@@ -165,7 +168,7 @@ class Block(nn.Module):
         self.mlp = mlp
 
     def forward(
-        self, x: Tensor, mask: Tensor, angles: Tensor | None, cache: KeyValueCache | None
+        self, x: Tensor, mask: Tensor | None, angles: Tensor | None, cache: KeyValueCache | None
     ) -> Tensor:
         x = x + self.attention(self.norm_1(x), mask, angles, cache)  # (B, T, D)
         return x + self.mlp(self.norm_2(x))  # (B, T, D)
@@ -279,7 +282,8 @@ class GPT(nn.Module):
             x = x + self.position_embedding.weight[start : start + T]  # (B, T, D)
         else:
             angles = rotary_angles(start, T, self.dim // self.num_heads, x.device)  # (T, K/2)
-        mask = causal_mask(start, T, x.device)  # (T, S)
+        # One token at the end of a text may look at all of it.
+        mask = causal_mask(start, T, x.device) if T > 1 else None  # (T, S)
         x = self.drop(x)
         for number, block in enumerate(self.blocks):
             x = block(x, mask, angles, None if state is None else state[number])  # (B, T, D)

@@ -1,0 +1,110 @@
+"""Write a checkpoint in a form that other programs read.
+
+    python export.py --checkpoint runs/…/best.ckpt --format safetensors --output weights/
+    python export.py --checkpoint runs/…/best.ckpt --format huggingface --output my-gpt/
+
+safetensors: the weights of the net of any task, and its hyper-parameters as JSON in the metadata.
+huggingface: a GPT with its tokenizer, as `AutoModelForCausalLM.from_pretrained` and
+`AutoTokenizer.from_pretrained` open it: the same logits, the same text.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from safetensors.torch import save_file
+from torch import Tensor
+
+from modules.checkpoint import read_checkpoint
+from modules.nets.gpt import GPT
+from modules.nets.gpt_huggingface import save_gpt2
+from modules.pretrained import open_language_model, save_tokenizer
+from user_errors import exit_on_user_error
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser("export.py", description=__doc__, allow_abbrev=False)
+    made.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = made.add_argument
+    add("--checkpoint", type=Path, required=True, metavar="PATH", help="a .ckpt file")
+    add("--format", required=True, choices=list(FORMATS), help="what to write")
+    add("--output", type=Path, required=True, metavar="FOLDER", help="a folder, new or empty")
+    return made
+
+
+def main(args: list[str] | None = None) -> Path:
+    """Run the command line; the same from Python: `main(["--checkpoint", …])`.
+
+    Args:
+        args: Arguments; those of the process by default.
+
+    Returns:
+        The folder that was written.
+
+    Raises:
+        SystemExit: With code 2 after a user's mistake, told in one sentence on stderr.
+    """
+    options = parser().parse_args(args)
+    folder: Path = options.output
+    with exit_on_user_error("export.py"):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise MisconfigurationException(
+                f"{folder} is there already and is no empty folder: name a new one, so that "
+                "nothing is overwritten or mixed."
+            )
+        try:
+            FORMATS[options.format](options.checkpoint, folder)
+        except OSError as error:
+            raise MisconfigurationException(f"{folder} can't be written: {error}.") from error
+    print(f"written: {' '.join(str(path) for path in sorted(folder.iterdir()))}")
+    return folder
+
+
+def export_safetensors(checkpoint: Path, folder: Path) -> None:
+    content = read_checkpoint(checkpoint)
+    weights: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}  # a second name of a weight → its first
+    names: dict[tuple, str] = {}
+    for name, tensor in content["state_dict"].items():
+        if not name.startswith("net."):  # what a task counts is no weight
+            continue
+        name = name.removeprefix("net.")
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        first = names.setdefault(place, name) if tensor.numel() else name
+        if first != name:
+            aliases[name] = first
+        else:
+            weights[name] = tensor.clone(memory_format=torch.contiguous_format)
+    if not weights:
+        raise MisconfigurationException(f"{checkpoint} holds no net: no weight is named net.….")
+    hyper_parameters = json.dumps(content.get("hyper_parameters", {}), ensure_ascii=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(
+        weights,
+        folder / "model.safetensors",
+        metadata={"format": "pt", "hyper_parameters": hyper_parameters} | aliases,
+    )
+
+
+def export_huggingface(checkpoint: Path, folder: Path) -> None:
+    model = open_language_model(checkpoint)
+    assert model.tokenizer is not None  # open_language_model sees to it
+    if not isinstance(model.net, GPT):
+        raise MisconfigurationException(
+            f"{checkpoint} holds the net {type(model.net).__name__}, and --format huggingface "
+            "writes a modules.nets.GPT only: take --format safetensors."
+        )
+    try:
+        save_gpt2(model.net, folder)
+    except ValueError as error:
+        raise MisconfigurationException(f"{error}; take --format safetensors.") from error
+    save_tokenizer(model.tokenizer, folder, model.net.context)
+
+
+FORMATS = {"safetensors": export_safetensors, "huggingface": export_huggingface}
+
+
+if __name__ == "__main__":
+    main()
