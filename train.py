@@ -34,6 +34,7 @@ def prepare_process() -> None:
     for message in (
         ".*does not have many workers",  # data in memory need none
         ".*is smaller than the logging interval",
+        ".*It is recommended to use `self.log.*sync_dist=True",  # torchmetrics has done it
         ".*Couldn't infer the batch indices",  # predictions keep the order of the rows
         ".*treespec, LeafSpec.*",
         ".*LightningCLI's args parameter",  # main(args) from Python is meant

@@ -30,6 +30,7 @@ class Announcement(L.Callback):
         net = getattr(pl_module, "net", pl_module)
         size = sum(parameter.numel() for parameter in net.parameters())
         because = f" ({self.why_precision})" if self.why_precision else ""
+        because = f" ({self.why_precision})" if self.why_precision else ""
         data = type(trainer.datamodule).__name__  # type: ignore[attr-defined]
         _say(
             f"{type(net).__name__} with {size:,} parameters learns {data}, precision "
@@ -47,10 +48,9 @@ def report(metrics: Mapping[str, float], promises: Mapping[str, str], folder: Pa
     """
     if metrics:
         Console().print(_table({**dict.fromkeys(promises), **metrics}, promises))
-    kinds = ("figures/*.png", "samples/*.txt", "predictions.csv")
-    files = sorted(file for kind in kinds for file in folder.glob(kind))
-    if files:
-        _say("look at: " + " ".join(str(file) for file in files))
+    for place, kind in (("figures", "*.png"), ("samples", "*.txt"), (".", "predictions.csv")):
+        if names := sorted(file.name for file in (folder / place).glob(kind)):
+            _say(f"look at, in {folder / place}: {', '.join(names)}")
     _say(f"run folder: {folder}")
 
 
