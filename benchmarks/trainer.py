@@ -121,6 +121,7 @@ def ours(name: str, data: MNIST) -> float:
     with tempfile.TemporaryDirectory() as runs_dir:
         arguments = ["fit", "--config", f"configs/mnist/{name}.yaml", "--runs_dir", runs_dir]
         arguments += ["--data.augmentation", "null", "--model.lr_scheduler", "null"]
+        arguments += ["--auto_precision", "false"]
         arguments += ["--model.optimizer.lr", "0.001", "--model.optimizer.weight_decay", "0.0"]
         arguments += ["--data", f"{type(data).__module__}.{type(data).__qualname__}"]
         arguments += ["--data.batch_size", str(BATCH), "--test_after_fit", "false"]
