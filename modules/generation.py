@@ -119,8 +119,7 @@ def shape_logits(
         less = torch.where(logits > 0, logits / repetition_penalty, logits * repetition_penalty)
         logits = torch.where(seen, less, logits)  # (B, V)
     if temperature != 1.0:
-        # Moved to a maximum of 0, so that no logit overflows at a temperature next to 0.
-        logits = (logits - logits.amax(dim=-1, keepdim=True)) / max(temperature, 1e-30)  # (B, V)
+        logits = logits / max(temperature, 1e-30)  # (B, V); a smaller one would overflow
     if top_k is not None and top_k < logits.shape[-1]:
         weakest = logits.topk(top_k).values[:, -1:]  # (B, 1)
         logits = logits.masked_fill(logits < weakest, -torch.inf)  # (B, V)
