@@ -5,16 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from conftest import REAL_DIR, ROOT
 from made_data import DATA_SETS
 
 from callbacks.promises import kept
+from modules.nets import GPT
 
 OVERLAYS = sorted((ROOT / "configs").glob("trainer/*.yaml")) + sorted(
     (ROOT / "configs").glob("logger/*.yaml")
 )
-EXPERIMENTS = sorted(set((ROOT / "configs").glob("*/*.yaml")) - set(OVERLAYS))
+SIZES = sorted((ROOT / "configs").glob("size/*.yaml"))
+EXPERIMENTS = sorted(set((ROOT / "configs").glob("*/*.yaml")) - {*OVERLAYS, *SIZES})
+# Millions of parameters with GPT-2's 50,257 tokens and 1,024 positions, as Radford et al. and
+# minGPT name their nets (minGPT counts without the table of logits, GPT-2 ties it).
+MILLIONS = {"gpt2": 124, "gpt2-medium": 355, "gpt2-large": 774, "gpt2-xl": 1558}
 ONE_STEP = (
     *("--trainer.max_epochs", 1, "--trainer.max_steps", 1, "--trainer.accelerator", "cpu"),
     *("--trainer.limit_train_batches", 1, "--trainer.limit_val_batches", 1),
@@ -88,7 +94,24 @@ def test_a_config_runs_one_step_and_each_of_its_keys_is_read(
     assert (folder / "checkpoints/last.ckpt").is_file()
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS, ids=name)
+@pytest.mark.parametrize("size", SIZES, ids=name)
+def test_a_named_size_is_that_of_its_paper(size: Path) -> None:
+    arguments = yaml.safe_load(size.read_text())["model"]["init_args"]["net"]["init_args"]
+    with torch.device("meta"):  # shapes without memory: the largest has 6 GB of weights
+        net = GPT(50257, context=1024, **arguments)
+    millions = sum(parameter.numel() for parameter in net.parameters()) / 1e6
+    assert round(millions) == MILLIONS.get(size.stem, round(millions))
+    assert set(MILLIONS) <= {path.stem for path in SIZES}
+
+
+def test_a_named_size_stacks_on_a_gpt(run: Callable[..., Path]) -> None:
+    stack = [ROOT / "configs/source/gpt.yaml", ROOT / "configs/size/gpt-nano.yaml"]
+    folder = run("fit", "--config", stack[0], "--config", stack[1], *ONE_STEP)
+    net = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]["net"]
+    assert net["init_args"]["dim"] == 48
+
+
+@pytest.mark.parametrize("overlay", [*OVERLAYS, *SIZES], ids=name)
 def test_an_overlay_opens_with_a_comment(overlay: Path) -> None:
     assert overlay.read_text().startswith("# ")
     assert f"--config configs/{name(overlay)}.yaml" in overlay.read_text()
