@@ -101,6 +101,11 @@ class CLI(LightningCLI):
             except ValueError as error:
                 raise MisconfigurationException(f"expect: {metric}: {error}.") from error
         path = self._get(self.config, "ckpt_path")
+        if path is None and self.subcommand != "fit":
+            raise MisconfigurationException(
+                f"{self.subcommand} needs the weights of a run: name its checkpoint, as in "
+                "--ckpt_path runs/…/checkpoints/best.ckpt."
+            )
         if path in ("best", "last"):
             raise MisconfigurationException(
                 f"ckpt_path: {path!r} is not known to a new process; name the file, as in "

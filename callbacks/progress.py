@@ -37,5 +37,7 @@ class ProgressBar(RichProgressBar):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        if (batch_idx + 1) % INTERVAL == 0 or batch_idx + 1 == self.total_train_batches:
+        total = self.total_train_batches
+        interval = INTERVAL if total >= 10 * INTERVAL else FRAMES_PER_SECOND
+        if (batch_idx + 1) % interval == 0 or batch_idx + 1 == total:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)

@@ -6,6 +6,7 @@ import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -37,12 +38,18 @@ def obtain(
     if path.exists():
         _verify(path, checksum)
         return path
+    new_folders = [folder for folder in path.parents if not folder.exists()]  # deepest first
+    lock = path.with_name(path.name + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(path.name + ".lock")):
+        with FileLock(lock):
             if not path.exists():
                 _download(path, urls, checksum)
     except OSError as error:
+        with suppress(OSError):  # another process may still try
+            lock.unlink()
+            for folder in new_folders:
+                folder.rmdir()
         raise MisconfigurationException(
             f"{path} is not there and could not be downloaded ({error}). Looked for: {path.name} "
             f"({checksum}) in {path.parent.resolve()}; tried: {', '.join(urls)}. Put the file "

@@ -240,3 +240,8 @@ def test_a_nan_loss_at_the_first_step_leaves_no_checkpoint(refused) -> None:
     paragraph = refused(*FIT, "--model.optimizer", "SGD", "--model.optimizer.lr", "1e30")
     assert "NaN or infinite at step" in paragraph
     assert "No checkpoint was saved yet" in paragraph
+
+
+def test_weights_to_be_tested_must_be_named(refused) -> None:
+    for command in ("test", "validate", "predict"):
+        assert "--ckpt_path" in refused(command, *FIT[1:])
