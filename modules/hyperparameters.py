@@ -29,10 +29,9 @@ def save_arguments(task: L.LightningModule, arguments: Mapping[str, Any]) -> Non
         task: The task under construction.
         arguments: Its constructor's arguments by name.
     """
-    if (
-        _given_hyperparameters.get() is not None
-    ):  # LightningCLI is building: it hands over the config
+    if _given_hyperparameters.get() is not None:  # LightningCLI is building, and hands over
         task.save_hyperparameters(logger=False)
+        _drop_what_the_net_does_not_take(task.hparams.get("net"), arguments.get("net"))
         return
     plain: dict[str, Any] = {}
     complete = True
@@ -47,6 +46,17 @@ def save_arguments(task: L.LightningModule, arguments: Mapping[str, Any]) -> Non
     else:  # Lightning then calls the class itself, which takes objects and not their descriptions
         plain = {name: value for name, value in plain.items() if not _is_description(value)}
     task.save_hyperparameters(plain, logger=False)
+
+
+def _drop_what_the_net_does_not_take(description: Any, net: Any) -> None:
+    """Sizes linked from the data stand in the config of a net that never asked for them, too."""
+    if not isinstance(description, dict) or not isinstance(net, nn.Module):
+        return
+    taken = inspect.signature(type(net)).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        return
+    for name in set(description.get("init_args", {})) - set(taken):
+        del description["init_args"][name]
 
 
 def _plain(value: Any) -> Any:

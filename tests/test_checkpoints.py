@@ -150,3 +150,26 @@ def test_a_checkpoint_keeps_the_optimizer_that_plain_python_chose(tmp_path: Path
     optimizer = again.configure_optimizers()["optimizer"]
     assert type(optimizer) is SGD
     assert optimizer.param_groups[0]["lr"] == 0.05
+
+
+class TakesLittle(nn.Module):
+    """A net that asks the data for fewer sizes than they have."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.layers(inputs)
+
+
+def test_a_net_that_takes_few_of_the_sizes_of_the_data_is_rebuilt(run, tmp_path: Path) -> None:
+    config = tmp_path / "little.yaml"
+    config.write_text(
+        "model: {class_path: modules.Classifier, init_args: {net: test_checkpoints.TakesLittle}}\n"
+        "data: datamodules.Digits\ntrainer: {max_epochs: 1}\n"
+    )
+    path = run("fit", "--config", config, "--test_after_fit", "false") / "checkpoints/best.ckpt"
+    task = Classifier.load_from_checkpoint(path, weights_only=True)
+    weights = torch.load(path, weights_only=True)["state_dict"]
+    assert torch.equal(task.net.layers[1].weight, weights["net.layers.1.weight"])

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from conftest import REAL_DIR, ROOT
+from lightning import LightningModule
 from made_data import DATA_SETS
 
 from callbacks.promises import kept
@@ -91,7 +92,9 @@ def test_a_config_runs_one_step_and_each_of_its_keys_is_read(
         if isinstance(seen, dict):  # the short form of a class without arguments
             seen = seen["class_path"]
         assert seen == pytest.approx(value) if isinstance(value, float) else seen == value
-    assert (folder / "checkpoints/last.ckpt").is_file()
+    path = folder / "checkpoints/last.ckpt"  # alone it is enough to have the task again
+    task = LightningModule.load_from_checkpoint(path, weights_only=True)
+    assert type(task).__name__ == resolved["model"]["class_path"].rpartition(".")[2]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=name)
