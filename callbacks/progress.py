@@ -29,6 +29,11 @@ class ProgressBar(RichProgressBar):
         return metrics
 
     @override
+    def _get_train_description(self, current_epoch: int) -> str:
+        # Where steps are counted there is no last epoch, and the parent would number it -2.
+        return super()._get_train_description(current_epoch).replace("/-2", "")
+
+    @override
     def on_train_batch_end(
         self,
         trainer: L.Trainer,
