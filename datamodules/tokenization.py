@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from datamodules.files import obtain
@@ -79,23 +78,8 @@ def _byte_level(model: models.BPE) -> Tokenizer:
     return tokenizer
 
 
-def encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The tokens of a text, or an error that names the characters the tokenizer does not know."""
-    if isinstance(tokenizer.model, models.WordLevel):
-        unseen = sorted({c for c in text if tokenizer.token_to_id(c) is None})
-        if unseen:
-            named = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unseen[:10])
-            raise MisconfigurationException(
-                f"The tokenizer has never seen {len(unseen)} of the text's characters: {named}"
-                f"{', …' if len(unseen) > 10 else ''}. It knows the {tokenizer.get_vocab_size()} "
-                "characters of the text it was made from. Leave the others out, or train with "
-                "--data.tokenizer bpe, which can spell every text in bytes."
-            )
-    return tokenizer.encode(text).ids
-
-
 def encode_corpus(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[np.ndarray]:
-    """The tokens of a long text that comes in pieces: those of `encode` on the whole, but fast."""
+    """The tokens of a long text that comes in pieces: those of the whole text, but fast."""
     if isinstance(tokenizer.model, models.WordLevel):
         ids = {ord(character): index for character, index in tokenizer.get_vocab().items()}
         table = np.zeros(max(ids) + 1, dtype=token_dtype(tokenizer))
