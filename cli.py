@@ -9,7 +9,6 @@ from typing import Any
 
 import lightning as L
 from jsonargparse import ArgumentError
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -125,6 +124,8 @@ class CLI(LightningCLI):
             runs_dir = Path(self._get(self.config, "runs_dir"))
             self.run_folder = new_run_folder(runs_dir, experiment)
             fill_in(self._get(self.config, "trainer").logger, self.run_folder)
+        else:  # other ranks write nothing, and a dry run has no folder: no tracker may be opened
+            self._get(self.config, "trainer").logger = False
         try:
             super().instantiate_classes()
         except (TypeError, ValueError) as error:
@@ -153,8 +154,7 @@ class CLI(LightningCLI):
             csv = CSVLogger(folder.parent.parent, name=folder.parent.name, version=folder.name)
             trainer.loggers = [csv, *trainer.loggers]  # first: trainer.log_dir is the run folder
         else:  # Lightning would write a last.ckpt all the same
-            writers = ModelCheckpoint
-            trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, writers)]  # type: ignore[attr-defined]
+            trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, Checkpoints)]  # type: ignore[attr-defined]
         return trainer
 
     def test(self, **kwargs: Any) -> None:

@@ -148,3 +148,9 @@ def test_mlflow_is_told_metrics_parameters_and_commit(run: Callable[..., Path], 
     for metric, value in final_metrics(folder).items():
         assert found.data.metrics[metric] == pytest.approx(value)
     assert len(client.get_metric_history(found.info.run_id, "train/loss")) == 2 * 9 // 3
+
+
+def test_a_run_without_a_folder_is_not_tracked(run, tmp_path: Path) -> None:
+    tracker = ROOT / "configs/logger/mlflow.yaml"
+    assert run("fit", "--config", TINY, "--config", tracker, "--trainer.fast_dev_run", "1") is None
+    assert list(tmp_path.iterdir()) == []
