@@ -10,14 +10,12 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+if TYPE_CHECKING:  # --help is answered before torch is imported
+    import torch
 
-from modules.generation import check_arguments
-from modules.language_model import LanguageModel
-from modules.pretrained import open_language_model
-from user_errors import exit_on_user_error
+    from modules.language_model import LanguageModel
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,6 +54,12 @@ def main(args: list[str] | None = None) -> None:
         SystemExit: With code 2 after a user's mistake, told in one sentence on stderr.
     """
     options = parser().parse_args(args)
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    from modules.generation import check_arguments
+    from modules.pretrained import open_language_model
+    from user_errors import exit_on_user_error
+
     sampling = {
         name: getattr(options, name)
         for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
@@ -81,6 +85,8 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _prompts(options: argparse.Namespace) -> list[str]:
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
     if options.prompt is not None:
         if not options.prompt:
             raise MisconfigurationException(
@@ -105,7 +111,10 @@ def _prompts(options: argparse.Namespace) -> list[str]:
     return prompts
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str) -> "torch.device":
+    import torch
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
     if name == "auto":
         if not torch.cuda.is_available():
             return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -117,7 +126,7 @@ def _device(name: str) -> torch.device:
         raise MisconfigurationException(f"--device {name} can't be used: {first_line}") from error
 
 
-def _say_what_is_not_read(model: LanguageModel, prompt: str) -> None:
+def _say_what_is_not_read(model: "LanguageModel", prompt: str) -> None:
     context: int | None = model.net.context  # type: ignore[assignment]
     length = len(model.encode(prompt))
     if context is not None and length > context:
@@ -126,7 +135,7 @@ def _say_what_is_not_read(model: LanguageModel, prompt: str) -> None:
         )
 
 
-def _stream(model: LanguageModel, prompt: str, sampling: dict) -> str:
+def _stream(model: "LanguageModel", prompt: str, sampling: dict) -> str:
     text = prompt
     print(prompt, end="", flush=True)
     for (piece,) in model.stream([prompt], **sampling):
@@ -136,7 +145,7 @@ def _stream(model: LanguageModel, prompt: str, sampling: dict) -> str:
     return text + "\n"
 
 
-def _answer_all(model: LanguageModel, prompts: list[str], sampling: dict) -> list[str]:
+def _answer_all(model: "LanguageModel", prompts: list[str], sampling: dict) -> list[str]:
     answers = model.generate(prompts, **sampling)
     texts = [prompt + answer + "\n" for prompt, answer in zip(prompts, answers, strict=True)]
     for number, text in enumerate(texts, start=1):
@@ -146,8 +155,6 @@ def _answer_all(model: LanguageModel, prompts: list[str], sampling: dict) -> lis
 
 
 if __name__ == "__main__":
-    if not torch.cuda.is_available():  # importing lightning turns on a check that fails each time
-        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # not all consoles know é
     try:
         main()

@@ -3,7 +3,8 @@
 Milliseconds a step of 12 sequences, for a small GPT (4 layers, 4 heads, 128 wide, context 64) and
 one of 10 M parameters (6, 6, 384, 256), with and without dropout: a bare PyTorch loop in float32
 with SDPA and torch's dropout; the same loop in the precision that `auto_precision` chooses for the
-machine, with our attention and dropout; and `train.py fit` with that precision. All take turns.
+machine, with our attention and dropout; `train.py fit` with that precision; and, for the small
+shape without dropout, the same with `--model.compile true`. All take turns, and ratios are taken round by round.
 MFU is the share of the machine's own best matrix product, measured in the same run.
 """
 
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import modules.nets.gpt
-from benchmarks.timer import StepTimer
+from benchmarks.timer import StepTimer, seconds_a_step
 from benchmarks.trainer import rounds
 from modules.nets import GPT
 from precision import recommended_precision
@@ -37,7 +38,7 @@ SHAPES = {
     "small": {"num_layers": 4, "num_heads": 4, "dim": 128, "context": 64},
     "10M": {"num_layers": 6, "num_heads": 6, "dim": 384, "context": 256},
 }
-STEPS = {"small": 60, "10M": 6}
+STEPS = {"small": 100, "10M": 12}
 
 
 def batches(context: int, number: int) -> list[tuple[Tensor, Tensor]]:
@@ -66,23 +67,23 @@ def bare_loop(shape: str, dropout: float, *, recommended: bool) -> float:
         modules.nets.gpt.Dropout = ours  # type: ignore[misc]
     half = recommended and recommended_precision("cpu")[0] == "bf16-mixed"
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
-    started = 0.0
-    for number, (tokens, targets) in enumerate(batches(SHAPES[shape]["context"], STEPS[shape])):
-        if number == 1:
-            started = time.perf_counter()
+    starts = []
+    for tokens, targets in batches(SHAPES[shape]["context"], STEPS[shape]):
+        starts.append(time.perf_counter())
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             logits, _ = net(tokens)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return (time.perf_counter() - started) / (STEPS[shape] - 1)
+    return seconds_a_step(starts)
 
 
-def fit(shape: str, dropout: float, text: Path) -> float:
+def fit(shape: str, dropout: float, text: Path, *, compiled: bool = False) -> float:
     """Seconds a step of `train.py fit` with the precision it chooses."""
+    torch.compiler.reset()  # else the ninth net of the process would silently run as it is
     with tempfile.TemporaryDirectory() as runs_dir, contextlib.redirect_stdout(io.StringIO()):
-        net = SHAPES[shape] | {"dropout": dropout}
+        net = SHAPES[shape] | {"dropout": dropout, "positions": "learned"}
         train(
             [
                 "fit",
@@ -95,7 +96,7 @@ def fit(shape: str, dropout: float, text: Path) -> float:
                 *("--trainer.max_steps", str(STEPS[shape]), "--trainer.limit_val_batches", "0"),
                 *("--trainer.val_check_interval", "1.0", "--trainer.check_val_every_n_epoch", "1"),
                 *("--trainer.gradient_clip_val", "null", "--trainer.accelerator", "cpu"),
-                *("--checkpoint.monitor", "null"),
+                *("--checkpoint.monitor", "null", "--model.compile", str(compiled).lower()),
                 "--trainer.callbacks+=benchmarks.timer.StepTimer",
             ]
         )
@@ -143,10 +144,11 @@ def main() -> None:
         f"lightning {L.__version__}; {ROWS} sequences a step, medians of {options.rounds} rounds. "
         f"Recommended precision: {precision}; best matrix product {peak / 1e12:.2f} TFLOP/s.",
         "",
-        "| shape, dropout | bare, fp32 | bare, recommended | `train.py fit` | fit's speed against "
+        "| shape, dropout | bare, fp32 | bare, recommended | `train.py fit` | its speed against "
         "bare, recommended | against bare, fp32 | tokens/s | MFU |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
+    print("\n".join(lines))
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "text.txt"
         text.write_text("".join(chr(32 + i % VOCAB) for i in range(100_000)))
@@ -157,25 +159,32 @@ def main() -> None:
                     "bare": lambda s=shape, d=dropout: bare_loop(s, d, recommended=True),  # type: ignore[misc]
                     "fit": lambda s=shape, d=dropout: fit(s, d, text),  # type: ignore[misc]
                 }
-                lines.append(_row(shape, dropout, rounds(contestants, options.rounds), peak))
-    print("\n".join(lines))
+                if shape == "small" and not dropout:
+                    contestants["compiled"] = lambda s=shape, d=dropout: fit(  # type: ignore[misc]
+                        s, d, text, compiled=True
+                    )
+                seen = rounds(contestants, options.rounds)
+                for ours in ("fit", "compiled"):
+                    if ours in seen:
+                        lines.append(_row(shape, dropout, ours, seen, peak))
+                        print(lines[-1], flush=True)
     if options.write:
         options.write.write_text("\n".join(lines) + "\n")
 
 
-def _row(shape: str, dropout: float, seen: dict[str, list[float]], peak: float) -> str:
+def _row(shape: str, dropout: float, ours: str, seen: dict[str, list[float]], peak: float) -> str:
     middle = {name: statistics.median(values) for name, values in seen.items()}
     against = {
-        name: statistics.median(a / b for a, b in zip(seen[name], seen["fit"], strict=True))
+        name: statistics.median(a / b for a, b in zip(seen[name], seen[ours], strict=True))
         for name in ("bare", "fp32")
     }
     cells = [
-        f"{shape}, {dropout}",
-        *(f"{1000 * middle[name]:.1f} ms" for name in ("fp32", "bare", "fit")),
+        f"{shape}, {dropout}{', compiled' if ours == 'compiled' else ''}",
+        *(f"{1000 * middle[name]:.1f} ms" for name in ("fp32", "bare", ours)),
         f"{against['bare']:.2f} x",
         f"{against['fp32']:.2f} x",
-        f"{ROWS * SHAPES[shape]['context'] / middle['fit']:,.0f}",
-        f"{flops_a_step(shape) / middle['fit'] / peak:.0%}",
+        f"{ROWS * SHAPES[shape]['context'] / middle[ours]:,.0f}",
+        f"{flops_a_step(shape) / middle[ours] / peak:.0%}",
     ]
     return "| " + " | ".join(cells) + " |"
 

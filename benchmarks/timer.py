@@ -6,8 +6,14 @@ from typing import Any, ClassVar
 import lightning as L
 
 
+WARM_UP = 3  # first steps that do not count, here and in the loops compared with
+
+
 class StepTimer(L.Callback):
-    """Seconds a step of the last fit: the mean, so that what happens only now and then counts."""
+    """Seconds a step of the last fit: the mean, so that what happens only now and then counts.
+
+    The first steps do not: they fill the memory and choose the kernels.
+    """
 
     last: ClassVar[float]
 
@@ -20,4 +26,10 @@ class StepTimer(L.Callback):
         self._starts.append(time.perf_counter())
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        StepTimer.last = (self._starts[-1] - self._starts[0]) / (len(self._starts) - 1)
+        StepTimer.last = seconds_a_step(self._starts)
+
+
+def seconds_a_step(starts: list[float]) -> float:
+    """The mean over a run, from the times at which its steps began."""
+    counted = starts[WARM_UP:]
+    return (counted[-1] - counted[0]) / (len(counted) - 1)

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from benchmarks.timer import StepTimer
+from benchmarks.timer import StepTimer, seconds_a_step
 from datamodules import MNIST
 from modules.nets import CNN, MLP
 from train import main as train
@@ -83,17 +83,16 @@ def bare_loop(name: str, data: MNIST) -> float:
     net = NETS[name]().train()
     steps = optimizer(net)
     pictures, labels = data.splits["train"]
-    started = 0.0
-    for number, rows in enumerate(torch.randperm(len(labels)).split(BATCH)[: STEPS[name]]):
-        if number == 1:
-            started = time.perf_counter()
+    starts = []
+    for rows in torch.randperm(len(labels)).split(BATCH)[: STEPS[name]]:
+        starts.append(time.perf_counter())
         batch = pictures.index_select(0, rows), labels.index_select(0, rows)
         inputs, targets = data.on_after_batch_transfer(batch, 0)
         loss = F.cross_entropy(net(inputs), targets)
         steps.zero_grad()
         loss.backward()
         steps.step()
-    return (time.perf_counter() - started) / (STEPS[name] - 1)
+    return seconds_a_step(starts)
 
 
 def switched_off(name: str, data: MNIST) -> float:

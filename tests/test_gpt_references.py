@@ -91,6 +91,24 @@ def test_a_folder_of_transformers_gives_the_same_logits(tmp_path, tied, shard):
     assert_equal(load_gpt2(tmp_path).eval(), theirs)
 
 
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu"])
+def test_both_forms_of_gelu_are_told_apart(tmp_path, activation):
+    theirs = gpt2(activation_function=activation)
+    for parameter in theirs.parameters():
+        parameter.data *= 8  # near zero the two are the same: they differ where |x| is about 2
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = load_gpt2(tmp_path / "theirs").eval().double()
+    save_gpt2(ours, tmp_path / "ours")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval().double()
+    with torch.inference_mode():
+        wanted = theirs.double()(draw()).logits
+        torch.testing.assert_close(ours(draw())[0], wanted, atol=1e-6, rtol=0)
+        torch.testing.assert_close(again(draw()).logits, wanted, atol=1e-6, rtol=0)
+        for block in ours.blocks:
+            block.mlp.approximate = "none" if activation == "gelu_new" else "tanh"
+        assert (ours(draw())[0] - wanted).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("options", [{}, {"tie_embeddings": False}, {"bias": False}])
 def test_transformers_opens_our_folder_with_the_same_logits(tmp_path, options):
     ours = gpt(**options)

@@ -16,6 +16,8 @@ from modules.nets.gpt import GPT, NORM_EPS
 # What a config.json leaves out has the value that it has in the smallest GPT-2.
 GPT2_SIZES = {"vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12}
 
+ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}  # to ours
+
 NAMES = {  # ours → theirs; {} is the number of the block
     "token_embedding.weight": "wte.weight",
     "position_embedding.weight": "wpe.weight",
@@ -62,7 +64,7 @@ def load_gpt2(folder: str | Path) -> GPT:
     dim = config["n_embd"]
     for option, ours in {
         "n_inner": (None, 4 * dim),
-        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+        "activation_function": tuple(ACTIVATIONS),
         "layer_norm_epsilon": (NORM_EPS,),
         "scale_attn_weights": (True,),
         "scale_attn_by_inverse_layer_idx": (False,),
@@ -77,6 +79,7 @@ def load_gpt2(folder: str | Path) -> GPT:
         num_heads=config["n_head"],
         dim=dim,
         dropout=config.get("resid_pdrop", 0.1),
+        activation=ACTIVATIONS[config.get("activation_function", "gelu_new")],
         tie_embeddings=config.get("tie_word_embeddings", True),
     )
     theirs = {
@@ -129,7 +132,7 @@ def save_gpt2(net: GPT, folder: str | Path) -> None:
         for option, allowed in {
             "positions": ("learned",),
             "norm": ("layer",),
-            "activation": ("gelu",),
+            "activation": tuple(ACTIVATIONS.values()),
             "num_kv_heads": (None, net.num_heads),
         }.items()
         if getattr(net, option) not in allowed
@@ -156,7 +159,9 @@ def save_gpt2(net: GPT, folder: str | Path) -> None:
         "n_layer": net.num_layers,
         "n_head": net.num_heads,
         "n_inner": None,
-        "activation_function": "gelu_new",
+        "activation_function": {ours: name for name, ours in reversed(ACTIVATIONS.items())}[
+            net.activation
+        ],
         "layer_norm_epsilon": NORM_EPS,
         "resid_pdrop": net.dropout,
         "embd_pdrop": net.dropout,
