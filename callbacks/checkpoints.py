@@ -82,6 +82,7 @@ class Checkpoints(Checkpoint):
                 logger.keep(self._logged_rows)
         # Lightning forgets it where a schedule has asked for the number of steps before.
         trainer.fit_loop._load_combined_loader_states()
+        trainer.fit_loop._restarting = False  # else a plateau at the end of this epoch is ignored
         loop = trainer.fit_loop.epoch_loop
         # A loop that goes on at a step after which validation is due (it is over, before we saved)
         # counts that step a second time.
@@ -172,6 +173,10 @@ class Checkpoints(Checkpoint):
         _set(batches["total"], started=trained, done=trained)
         _set(batches["current"], started=self._batches, done=self._batches)
         batches["is_last_batch"] = False
+        validated = loops["epoch_loop.val_loop.batch_progress"]
+        for counted in ("total", "current"):
+            _set(validated[counted], started=0, done=0)
+        validated["is_last_batch"] = False
         for state in loops["state_dict"].get("combined_loader", []):
             state["position"] = self._batches
 

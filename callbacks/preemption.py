@@ -31,7 +31,7 @@ class Preemption(L.Callback):
         self._told: str | None = None
         self._before: dict[int, Any] = {}
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if threading.current_thread() is not threading.main_thread():
             return  # Python gives signals to the main thread only
         for number in SIGNALS:
@@ -39,7 +39,9 @@ class Preemption(L.Callback):
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self._told = signal.Signals(number).name
-        self._give_back()
+        for known in self._before:
+            default = signal.default_int_handler if known == signal.SIGINT else signal.SIG_DFL
+            signal.signal(known, default)
 
     def _give_back(self) -> None:
         for number, handler in self._before.items():
