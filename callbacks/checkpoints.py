@@ -202,15 +202,15 @@ class Checkpoints(Checkpoint):
 
 def _position(trainer: L.Trainer) -> tuple[int, int]:
     """Epochs that are over, and batches of the one under way, at the edge of a step."""
-    loop = trainer.fit_loop
-    batches = loop.epoch_loop.batch_progress.current.completed
+    epochs: Any = trainer.fit_loop.epoch_progress.current
+    batches = trainer.fit_loop.epoch_loop.batch_progress.current.completed
     if batches >= trainer.num_training_batches:
         # The next epoch has no batch yet, or this one was the last.
-        return loop.epoch_progress.current.processed, 0
-    if loop.epoch_progress.current.processed == loop.epoch_progress.current.started and batches:
+        return epochs.processed, 0
+    if epochs.processed == epochs.started and batches:
         # Training ends within an epoch (max_steps, max_time); Lightning calls it over all the same.
-        return loop.epoch_progress.current.processed - 1, batches
-    return loop.epoch_progress.current.processed, batches
+        return epochs.processed - 1, batches
+    return epochs.processed, batches
 
 
 def _set(progress: Progress, started: int, done: int) -> None:

@@ -26,12 +26,12 @@ class RunLog(CSVLogger):
     @property
     @override
     @rank_zero_experiment
-    def experiment(self) -> "ContinuedWriter":  # type: ignore[override]
+    def experiment(self) -> "ContinuedWriter":
         return self.writer
 
     def rows(self) -> int | None:
         """Rows on the disk (call `save` first for all that were logged); None but on rank zero."""
-        return self.writer.rows if rank_zero_only.rank == 0 else None
+        return self.writer.rows if getattr(rank_zero_only, "rank", 0) == 0 else None
 
     @rank_zero_only
     def keep(self, rows: int) -> None:

@@ -23,25 +23,31 @@ class BatchLoader(DataLoader):
             epoch it leaves out.
         seed: Seed of the run; None, for evaluation, seeds nothing.
         rank: Number of this process.
+        **others: Of DataLoader, for Lightning, which makes some loaders a second time.
     """
 
     def __init__(
-        self, dataset: Dataset, sampler: Sampler, seed: int | None = None, rank: int = 0
+        self,
+        dataset: Dataset,
+        *,
+        sampler: Sampler | None = None,
+        seed: int | None = None,
+        rank: int = 0,
+        **others: Any,
     ) -> None:
-        super().__init__(
-            dataset,
-            batch_size=None,  # the data set yields whole batches; workers would only copy them
-            sampler=sampler,
-            collate_fn=_as_it_is,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # a loader that starts would draw from the net's state
-        )
+        ours = {
+            "batch_size": None,  # the data set yields whole batches; workers would only copy them
+            "collate_fn": _as_it_is,
+            "pin_memory": torch.cuda.is_available(),
+            "generator": torch.Generator(),  # a loader that starts would draw from the net's state
+        }
+        super().__init__(dataset, sampler=sampler, **(ours | others))
         self.seed = seed
         self.rank = rank
         self.position = 0  # batches of this epoch that were served
         self._resume_at = 0
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Nothing happens before the first batch is asked for: the epoch is set by then."""
         start, self._resume_at = self._resume_at, 0
         sampler: Any = self.sampler

@@ -84,7 +84,9 @@ class PictureDataModule(L.LightningDataModule):
         rank, world_size = self._world
         size = len(self.splits["train"][1])
         batches = TrainingBatches(size, self.batch_size, self.seed, rank, world_size)
-        return BatchLoader(TensorRows(*self.splits["train"]), batches, self.seed, rank)
+        return BatchLoader(
+            TensorRows(*self.splits["train"]), sampler=batches, seed=self.seed, rank=rank
+        )
 
     def val_dataloader(self) -> DataLoader:
         return self._evaluation_loader("val")
@@ -97,7 +99,7 @@ class PictureDataModule(L.LightningDataModule):
 
     def _evaluation_loader(self, split: str) -> DataLoader:
         batches = EvaluationBatches(len(self.splits[split][1]), self.batch_size, *self._world)
-        return BatchLoader(TensorRows(*self.splits[split]), batches)
+        return BatchLoader(TensorRows(*self.splits[split]), sampler=batches)
 
     def on_after_batch_transfer(self, batch: Split, dataloader_idx: int) -> Split:
         pictures, labels = batch

@@ -108,8 +108,9 @@ class Steps(DistributedSampler[int]):
 
 def train_loader(crops: RandomCrops) -> DataLoader:
     sampler = Steps(crops, num_replicas=1, rank=0, shuffle=False)
-    return BatchLoader(crops, sampler, crops.seed, crops.rank)
+    return BatchLoader(crops, sampler=sampler, seed=crops.seed, rank=crops.rank)
 
 
 def val_loader(windows: AllWindows) -> DataLoader:
-    return BatchLoader(windows, DistributedSampler(windows, num_replicas=1, rank=0, shuffle=False))
+    sampler: DistributedSampler = DistributedSampler(windows, num_replicas=1, rank=0, shuffle=False)
+    return BatchLoader(windows, sampler=sampler)
