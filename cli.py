@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -18,24 +19,20 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from callbacks.checkpoints import Checkpoints
 from callbacks.finite_loss import FiniteLoss
 from callbacks.predictions import Predictions
+from callbacks.preemption import Preemption
 from callbacks.preflight import Preflight
 from callbacks.progress import ProgressBar
 from callbacks.promises import kept
 from callbacks.report import Announcement, report
+from callbacks.resuming import check_unchanged, checkpoint_of, newest_unfinished
 from callbacks.run_folder import experiment_name, fill_in, new_run_folder
+from callbacks.run_log import RunLog
 from callbacks.run_record import RunRecord
 from callbacks.unused_hooks import mute_unused_hooks
-from modules.checkpoint import check_fits, read_checkpoint
+from modules.checkpoint import check_fits, init_from, read_checkpoint
 from precision import recommended_precision
 from user_errors import explain, where, without_union
 
-CHECKPOINT = {
-    "monitor": "val/loss",
-    "filename": "best",
-    "save_last": True,
-    "auto_insert_metric_name": False,  # the name would hold a slash
-    "enable_version_counter": False,
-}
 TRAINER = {
     "logger": False,  # the CSV logger is always there; a tracker is an overlay
     "use_distributed_sampler": False,  # our samplers know their rank
@@ -63,7 +60,8 @@ class CLI(LightningCLI):
         add("--test_after_fit", type=bool, default=True, help="Evaluate the best after fit.")
         add("--auto_precision", type=bool, default=False, help="Let the hardware choose precision.")
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
-        parser.set_defaults({f"checkpoint.{key}": value for key, value in CHECKPOINT.items()})
+        add("--resume", type=str | None, help="Run folder to go on with, or auto: the newest.")
+        add("--init_from", type=str | None, help="Checkpoint to begin with the weights of.")
         parser.link_arguments("seed_everything", "data.init_args.seed")
         for name in ("num_classes", "class_names", "preprocessing"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
@@ -75,13 +73,13 @@ class CLI(LightningCLI):
             parser.link_arguments(f"data.{name}", target, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        args = with_config_of_resumed(sys.argv[1:] if args is None else list(args))
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
             parsers = self._subcommand_parsers.values()
             keys = {key for p in parsers for key in p.get_defaults().keys()}  # noqa: SIM118
-            given = sys.argv[1:] if args is None else args
-            raise ArgumentError(None, explain(error, keys, map(str, given))) from error
+            raise ArgumentError(None, explain(error, keys, map(str, args))) from error
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would let a checkpoint silently override config and flags."""
@@ -100,6 +98,11 @@ class CLI(LightningCLI):
             except ValueError as error:
                 raise MisconfigurationException(f"expect: {metric}: {error}.") from error
         path = self._get(self.config, "ckpt_path")
+        if path is not None and self.subcommand == "fit":
+            raise MisconfigurationException(
+                "fit takes no ckpt_path: --resume RUN_FOLDER goes on with a run, --init_from "
+                f"{path} begins a new one with its weights."
+            )
         if path is None and self.subcommand != "fit":
             raise MisconfigurationException(
                 f"{self.subcommand} needs the weights of a run: name its checkpoint, as in "
@@ -110,19 +113,47 @@ class CLI(LightningCLI):
                 f"ckpt_path: {path!r} is not known to a new process; name the file, as in "
                 f"--ckpt_path runs/…/checkpoints/{path}.ckpt."
             )
-        named = path in (None, "hpc") or Path(path).is_dir()
-        self.checkpoint = None if named else read_checkpoint(path)
+        self.checkpoint = None if path is None or Path(path).is_dir() else read_checkpoint(path)
+        self.resumed = self.find_resumed() if self.subcommand == "fit" else None
+
+    def find_resumed(self) -> Path | None:
+        """The run folder to go on with; `ckpt_path` then is its checkpoint. All ranks agree."""
+        asked = self._get(self.config, "resume")
+        if asked is None:
+            return None
+        if asked == "auto":
+            folder = newest_unfinished(self.runs_of_experiment, read_checkpoint)
+            if folder is None:
+                return None
+        else:
+            folder = Path(asked)
+        checkpoint = checkpoint_of(folder, read_checkpoint)
+        if checkpoint is None:
+            raise MisconfigurationException(
+                f"--resume: {folder} has no checkpoint that can be read; begin anew without."
+            )
+        parser, config = self._parser(self.subcommand), self.config[self.subcommand]
+        now = yaml.safe_load(parser.dump(config, skip_none=False))
+        check_unchanged(yaml.safe_load((folder / "config.yaml").read_text()), now, folder)
+        config.ckpt_path = str(checkpoint)
+        return folder
+
+    @property
+    def runs_of_experiment(self) -> Path:
+        configs = [str(path) for path in self._get(self.config, "config") or []]
+        experiment = self._get(self.config, "experiment") or experiment_name(configs)
+        return Path(self._get(self.config, "runs_dir"), experiment)
 
     def instantiate_classes(self) -> None:
         self.as_told = self.config.clone()  # with `{run_folder}` unfilled, so that it runs again
+        if self.subcommand == "fit":
+            self.as_told[self.subcommand].resume = None
         if (
             getattr(rank_zero_only, "rank", 0) == 0
             and not self._get(self.config, "trainer").fast_dev_run
         ):
-            configs = [str(path) for path in self._get(self.config, "config") or []]
-            experiment = self._get(self.config, "experiment") or experiment_name(configs)
-            runs_dir = Path(self._get(self.config, "runs_dir"))
-            self.run_folder = new_run_folder(runs_dir, experiment)
+            runs = self.runs_of_experiment
+            self.run_folder = self.resumed or new_run_folder(runs.parent, runs.name)
             fill_in(self._get(self.config, "trainer").logger, self.run_folder)
         else:  # other ranks write nothing, and a dry run has no folder: no tracker may be opened
             self._get(self.config, "trainer").logger = False
@@ -133,6 +164,8 @@ class CLI(LightningCLI):
             raise MisconfigurationException(f"{where(cause)}: {cause}") from error
         if self.checkpoint is not None:
             check_fits(self.checkpoint, self.model, self._get(self.config, "ckpt_path"))
+        if self.subcommand == "fit" and self._get(self.config, "init_from") and not self.resumed:
+            init_from(self._get(self.config, "init_from"), self.model)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         self.config = self.as_told
@@ -141,6 +174,7 @@ class CLI(LightningCLI):
         if self._get(self.config, "auto_precision") and wanted.precision is None:
             kwargs["precision"], why = recommended_precision(str(wanted.accelerator))
         callbacks = [*(wanted.callbacks or []), Preflight(), Announcement(why), FiniteLoss()]
+        callbacks.append(Preemption())
         if self.subcommand == "predict":
             callbacks.append(Predictions())
         if wanted.enable_progress_bar is not False:
@@ -151,7 +185,7 @@ class CLI(LightningCLI):
         mute_unused_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         if not wanted.fast_dev_run:
             folder = self.run_folder or Path(self._get(self.config, "runs_dir"), "unknown", "000")
-            csv = CSVLogger(folder.parent.parent, name=folder.parent.name, version=folder.name)
+            csv = RunLog(folder.parent.parent, name=folder.parent.name, version=folder.name)
             trainer.loggers = [csv, *trainer.loggers]  # first: trainer.log_dir is the run folder
         else:  # Lightning would write a last.ckpt all the same
             trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, Checkpoints)]  # type: ignore[attr-defined]
@@ -205,3 +239,23 @@ class CLI(LightningCLI):
             shutil.rmtree(self.run_folder)
             with suppress(OSError):  # other runs of the experiment stay
                 self.run_folder.parent.rmdir()
+
+
+def with_config_of_resumed(arguments: list[str]) -> list[str]:
+    """`fit --resume FOLDER` begins with the config that the run was begun with."""
+    arguments = [str(argument) for argument in arguments]
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == "--resume" and (equals or place + 1 < len(arguments)):
+            folder = value if equals else arguments[place + 1]
+            if folder == "auto":
+                return arguments
+            config = Path(folder, "config.yaml")
+            if not config.is_file():
+                raise MisconfigurationException(
+                    f"--resume: {folder} is no run folder (it has no config.yaml). Name one, as in "
+                    "--resume runs/digits-cnn/001, or say --resume auto."
+                )
+            after = arguments.index("fit") + 1 if "fit" in arguments else 0
+            return [*arguments[:after], "--config", str(config), *arguments[after:]]
+    return arguments

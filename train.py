@@ -3,6 +3,7 @@
     python train.py fit      --config configs/digits/cnn.yaml
     python train.py fit      --config configs/mnist/cnn.yaml --config configs/logger/wandb.yaml
     python train.py fit      --config configs/mnist/cnn.yaml --trainer.max_epochs 3
+    python train.py fit      --resume runs/mnist-cnn/001
     python train.py validate --config runs/…/config.yaml --ckpt_path runs/…/checkpoints/best.ckpt
     python train.py test     --config runs/…/config.yaml --ckpt_path runs/…/checkpoints/best.ckpt
     python train.py predict  --config runs/…/config.yaml --ckpt_path runs/…/checkpoints/best.ckpt
@@ -71,33 +72,38 @@ def main(args: list[str] | None = None) -> Path | None:
         The run folder, on rank zero.
 
     Raises:
-        SystemExit: With code 2 after a user's mistake, told in one paragraph on stderr; with 0
-            after a call for help.
+        SystemExit: With code 2 after a user's mistake, told in one paragraph on stderr; with 75
+            when a signal stopped training (`--resume` goes on); with 0 after a call for help.
     """
     if (sys.argv[1:] if args is None else args) in HELP:
         print(__doc__)  # at once: what comes next takes seconds to import
         sys.exit(0)
     import lightning as L
 
+    from callbacks.preemption import EXIT_CODE, Preempted
     from callbacks.run_record import RunRecord
     from cli import CLI, TRAINER
     from user_errors import exit_on_user_error
 
     prepare_process()
     parser = {"allow_abbrev": False, "exit_on_error": False}
-    with exit_on_user_error("train.py"):
-        return CLI(
-            L.LightningModule,
-            L.LightningDataModule,
-            save_config_callback=RunRecord,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            seed_everything_default=0,
-            trainer_defaults=TRAINER,
-            parser_kwargs=parser | {name: dict(parser) for name in CLI.subcommands()},
-            args=args,
-        ).run_folder
+    try:
+        with exit_on_user_error("train.py"):
+            return CLI(
+                L.LightningModule,
+                L.LightningDataModule,
+                save_config_callback=RunRecord,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                auto_configure_optimizers=False,
+                seed_everything_default=0,
+                trainer_defaults=TRAINER,
+                parser_kwargs=parser | {name: dict(parser) for name in CLI.subcommands()},
+                args=args,
+            ).run_folder
+    except Preempted as stop:
+        sys.stderr.write(f"train.py: {stop}\n")
+        sys.exit(EXIT_CODE)
 
 
 if __name__ == "__main__":

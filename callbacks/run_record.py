@@ -41,6 +41,7 @@ class RunRecord(SaveConfigCallback):
         self.promises = dict(promises)
         self.seconds = 0.0  # from the start to the end of fit, validation and checkpoints included
         self._training_seconds = 0.0  # without validation
+        self._started = self._resumed = time.perf_counter()
         self._samples = self._tokens = 0
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -53,6 +54,21 @@ class RunRecord(SaveConfigCallback):
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):  # its folder has the config already
                 logger.log_hyperparams(record)
+
+    def state_dict(self) -> dict[str, float]:
+        """What a run that goes on adds to."""
+        now = time.perf_counter()
+        return {
+            "seconds": self.seconds + now - self._started,
+            "training_seconds": self._training_seconds + now - self._resumed,
+            "samples": self._samples,
+            "tokens": self._tokens,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seconds = state_dict["seconds"]
+        self._training_seconds = state_dict["training_seconds"]
+        self._samples, self._tokens = state_dict["samples"], state_dict["tokens"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._started = self._resumed = time.perf_counter()
@@ -80,7 +96,8 @@ class RunRecord(SaveConfigCallback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         now = time.perf_counter()
         self._training_seconds += now - self._resumed
-        self.seconds = now - self._started
+        self.seconds += now - self._started
+        self._started = self._resumed = now
 
     def write_results(self, trainer: L.Trainer, metrics: Mapping[str, float]) -> None:
         """Write `results.json` on rank zero.

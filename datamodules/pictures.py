@@ -10,11 +10,12 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
 
 from datamodules.files import default_data_dir
+from datamodules.loader import BatchLoader
 from datamodules.whole_batches import (
     EvaluationBatches,
+    TensorRows,
     TrainingBatches,
     share_of_batch,
-    whole_batch_loader,
 )
 
 Split = tuple[Tensor, Tensor]  # pictures (N, C, H, W) uint8, labels (N,) int64
@@ -83,7 +84,9 @@ class PictureDataModule(L.LightningDataModule):
         rank, world_size = self._world
         size = len(self.splits["train"][1])
         batches = TrainingBatches(size, self.batch_size, self.seed, rank, world_size)
-        return whole_batch_loader(self.splits["train"], batches)
+        return BatchLoader(
+            TensorRows(*self.splits["train"]), sampler=batches, seed=self.seed, rank=rank
+        )
 
     def val_dataloader(self) -> DataLoader:
         return self._evaluation_loader("val")
@@ -96,7 +99,7 @@ class PictureDataModule(L.LightningDataModule):
 
     def _evaluation_loader(self, split: str) -> DataLoader:
         batches = EvaluationBatches(len(self.splits[split][1]), self.batch_size, *self._world)
-        return whole_batch_loader(self.splits[split], batches)
+        return BatchLoader(TensorRows(*self.splits[split]), sampler=batches)
 
     def on_after_batch_transfer(self, batch: Split, dataloader_idx: int) -> Split:
         pictures, labels = batch

@@ -4,12 +4,13 @@ A batch is (inputs, targets); the target at position t is the input at t + 1, th
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from datamodules.loader import BatchLoader
 
 Batch = tuple[Tensor, Tensor]
 IGNORED = -100  # a target that counts for nothing, as in torch.nn.functional.cross_entropy
@@ -35,6 +36,7 @@ class RandomCrops(Dataset[Batch]):
         self.steps = max(1, len(tokens) // (batch_size * context))
         self.batch_size = batch_size
         self.seed = seed
+        self.rank = rank
         rows = batch_size // world_size
         self.rows = slice(rank * rows, (rank + 1) * rows)
 
@@ -97,29 +99,18 @@ class Steps(DistributedSampler[int]):
     takes every step, and the data set gives it its rows.
     """
 
+    start = 0  # steps of the epoch that are left out: a run that goes on has seen them
+
     def __iter__(self) -> Iterator[int]:
         first = self.epoch * len(self)
-        return iter(range(first, first + len(self)))
+        return iter(range(first + self.start, first + len(self)))
 
 
 def train_loader(crops: RandomCrops) -> DataLoader:
-    return _loader(crops, Steps(crops, num_replicas=1, rank=0, shuffle=False))
+    sampler = Steps(crops, num_replicas=1, rank=0, shuffle=False)
+    return BatchLoader(crops, sampler=sampler, seed=crops.seed, rank=crops.rank)
 
 
 def val_loader(windows: AllWindows) -> DataLoader:
-    return _loader(windows, DistributedSampler(windows, num_replicas=1, rank=0, shuffle=False))
-
-
-def _loader(batches: Dataset[Batch], sampler: DistributedSampler) -> DataLoader:
-    return DataLoader(
-        batches,
-        batch_size=None,  # the data set yields whole batches
-        sampler=sampler,
-        collate_fn=_as_it_is,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # a loader that starts would draw from the net's random state
-    )
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
+    sampler: DistributedSampler = DistributedSampler(windows, num_replicas=1, rank=0, shuffle=False)
+    return BatchLoader(windows, sampler=sampler)

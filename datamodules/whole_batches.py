@@ -1,13 +1,12 @@
 """Data that fits in memory, served by whole batches: one index operation instead of B items."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 
 class TensorRows(Dataset[tuple[Tensor, ...]]):
@@ -49,6 +48,7 @@ class TrainingBatches(Sampler[Tensor]):
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
+        self.start = 0  # batches that are left out: a run that goes on has seen them
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this at the start of each epoch."""
@@ -63,7 +63,7 @@ class TrainingBatches(Sampler[Tensor]):
         generator = torch.Generator().manual_seed(mixed)
         order = torch.randperm(self.size, generator=generator)
         share = self.batch_size // self.world_size
-        for position in range(len(self)):
+        for position in range(self.start, len(self)):
             start = position * self.batch_size + self.rank * share
             yield order[start : start + share]
 
@@ -72,6 +72,7 @@ class EvaluationBatches(Sampler[Tensor]):
     """Every row exactly once over all processes, in order; the last batch may be smaller."""
 
     def __init__(self, size: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.start = 0
         rows = torch.arange(size).tensor_split(world_size)[rank]
         self.batches = rows.split(batch_size // world_size) if len(rows) else ()
 
@@ -80,18 +81,6 @@ class EvaluationBatches(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.batches)
-
-
-def whole_batch_loader(tensors: tuple[Tensor, ...], batches: Sampler[Tensor]) -> DataLoader:
-    """A DataLoader whose items are whole batches, in this process: workers would only copy."""
-    return DataLoader(
-        TensorRows(*tensors),
-        batch_size=None,
-        sampler=batches,
-        collate_fn=_as_it_is,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # a loader that starts would draw from the nets' random state
-    )
 
 
 def share_of_batch(batch_size: int, world_size: int) -> int:
@@ -109,7 +98,3 @@ def share_of_batch(batch_size: int, world_size: int) -> int:
             f"choose a multiple of {world_size}, such as --data.batch_size {lower}."
         )
     return batch_size // world_size
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 BEGINNINGS = (b"PK", b"\x80")  # of a zip file, as torch writes it, and of a plain pickle
 
@@ -70,6 +71,30 @@ def check_fits(checkpoint: dict[str, Any], task: L.LightningModule, path: str | 
                 f"checkpoint and {sizes[0] or 'missing'} in the net. Use the config.yaml of the "
                 "run that made it."
             )
+
+
+def init_from(path: str | Path, task: L.LightningModule) -> None:
+    """Begin with the weights of a checkpoint: those whose name and shape the task has too.
+
+    Others, of a new head for instance, stay as they were initialised; a warning names them.
+
+    Raises:
+        MisconfigurationException: If it can't be read, or nothing fits.
+    """
+    found = read_checkpoint(path)["state_dict"]
+    weights = task.state_dict()
+    fitting = {n: w for n, w in found.items() if n in weights and weights[n].shape == w.shape}
+    if not fitting:
+        raise MisconfigurationException(
+            f"--init_from: no weight of {path} has the name and shape of one of this "
+            f"{type(getattr(task, 'net', task)).__name__}: they are different nets."
+        )
+    task.load_state_dict(fitting, strict=False)
+    if fresh := sorted(weights.keys() - fitting.keys()):
+        rank_zero_warn(
+            f"--init_from: {len(fitting)} of {len(weights)} weights are from {path}; freshly "
+            f"initialised are {', '.join(fresh[:5])}{', …' if len(fresh) > 5 else ''}."
+        )
 
 
 def _class_path(description: Any) -> str:

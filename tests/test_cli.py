@@ -192,9 +192,10 @@ def test_predict_writes_an_answer_for_each_test_sample(run: Run) -> None:
 
 def test_fit_goes_on_from_a_checkpoint(run: Run) -> None:
     first = run("fit", *SMALL)
-    weights = ("--ckpt_path", first / "checkpoints/last.ckpt")
-    second = run("fit", *SMALL, *weights, "--trainer.max_epochs", 2)
-    assert results(second)["steps"] == 2 * results(first)["steps"]
+    steps = results(first)["steps"]
+    second = run("fit", "--resume", first, "--trainer.max_epochs", 2)
+    assert second == first
+    assert results(second)["steps"] == 2 * steps
 
 
 @pytest.fixture

@@ -164,14 +164,25 @@ def test_an_epoch_goes_on_counting_where_the_last_one_ended(text_file):
     assert steps == list(range(2 * len(loader)))
 
 
-def test_lightning_leaves_the_samplers_in_place_and_loaders_the_random_state(text_file):
+def test_lightning_leaves_the_samplers_in_place(text_file):
+    data = text_file(verse(1000))
+    data.setup("fit")
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        assert isinstance(loader.sampler, DistributedSampler)  # else it would wrap a second one
+
+
+def test_only_training_batches_touch_the_random_state(text_file):
     data = text_file(verse(1000))
     data.setup("fit")
     before = torch.get_rng_state()
-    for loader in (data.train_dataloader(), data.val_dataloader()):
-        assert isinstance(loader.sampler, DistributedSampler)  # else it would wrap a second one
-        next(iter(loader))
+    next(iter(data.val_dataloader()))
     assert torch.equal(torch.get_rng_state(), before)
+    next(iter(data.train_dataloader()))
+    after = torch.get_rng_state()
+    assert not torch.equal(after, before)
+    torch.manual_seed(9)
+    next(iter(data.train_dataloader()))
+    assert torch.equal(torch.get_rng_state(), after)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])

@@ -1,0 +1,304 @@
+"""A run that was interrupted and goes on is, bit for bit, the run that never was."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from conftest import ROOT
+
+from callbacks.preemption import EXIT_CODE
+from datamodules.loader import BatchLoader
+from datamodules.whole_batches import TensorRows, TrainingBatches
+
+Run = Callable[..., Path]
+TINY = ROOT / "tests/configs/digits/tiny.yaml"
+
+
+class Crash(Exception):
+    """Stands for all that ends a process."""
+
+
+class CrashAfter(L.Callback):
+    """Raises after so many batches of this process."""
+
+    def __init__(self, batches: int) -> None:
+        self.left = batches
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.end()
+
+    def end(self) -> None:
+        raise Crash
+
+
+class SignalAfter(CrashAfter):
+    """Sends a signal to this process instead."""
+
+    def end(self) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+
+AUGMENTED = (
+    *("--data.augmentation", "torchvision.transforms.v2.RandomCrop"),
+    *("--data.augmentation.size", 8, "--data.augmentation.padding", 1),
+)
+COSINE = (
+    *("--model.lr_scheduler", "modules.optim.WarmupCosine"),
+    *("--model.lr_scheduler.warmup_steps", 3),
+)
+PLATEAU = (
+    *("--model.lr_scheduler", "lightning.pytorch.cli.ReduceLROnPlateau"),
+    *("--model.lr_scheduler.monitor", "val/loss", "--model.lr_scheduler.patience", 0),
+    *("--model.lr_scheduler.threshold", 0.1),  # each epoch improves too little: the rate falls
+)
+PICTURES = (
+    *("--config", TINY, "--model.net", "modules.nets.CNN", "--model.net.channels", "[4]"),
+    *("--model.net.hidden_size", 8, "--trainer.log_every_n_steps", 1, "--data.batch_size", 64),
+    *("--trainer.limit_train_batches", 10, "--trainer.max_epochs", 3),
+)
+TEXT = (
+    *(
+        "--config",
+        ROOT / "configs/source/gpt.yaml",
+        "--config",
+        ROOT / "configs/size/gpt-nano.yaml",
+    ),
+    *("--model.net.dropout", 0.1, "--data.context", 16, "--data.batch_size", 4),
+    *("--trainer.limit_val_batches", 2, "--trainer.log_every_n_steps", 1),
+    *("--trainer.precision", "32-true", "--model.lr_scheduler.warmup_steps", 3),
+)
+CASES = {
+    "mid-epoch": (*PICTURES, *COSINE, "--checkpoint.every_n_steps", 4),
+    "augmentation": (*PICTURES, *AUGMENTED, "--checkpoint.every_n_steps", 4),
+    "epoch ends": (*PICTURES, *COSINE),
+    "plateau": (*PICTURES, *PLATEAU, "--checkpoint.every_n_steps", 3),
+    "rare validation": (*PICTURES, *COSINE, "--trainer.check_val_every_n_epoch", 2),
+    "epoch schedule": (
+        *(*PICTURES, "--checkpoint.every_n_steps", 7),
+        *("--model.lr_scheduler", "torch.optim.lr_scheduler.ExponentialLR"),
+        *("--model.lr_scheduler.gamma", 0.5),
+    ),
+    "accumulation": (
+        *(*PICTURES, *COSINE, "--checkpoint.every_n_steps", 1),
+        *("--trainer.accumulate_grad_batches", 3),
+    ),
+    "validation within epochs": (*PICTURES, *COSINE, "--trainer.val_check_interval", 4),
+    "text": (
+        *(*TEXT, "--trainer.max_steps", 24, "--trainer.val_check_interval", 6),
+        *("--checkpoint.every_n_steps", 4),
+    ),
+    "text, accumulation": (
+        *(*TEXT, "--trainer.max_steps", 12, "--trainer.val_check_interval", 6),
+        *("--trainer.accumulate_grad_batches", 2, "--checkpoint.every_n_steps", 1),
+    ),
+}
+
+
+def after(batches: int, callback: type[L.Callback] = CrashAfter) -> tuple[str, ...]:
+    return (
+        f"--trainer.callbacks+={__name__}.{callback.__name__}",
+        f"--trainer.callbacks.batches={batches}",
+    )
+
+
+def assert_the_same(a: Any, b: Any, where: str = "") -> None:
+    """Equal to the last bit, whatever is nested how deeply."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert list(a) == list(b), where
+        for key in a:
+            assert_the_same(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_the_same(x, y, f"{where}/{i}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), f"{where}: {(a - b).abs().max()}"
+    else:
+        assert a == b, f"{where}: {a} and {b}"
+
+
+def assert_the_same_run(one: Path, other: Path) -> None:
+    assert (one / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+    for name in ("best.ckpt", "last.ckpt"):
+        a, b = (
+            torch.load(folder / "checkpoints" / name, weights_only=True) for folder in (one, other)
+        )
+        for key in ("callbacks", "hyper_parameters", "datamodule_hyper_parameters"):
+            a.pop(key, None), b.pop(key, None)
+        assert_the_same(a, b, name)
+
+
+@pytest.mark.parametrize("crash", [1, 6, 10, 15, 23])
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_that_goes_on_is_the_run_that_never_stopped(run: Run, case: str, crash: int) -> None:
+    arguments = (*CASES[case], "--test_after_fit", "false")
+    whole = run("fit", *arguments, "--experiment", "whole")
+    with pytest.raises(Crash):
+        run("fit", *arguments, "--experiment", "stopped", *after(crash))
+    again = run("fit", *arguments, "--experiment", "stopped", "--resume", "auto")
+    assert_the_same_run(whole, again)
+
+
+SHORT = (*CASES["mid-epoch"], "--test_after_fit", "false", "--experiment", "short")
+
+
+@pytest.fixture
+def stopped(run: Run, runs: Path) -> Path:
+    """A run that crashed at step 15 of 30, three steps after its last checkpoint."""
+    with pytest.raises(Crash):
+        run("fit", *SHORT, *after(15))
+    return runs / "short/001"
+
+
+def test_a_run_may_be_interrupted_again_and_again(run: Run, stopped: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(Crash):
+            run("fit", *SHORT, "--resume", "auto", *after(6))
+    again = run("fit", *SHORT, "--resume", "auto")
+    assert again == stopped
+    assert_the_same_run(run("fit", *SHORT), again)
+
+
+def test_a_folder_is_enough_to_go_on(run: Run, stopped: Path) -> None:
+    # The callback that crashed is in its config: without it, as an overlay would leave it out.
+    again = run("fit", "--resume", stopped, "--trainer.callbacks", "null")
+    assert again == stopped
+    assert_the_same_run(run("fit", *SHORT), again)
+
+
+def test_a_signal_stops_between_two_steps_with_a_checkpoint(run: Run, runs: Path, capsys) -> None:
+    with pytest.raises(SystemExit) as exit:
+        run("fit", *SHORT, *after(6, SignalAfter))
+    assert exit.value.code == EXIT_CODE
+    told = capsys.readouterr().err
+    assert "stopped by SIGUSR1 after step 6" in told
+    assert f"--resume {runs / 'short/001'}" in told
+    state = torch.load(runs / "short/001/checkpoints/last.ckpt", weights_only=True)
+    assert state["global_step"] == 6
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    again = run("fit", *SHORT, "--resume", "auto")
+    assert_the_same_run(run("fit", *SHORT), again)
+
+
+def test_a_damaged_last_checkpoint_gives_way_to_the_best(run: Run, stopped: Path) -> None:
+    last = stopped / "checkpoints/last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    assert (stopped / "checkpoints/best.ckpt").is_file()
+    again = run("fit", *SHORT, "--resume", "auto")
+    assert_the_same_run(run("fit", *SHORT), again)
+
+
+def test_a_run_without_any_whole_checkpoint_begins_anew(run: Run, stopped: Path, refused) -> None:
+    for path in (stopped / "checkpoints").iterdir():
+        path.write_bytes(b"PK")
+    assert "has no checkpoint that can be read" in refused("fit", "--resume", stopped)
+    assert run("fit", *SHORT, "--resume", "auto").name == "002"
+
+
+def test_a_complete_run_is_not_gone_on_with(run: Run) -> None:
+    first = run("fit", *SHORT)
+    assert run("fit", *SHORT, "--resume", "auto").name == "002"
+    assert run("fit", "--resume", first) == first
+
+
+def test_a_complete_run_may_be_made_longer(run: Run) -> None:
+    steady = (*PICTURES, "--test_after_fit", "false")  # a schedule's length is fixed at the start
+    first = run("fit", *steady)
+    longer = ("--trainer.max_epochs", 4)
+    whole = run("fit", *steady, *longer)
+    assert_the_same_run(whole, run("fit", "--resume", first, *longer))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", 0.1),
+        ("--model.net.hidden_size", 9),
+        ("--seed_everything", 5),
+        ("--data.batch_size", 32),
+        ("--trainer.limit_train_batches", 5),
+    ],
+)
+def test_what_the_checkpoint_would_overrule_is_refused(refused, stopped: Path, change) -> None:
+    paragraph = refused("fit", "--resume", stopped, *change)
+    assert change[0].rpartition(".")[2].removeprefix("--") in paragraph
+    assert "--init_from" in paragraph
+
+
+def test_fit_takes_no_bare_checkpoint(refused, stopped: Path) -> None:
+    paragraph = refused("fit", *SHORT, "--ckpt_path", stopped / "checkpoints/last.ckpt")
+    assert "--resume" in paragraph
+    assert "--init_from" in paragraph
+
+
+def test_what_is_no_run_folder_is_refused(refused, tmp_path: Path) -> None:
+    assert "is no run folder" in refused("fit", "--resume", tmp_path)
+
+
+def test_init_from_begins_a_new_run_with_the_weights(run: Run, stopped: Path) -> None:
+    best = stopped / "checkpoints/best.ckpt"
+    still = ("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", 0.0)
+    new = run("fit", *SHORT, "--init_from", best, *still, "--model.lr_scheduler", "null")
+    assert new != stopped
+    a, b = (torch.load(path, weights_only=True) for path in (best, new / "checkpoints/last.ckpt"))
+    assert_the_same(dict(a["state_dict"]), dict(b["state_dict"]))
+    assert b["global_step"] == 30
+
+
+def test_init_from_keeps_what_fits(run: Run, stopped: Path) -> None:
+    best = stopped / "checkpoints/best.ckpt"
+    with pytest.warns(UserWarning, match=r"freshly initialised are net\.head"):
+        run("fit", *SHORT, "--init_from", best, "--model.net.hidden_size", 9)
+
+
+def test_init_from_of_another_net_is_refused(refused, stopped: Path) -> None:
+    best = stopped / "checkpoints/best.ckpt"
+    mlp = ("--config", TINY, "--model.net", "modules.nets.MLP")
+    assert "no weight of" in refused("fit", *mlp, "--init_from", best)
+
+
+def test_no_checkpoint_is_ever_half_written(run: Run, runs: Path, monkeypatch) -> None:
+    """The disk is full in the middle of the second writing."""
+    true_save, written = torch.save, []
+
+    def save(state: Any, target: Any, *args: Any, **kwargs: Any) -> None:
+        written.append(target)
+        if len(written) > 1:
+            raise OSError(28, "No space left on device")
+        true_save(state, target, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(OSError, match="No space left"):
+        run("fit", *SHORT)
+    monkeypatch.undo()
+    last = torch.load(runs / "short/001/checkpoints/last.ckpt", weights_only=True)
+    assert last["global_step"] == 4
+
+
+def test_two_processes_draw_different_random_numbers() -> None:
+    rows = TensorRows(torch.arange(40))
+
+    def drawn(rank: int, start: int = 0) -> list[float]:
+        loader = BatchLoader(rows, sampler=TrainingBatches(40, 10), seed=3, rank=rank)
+        loader.load_state_dict({"position": start})
+        return [torch.rand(()).item() for _ in loader]
+
+    assert drawn(0) == drawn(0)
+    assert drawn(0, start=2) == drawn(0)[2:]
+    assert not set(drawn(0)) & set(drawn(1))
+
+
+def test_an_unknown_metric_or_mode_is_refused(refused) -> None:
+    paragraph = refused("fit", "--config", TINY, "--checkpoint.monitor", "val/los", leaves=1)
+    assert "val/loss" in paragraph
+    assert "mode" in refused("fit", "--config", TINY, "--checkpoint.mode", "least")
+    assert "above 0" in refused("fit", "--config", TINY, "--checkpoint.every_n_steps", 0)
