@@ -13,9 +13,10 @@ formulas are there. --plan prints the table of docs/scaling.md.
 Weights, gradients and optimizer: Rajbhandari et al. 2020, "ZeRO: Memory optimizations toward
 training trillion parameter models", section 3 and figure 1. Activations of a GPT: Korthikanti et
 al. 2022, "Reducing activation recomputation in large transformer models", section 4, counted anew
-for the block of modules/nets/gpt.py, which keeps its stream in float32, approximates nothing away
-and may use a fused attention. Other nets: every tensor that autograd keeps is counted on one pass
-with tensors that have shapes and no contents. All of it for eager mode: a compiled net keeps less.
+for the block of modules/nets/gpt.py, which keeps its stream in float32 and may use a fused
+attention. Other nets: every tensor that autograd keeps is counted on a pass with tensors that have
+shapes and no contents; recurrent ones, whose kernels hide what they keep, with few rows for true.
+All of it for eager mode: a compiled net keeps less.
 """
 
 import argparse
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -188,8 +190,9 @@ def gpt_activations(job: Job) -> Parts:
         n · 8c / t                 both sides of the GELU
         B · H · T² · c / t         attention weights, if they are written out
 
-    In bfloat16 and with dropout that is Korthikanti's n · (34 + 5 H T / D), but for the masks, the
-    float32 stream, and the n · 2 that our residual additions do not keep.
+    and with dropout a mask of n after each of its two parts, and one of B · H · T² beside a second
+    copy of the weights. All in bfloat16, written out, with dropout and on a GPU that is
+    Korthikanti's equation 1, n · (34 + 5 H T / D).
     """
     net = job.net
     assert isinstance(net, GPT)
@@ -256,27 +259,41 @@ def attended(net: GPT, fused: bool) -> float:
 
 
 def counted_activations(job: Job) -> Parts:
-    """Bytes that autograd keeps for any net, counted on a pass with tensors without contents."""
+    """Bytes that autograd keeps for any net, counted on a pass."""
     return {"all that autograd keeps": float(sum(_kept_sizes(job)))}
 
 
-def _kept_sizes(job: Job) -> list[int]:
+def _kept_sizes(job: Job) -> list[float]:
+    if _recurrent(job.net):
+        # What the kernels of recurrent nets keep is known only when they run: with few rows, then.
+        two, four = (_pass(job, rows, nullcontext()) for rows in (2, 4))
+        return [a + (b - a) * (job.rows - 2) / 2 for a, b in zip(two, four, strict=True)]
+    return list(_pass(job, job.rows, FakeTensorMode(allow_non_fake_inputs=True)))
+
+
+def _recurrent(net: nn.Module) -> bool:
+    return any(isinstance(module, nn.RNNBase) for module in net.modules())
+
+
+def _pass(job: Job, rows: int, mode: AbstractContextManager) -> list[int]:
     mixed = job.precision == "bf16-mixed"
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        net = _without_contents(job.net, _dtype(job.weight_bytes)).train()
+    with mode:
+        net = _on_cpu(job.net, _dtype(job.weight_bytes)).train()
         inputs = tree_map_only(
-            Tensor, lambda x: torch.empty((job.rows, *x.shape[1:]), dtype=x.dtype), job.inputs
+            Tensor, lambda x: torch.zeros((rows, *x.shape[1:]), dtype=x.dtype), job.inputs
         )
-        with SavedBytes(net) as saved, torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        # Without a cache, as Lightning has it: what uses a weight often casts it often.
+        autocast = torch.autocast("cpu", torch.bfloat16, enabled=mixed, cache_enabled=False)
+        with SavedBytes(net) as saved, autocast:
             logits = net(inputs)
             logits = logits[0] if isinstance(logits, tuple) else logits
-            targets = torch.empty(logits.shape[:-1], dtype=torch.int64)
+            targets = torch.zeros(logits.shape[:-1], dtype=torch.int64)
             F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten())
         return saved.sizes
 
 
-def _without_contents(net: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy with fake tensors in place of those on the meta device; what is shared stays so."""
+def _on_cpu(net: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy with zeros in place of tensors on the meta device; what is shared stays so."""
     net = deepcopy(net)
     made: dict[int, Tensor] = {}
     for module in list(net.modules()):
@@ -355,6 +372,8 @@ def peak(job: Job) -> float:
         elements = job.rows * job.net.context * job.net.vocab_size
         copy = FLOAT if job.compute_bytes == BF16 else 0
         beside, gradients = elements * (job.compute_bytes + copy), elements * 2 * FLOAT
+    elif _recurrent(job.net):  # what its kernels need for a moment is little beside what they keep
+        beside = gradients = 0
     else:
         # The output of a layer lies beside what the next makes of it, and so do their gradients.
         beside = max(_kept_sizes(job))

@@ -41,7 +41,8 @@ def kept_in_truth(job: Job, make: Callable[[], nn.Module], inputs: torch.Tensor)
     dtype = torch.bfloat16 if job.precision == "bf16-true" else torch.float32
     net = make().to(dtype)
     mixed = job.precision == "bf16-mixed"
-    with SavedBytes(net) as saved, torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=mixed, cache_enabled=False)
+    with SavedBytes(net) as saved, autocast:
         logits = net(inputs)
         logits = logits[0] if isinstance(logits, tuple) else logits
         targets = torch.zeros(logits.shape[:-1], dtype=torch.int64)
@@ -99,7 +100,9 @@ def test_what_any_net_keeps_is_counted_without_running_it(
 ) -> None:
     job = Job(meta(kind, **arguments), len(inputs), precision, inputs=inputs[:2])
     truth = kept_in_truth(job, lambda: kind(**arguments), inputs)
-    assert total(memory.activations(job)) == pytest.approx(truth, rel=0.001)
+    # 1 %: a recurrent kernel rounds its workspace up; all else is exact
+    rel = 0.01 if kind is RNNLM else 1e-6
+    assert total(memory.activations(job)) == pytest.approx(truth, rel=rel)
 
 
 def test_activations_grow_with_the_rows_and_nothing_else_does() -> None:
