@@ -92,7 +92,8 @@ def test_tensors_without_contents_are_counted_as_real_ones_are(
     [
         pytest.param(MLP, {}, torch.zeros(6, 1, 28, 28), id="MLP"),
         pytest.param(CNN, {}, torch.zeros(6, 1, 28, 28), id="CNN"),
-        pytest.param(RNNLM, {"vocab_size": 50}, torch.zeros(6, 12, dtype=torch.int64), id="RNN"),
+        pytest.param(RNNLM, {"vocab_size": 50}, TOKENS[:1].repeat(6, 1), id="LSTM"),
+        pytest.param(RNNLM, {"vocab_size": 50, "cell": "gru"}, TOKENS[:1].repeat(6, 1), id="GRU"),
     ],
 )
 def test_what_any_net_keeps_is_counted_without_running_it(
