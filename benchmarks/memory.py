@@ -368,12 +368,14 @@ def peak(job: Job) -> float:
     """
     model, kept = states(job), sum(activations(job).values())
     constant = sum(model.values()) - model["gradients"]
+    beside: float
+    gradients: float
     if isinstance(job.net, GPT):
         elements = job.rows * job.net.context * job.net.vocab_size
         copy = FLOAT if job.compute_bytes == BF16 else 0
         beside, gradients = elements * (job.compute_bytes + copy), elements * 2 * FLOAT
     elif _recurrent(job.net):  # what its kernels need for a moment is little beside what they keep
-        beside = gradients = 0
+        beside, gradients = 0.0, 0.0
     else:
         # The output of a layer lies beside what the next makes of it, and so do their gradients.
         beside = max(_kept_sizes(job))

@@ -72,9 +72,15 @@ def parser() -> argparse.ArgumentParser:
         help="else: this share of the documents validates, evenly spread (0.01)",
     )
     add("--shard_tokens", type=int, default=100_000_000, metavar="N", help="of a file (100000000)")
-    add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (all cores)")
+    add("--workers", type=int, default=cores(), help="processes (all cores)")
     add("--data_dir", type=Path, help="where gpt2's files are or go (DATA_DIR or data)")
     return made
+
+
+def cores() -> int:
+    """Those that this process may use, where the system tells."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def main(args: list[str] | None = None) -> None:
