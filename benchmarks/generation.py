@@ -71,8 +71,8 @@ def main() -> None:
         f"{torch.__version__}, transformers {transformers.__version__}; tokens/s, medians of "
         f"{options.rounds} rounds.",
         "",
-        "| context, prompts | ours, cached | ours, not cached | transformers, cached | cached against "
-        "not cached | ours against transformers |",
+        "| context, prompts | ours, cached | ours, not cached | transformers, cached | cached "
+        "against not cached | ours against transformers |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for context in (256, 512):

@@ -4,8 +4,8 @@ Milliseconds a step of 12 sequences, for a small GPT (4 layers, 4 heads, 128 wid
 one of 10 M parameters (6, 6, 384, 256), with and without dropout: a bare PyTorch loop in float32
 with SDPA and torch's dropout; the same loop in the precision that `auto_precision` chooses for the
 machine, with our attention and dropout; `train.py fit` with that precision; and, for the small
-shape without dropout, the same with `--model.compile true`. All take turns, and ratios are taken round by round.
-MFU is the share of the machine's own best matrix product, measured in the same run.
+shape without dropout, the same with `--model.compile true`. All take turns, and ratios are taken
+round by round. MFU is the share of the machine's own best matrix product, measured in the same run.
 """
 
 import argparse

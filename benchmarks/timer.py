@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 import lightning as L
 
-
 WARM_UP = 3  # first steps that do not count, here and in the loops compared with
 
 

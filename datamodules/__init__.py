@@ -5,5 +5,14 @@ from datamodules.mnist import MNIST, FashionMNIST
 from datamodules.shakespeare import Shakespeare
 from datamodules.source import PythonSource
 from datamodules.text_file import TextFile
+from datamodules.token_shards import TokenShards
 
-__all__ = ["MNIST", "Digits", "FashionMNIST", "PythonSource", "Shakespeare", "TextFile"]
+__all__ = [
+    "MNIST",
+    "Digits",
+    "FashionMNIST",
+    "PythonSource",
+    "Shakespeare",
+    "TextFile",
+    "TokenShards",
+]

@@ -36,7 +36,7 @@ def obtain(
         MisconfigurationException: If the file is damaged, or neither there nor to be had.
     """
     if path.exists():
-        _verify(path, checksum)
+        verify(path, checksum, "Delete it; the next run downloads it anew.")
         return path
     new_folders = [folder for folder in path.parents if not folder.exists()]  # deepest first
     lock = path.with_name(path.name + ".lock")
@@ -83,12 +83,19 @@ def _download(path: Path, urls: Sequence[str], checksum: str) -> None:
     raise failure
 
 
-def _verify(path: Path, checksum: str) -> None:
+def verify(path: Path, checksum: str, remedy: str) -> None:
+    """Compare a file with its checksum.
+
+    Args:
+        path: A file that is there.
+        checksum: `"sha256:<hex>"` or `"md5:<hex>"`.
+        remedy: What a user can do about a damaged file, as a sentence.
+    """
     seen = _checksum(path, checksum)
     if seen != checksum:
         raise MisconfigurationException(
             f"{path} is damaged or not the file meant: it has {path.stat().st_size:,} bytes "
-            f"and {seen}, but {checksum} is expected. Delete it; the next run downloads it anew."
+            f"and {seen}, but {checksum} is expected. {remedy}"
         )
 
 

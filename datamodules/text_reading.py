@@ -1,8 +1,11 @@
-"""Text files, read piece by piece as one long text, however large; all that is wrong is named."""
+"""Text files, read piece by piece however large, as one text or as documents; errors are named."""
 
 import codecs
 import glob
-from collections.abc import Iterator, Sequence
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +32,15 @@ def read_text(
 
 def _decode(path: Path, block: int) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")()
-    with path.open("rb") as file:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         while True:
             offset = file.tell() - len(decoder.getstate()[0])  # a character may span two blocks
-            data = file.read(block)
+            try:
+                data = file.read(block)
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                raise MisconfigurationException(
+                    f"{path} is damaged or cut off and can't be unpacked ({error}): get it anew."
+                ) from error
             try:
                 yield decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
@@ -48,17 +56,65 @@ def _decode(path: Path, block: int) -> Iterator[str]:
 
 def survey(paths: Sequence[Path]) -> tuple[int, str]:
     """The number of characters in the files, and the different ones among them, sorted."""
-    count = 0
-    seen = np.zeros(0x110000, dtype=bool)  # one for each code point of Unicode
-    for text in read_text(paths):
-        count += len(text)
-        seen[code_points(text)] = True
+    count, alphabet = count_characters(read_text(paths))
     if not count:
         raise MisconfigurationException(
             f"There is no text in {', '.join(map(str, paths))}: 0 characters. "
             "Name files with text in --data.files."
         )
+    return count, alphabet
+
+
+def count_characters(texts: Iterable[str]) -> tuple[int, str]:
+    """The number of characters, and the different ones among them, sorted."""
+    count = 0
+    seen = np.zeros(0x110000, dtype=bool)  # one for each code point of Unicode
+    for text in texts:
+        count += len(text)
+        seen[code_points(text)] = True
     return count, "".join(map(chr, np.flatnonzero(seen)))
+
+
+def read_documents(path: Path, field: str, split_at: str | None = None) -> Iterator[Iterator[str]]:
+    """The documents of a file, each piece by piece; one must be read before the next is asked for.
+
+    Args:
+        path: A text, or JSON lines if it is called `*.jsonl`; either may be packed (`*.gz`).
+        field: Where a JSON line holds its text.
+        split_at: What stands between two documents of a text; without it, a file is a document.
+    """
+    if path.name.removesuffix(".gz").endswith(".jsonl"):
+        for number, line in enumerate(_split(read_text([path]), "\n"), start=1):
+            if line.strip():
+                yield iter([_text_of_line(line, field, f"{path}, line {number}")])
+    elif split_at is None:
+        yield read_text([path])
+    else:
+        yield from (iter([document]) for document in _split(read_text([path]), split_at))
+
+
+def _split(texts: Iterable[str], separator: str) -> Iterator[str]:
+    """`text.split(separator)`, but for a text that comes in pieces."""
+    rest = ""
+    for text in texts:
+        *whole, rest = (rest + text).split(separator)
+        yield from whole
+    yield rest
+
+
+def _text_of_line(line: str, field: str, where: str) -> str:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise MisconfigurationException(f"{where} is no valid JSON: {error}.") from error
+    fields = list(record) if isinstance(record, dict) else []
+    if field not in fields or not isinstance(record[field], str):
+        has = f"fields {', '.join(map(repr, fields))}" if fields else "no fields"
+        raise MisconfigurationException(
+            f"{where} holds no text under {field!r}; it has {has}. Name the right one by --field."
+        )
+    text: str = record[field]
+    return text
 
 
 def matching_files(pattern: str) -> list[Path]:

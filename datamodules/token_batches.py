@@ -4,6 +4,7 @@ A batch is (inputs, targets); the target at position t is the input at t + 1, th
 """
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,6 +17,14 @@ Batch = tuple[Tensor, Tensor]
 IGNORED = -100  # a target that counts for nothing, as in torch.nn.functional.cross_entropy
 
 
+class Tokens(Protocol):
+    """A long row of tokens: a numpy array, or what reads like one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> np.ndarray: ...
+
+
 class RandomCrops(Dataset[Batch]):
     """The batch of step s: crops of the text at places that are a function of (seed, s) alone.
 
@@ -25,14 +34,15 @@ class RandomCrops(Dataset[Batch]):
 
     def __init__(
         self,
-        tokens: np.ndarray,
+        tokens: Tokens,
         context: int,
         batch_size: int,
         seed: int,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.tokens = np.lib.stride_tricks.sliding_window_view(tokens, context)  # (N - T + 1, T)
+        self.tokens = tokens
+        self.context = context
         self.steps = max(1, len(tokens) // (batch_size * context))
         self.batch_size = batch_size
         self.seed = seed
@@ -46,10 +56,12 @@ class RandomCrops(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         draw = np.random.default_rng((self.seed, step))
-        starts = draw.integers(len(self.tokens) - 1, size=self.batch_size)[self.rows]  # (B,)
-        inputs = self.tokens[starts].astype(np.int64)  # (B, T)
-        targets = self.tokens[starts + 1].astype(np.int64)  # (B, T)
-        return torch.from_numpy(inputs), torch.from_numpy(targets)
+        starts = draw.integers(len(self.tokens) - self.context, size=self.batch_size)  # (B,)
+        crops = np.stack(
+            [self.tokens[start : start + self.context + 1] for start in starts[self.rows].tolist()]
+        )  # (B, T + 1)
+        inputs, targets = crops[:, :-1].astype(np.int64), crops[:, 1:].astype(np.int64)
+        return torch.from_numpy(inputs), torch.from_numpy(targets)  # (B, T), (B, T)
 
 
 class AllWindows(Dataset[Batch]):
@@ -62,7 +74,7 @@ class AllWindows(Dataset[Batch]):
 
     def __init__(
         self,
-        tokens: np.ndarray,
+        tokens: Tokens,
         context: int,
         batch_size: int,
         rank: int = 0,

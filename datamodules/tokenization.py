@@ -6,6 +6,7 @@ what they have never seen, byte pairs fall back to single bytes. And none change
 `decode(encode(text)) == text`, to the last blank.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -23,6 +24,7 @@ GPT2_FILES = {
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
 }
 NUM_BYTES = 256  # the smallest byte-level vocabulary
+END_OF_TEXT = "<|endoftext|>"  # GPT-2's name of the token that follows a document
 
 
 def characters(alphabet: str) -> Tokenizer:
@@ -37,7 +39,7 @@ def characters(alphabet: str) -> Tokenizer:
 
 
 def byte_pairs(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Byte-level BPE with at most `vocab_size` tokens, learnt from `texts`."""
+    """Byte-level BPE with at most `vocab_size` tokens, learnt from `texts`; none spans two."""
     tokenizer = _byte_level(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -45,7 +47,7 @@ def byte_pairs(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(in_chunks(texts), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() < vocab_size:
         rank_zero_warn(
             f"The text repeats too little for {vocab_size} byte pairs: the tokenizer has "
@@ -71,6 +73,16 @@ def gpt2(data_dir: Path) -> Tokenizer:
     return _byte_level(models.BPE.from_file(str(vocab), str(merges)))
 
 
+def with_end_of_text(tokenizer: Tokenizer) -> tuple[Tokenizer, int]:
+    """The tokenizer with a token that no text is read as, and the number of that token."""
+    number = tokenizer.token_to_id(END_OF_TEXT)
+    if number is not None:
+        return tokenizer, number
+    state = json.loads(tokenizer.to_str())
+    state["model"]["vocab"][END_OF_TEXT] = number = tokenizer.get_vocab_size()
+    return Tokenizer.from_str(json.dumps(state)), number
+
+
 def _byte_level(model: models.BPE) -> Tokenizer:
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -80,21 +92,28 @@ def _byte_level(model: models.BPE) -> Tokenizer:
 
 def encode_corpus(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[np.ndarray]:
     """The tokens of a long text that comes in pieces: those of the whole text, but fast."""
+    characters_only = isinstance(tokenizer.model, models.WordLevel)
+    return encode_each(tokenizer, texts if characters_only else in_chunks(texts))
+
+
+def encode_each(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[np.ndarray]:
+    """The tokens of each text by itself, none of them very long."""
+    dtype = token_dtype(tokenizer)
     if isinstance(tokenizer.model, models.WordLevel):
-        ids = {ord(character): index for character, index in tokenizer.get_vocab().items()}
-        table = np.zeros(max(ids) + 1, dtype=token_dtype(tokenizer))
+        ids = {ord(name): index for name, index in tokenizer.get_vocab().items() if len(name) == 1}
+        table = np.zeros(max(ids) + 1, dtype)
         table[list(ids)] = list(ids.values())
         yield from (table[code_points(text)] for text in texts)
         return
-    chunks = in_chunks(texts)
-    while batch := list(islice(chunks, 64)):  # the library spreads a batch over the cores
+    texts = iter(texts)
+    while batch := list(islice(texts, 64)):  # the library spreads a batch over the cores
         for encoding in tokenizer.encode_batch_fast(batch):
-            yield np.array(encoding.ids, dtype=token_dtype(tokenizer))
+            yield np.array(encoding.ids, dtype)
 
 
-def token_dtype(tokenizer: Tokenizer) -> type[np.uint16] | type[np.int32]:
+def token_dtype(tokenizer: Tokenizer) -> type[np.uint16] | type[np.uint32]:
     """The smallest of two integers that holds every token."""
-    return np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
+    return np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.uint32
 
 
 def code_points(text: str) -> np.ndarray:

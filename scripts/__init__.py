@@ -1,0 +1,1 @@
+"""Programs for what is done once, before training: `python -m scripts.<name>`."""
