@@ -25,6 +25,7 @@ from callbacks.report import Announcement, report
 from callbacks.run_folder import experiment_name, fill_in, new_run_folder
 from callbacks.run_record import RunRecord
 from callbacks.unused_hooks import mute_unused_hooks
+from modules import *  # noqa: F403  # so that the short names of tasks are known
 from modules.checkpoint import check_fits, read_checkpoint
 from precision import recommended_precision
 from user_errors import explain, where, without_union
