@@ -1,13 +1,15 @@
 """The command line behind train.py: LightningCLI with a run folder and promises."""
 
+import re
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -29,10 +31,12 @@ from callbacks.run_folder import experiment_name, fill_in, new_run_folder
 from callbacks.run_log import RunLog
 from callbacks.run_record import RunRecord
 from callbacks.unused_hooks import mute_unused_hooks
+from modules import *  # noqa: F403  # so that the short names of tasks are known
 from modules.checkpoint import check_fits, init_from, read_checkpoint
 from precision import recommended_precision
 from user_errors import explain, where, without_union
 
+CHOICES = ("optimizer", "lr_scheduler")  # of a task: naming one starts from its class's defaults
 TRAINER = {
     "logger": False,  # the CSV logger is always there; a tracker is an overlay
     "use_distributed_sampler": False,  # our samplers know their rank
@@ -73,13 +77,13 @@ class CLI(LightningCLI):
             parser.link_arguments(f"data.{name}", target, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        args = with_config_of_resumed(sys.argv[1:] if args is None else list(args))
+        given = with_config_of_resumed(sys.argv[1:] if args is None else list(args))
         try:
-            super().parse_arguments(parser, args)
+            super().parse_arguments(parser, choose_afresh(given))
         except ArgumentError as error:
             parsers = self._subcommand_parsers.values()
             keys = {key for p in parsers for key in p.get_defaults().keys()}  # noqa: SIM118
-            raise ArgumentError(None, explain(error, keys, map(str, args))) from error
+            raise ArgumentError(None, explain(error, keys, given)) from error
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would let a checkpoint silently override config and flags."""
@@ -259,3 +263,58 @@ def with_config_of_resumed(arguments: list[str]) -> list[str]:
             after = arguments.index("fit") + 1 if "fit" in arguments else 0
             return [*arguments[:after], "--config", str(config), *arguments[after:]]
     return arguments
+
+
+def choose_afresh(args: Sequence[str]) -> list[str]:
+    """Let whoever names an optimizer or a schedule start from the defaults of its class.
+
+    jsonargparse keeps what an earlier config told the class that it named, wherever the new class
+    takes an argument of that name too: SGD would inherit AdamW's `weight_decay` and `fused`. So a
+    `null` is put between a choice and the one before it. Arguments without a class, such as
+    `--model.optimizer.lr 0.1`, still change the choice that stands. A bare name, `SGD`, is torch's.
+
+    Args:
+        args: The command line.
+
+    Returns:
+        The command line with `--model.<optimizer or lr_scheduler> null` before each later choice.
+    """
+    args = list(args)
+    chosen: set[str] = set()
+    result: list[str] = []
+    for position, arg in enumerate(args):
+        option, equals, value = arg.partition("=")
+        if not equals:
+            value = "".join(args[position + 1 : position + 2])
+        names = _choices(option, value)
+        for name in sorted(names & chosen):
+            result += [f"--model.{name}", "null"]
+        chosen |= names
+        if names == {"optimizer"} and hasattr(torch.optim, value):
+            if equals:
+                arg = f"{option}=torch.optim.{value}"
+            else:
+                args[position + 1] = f"torch.optim.{value}"
+        result.append(arg)
+    return result
+
+
+def _choices(option: str, value: str) -> set[str]:
+    """Which of optimizer and lr_scheduler an option names a class for."""
+    if found := re.fullmatch(
+        rf"--model\.(?:init_args\.)?({'|'.join(CHOICES)})(\.class_path)?", option
+    ):
+        return set() if value == "null" else {found[1]}
+    if option not in ("--config", "-c") or not Path(value).is_file():
+        return set()
+    try:
+        config: Any = yaml.safe_load(Path(value).read_bytes())
+        arguments = config["model"]["init_args"]
+        told = {name: arguments.get(name) for name in CHOICES}
+    except (yaml.YAMLError, OSError, TypeError, KeyError, AttributeError):
+        return set()  # no model in it; or broken, which the parser will tell
+    return {
+        name
+        for name, choice in told.items()
+        if isinstance(choice, str) or (isinstance(choice, dict) and "class_path" in choice)
+    }

@@ -1,6 +1,25 @@
-"""What learns: tasks (LightningModules) and the nets that they hold."""
+"""What learns: tasks (LightningModules) and the nets that they hold.
 
-from modules.classifier import Classifier
-from modules.language_model import LanguageModel
+A task is imported once it is asked for: what stands in `modules/scratch/` with NumPy alone needs
+neither torch nor Lightning.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modules.classifier import Classifier
+    from modules.language_model import LanguageModel
 
 __all__ = ["Classifier", "LanguageModel"]
+FILES = {"Classifier": "classifier", "LanguageModel": "language_model"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in FILES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{FILES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *FILES})

@@ -5,7 +5,9 @@ from functools import partial
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -47,12 +49,76 @@ class WarmupCosine(LRScheduler):
         if self.total_steps is None or self.total_steps <= self.warmup_steps:
             return 1.0
         progress = min(1.0, (step - self.warmup_steps) / (self.total_steps - self.warmup_steps))
-        cosine = (1 + math.cos(math.pi * progress)) / 2
-        return self.final_fraction + (1 - self.final_fraction) * cosine
+        return cosine(1.0, self.final_fraction, progress)
 
     def get_lr(self) -> list[float | Tensor]:
         """Called by torch after each step: one rate per parameter group."""
         return [base * self.factor(self.last_epoch) for base in self.base_lrs]
+
+
+class OneCycle(LRScheduler):
+    """Up to the peak, then down to almost nothing; the momentum moves the other way.
+
+    With peak rate `lr`, total `n`, a peak at `p = w · n - 1` and the half cosine
+
+        cosine(a, b, x) = b + (a - b) · (1 + cos(π x)) / 2    from a at x = 0 to b at x = 1
+
+        rate(t) = cosine(lr / 25, lr, t / p)                              for t ≤ p
+        rate(t) = cosine(lr, lr / 250,000, (t - p) / (n - 1 - p))         for t > p
+
+    and the momentum goes from 0.95 to 0.85 and back. Smith & Topin, "Super-convergence" (2018): the
+    high rate in the middle regularises, so other regularisation may be weaker. The numbers are
+    those of torch's OneCycleLR, which has to be told `max_lr` and `total_steps`.
+
+    Args:
+        optimizer: Its rates are the peaks.
+        total_steps: Steps `n`; by default the length of the run.
+        warmup_fraction: Share `w` of the steps until the peak, in (0, 1).
+        cycle_momentum: Move the momentum, or Adam's first beta, too. An optimizer without momentum
+            stays without.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_steps: int | None = None,
+        warmup_fraction: float = 0.3,
+        cycle_momentum: bool = True,
+    ) -> None:
+        if not 0 < warmup_fraction < 1:
+            raise ValueError(
+                f"OneCycle: warmup_fraction must be above 0 and below 1, not {warmup_fraction}."
+            )
+        self.total_steps = total_steps
+        self.warmup_fraction = warmup_fraction
+        self.cycle_momentum = cycle_momentum
+        super().__init__(optimizer)
+
+    def between(self, step: int, start: float, peak: float, end: float) -> float:
+        """The value at a step of what goes from start to peak and on to the end."""
+        if self.total_steps is None:
+            return start
+        top = self.warmup_fraction * self.total_steps - 1
+        if step <= top:
+            return cosine(start, peak, step / top)
+        return cosine(peak, end, min(1.0, (step - top) / (self.total_steps - 1 - top)))
+
+    def get_lr(self) -> list[float | Tensor]:
+        """Called by torch after each step: one rate per parameter group."""
+        if self.cycle_momentum:
+            momentum = self.between(self.last_epoch, 0.95, 0.85, 0.95)
+            for group in self.optimizer.param_groups:
+                if "betas" in group:
+                    group["betas"] = (momentum, *group["betas"][1:])
+                elif group.get("momentum"):
+                    group["momentum"] = momentum
+        factor = self.between(self.last_epoch, 1 / 25, 1.0, 1 / 250_000)
+        return [base * factor for base in self.base_lrs]
+
+
+def cosine(start: float, end: float, progress: float) -> float:
+    """Half a cosine from start, at progress 0, to end, at progress 1."""
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def configure(
@@ -64,7 +130,8 @@ def configure(
 
     Weight decay, where the optimizer has any, acts on matrices only: decaying biases and
     normalisation gains pulls them to where nothing is learned. Schedules that count to
-    `total_steps` (WarmupCosine, OneCycleLR) advance by optimizer steps, all others by epochs.
+    `total_steps` (WarmupCosine, OneCycle, OneCycleLR) advance by optimizer steps, a
+    ReduceLROnPlateau by validations, all others by epochs.
 
     Args:
         task: The task to optimize; only its parameters with `requires_grad` are given away.
@@ -83,14 +150,37 @@ def configure(
         return {"optimizer": made}
     scheduler = lr_scheduler(made)
     if isinstance(scheduler, ReduceLROnPlateau):
-        return {
-            "optimizer": made,
-            "lr_scheduler": {"scheduler": scheduler, "monitor": scheduler.monitor},
-        }
-    if isinstance(scheduler, WarmupCosine) and scheduler.total_steps is None:
-        scheduler.total_steps = int(task.trainer.estimated_stepping_batches)
+        config: dict[str, Any] = {"scheduler": scheduler, "monitor": scheduler.monitor}
+        if task._trainer is not None and task.trainer.check_val_every_n_epoch is None:
+            # Validation counts batches: an epoch may be far away, or never end.
+            config |= {"interval": "step", "frequency": task.trainer.val_check_interval}
+        return {"optimizer": made, "lr_scheduler": config}
+    if isinstance(scheduler, WarmupCosine | OneCycle) and scheduler.total_steps is None:
+        scheduler.total_steps = steps_of_run(task.trainer)
     interval = "step" if hasattr(scheduler, "total_steps") else "epoch"
     return {"optimizer": made, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+
+
+def steps_of_run(trainer: L.Trainer) -> int:
+    """Optimizer steps that the run will take.
+
+    Raises:
+        MisconfigurationException: If the run has no end.
+    """
+    steps = trainer.estimated_stepping_batches
+    if steps == math.inf:
+        raise MisconfigurationException(
+            "the schedule counts to the end of the run, and this run has none: set "
+            "trainer.max_epochs or trainer.max_steps, or the schedule's total_steps."
+        )
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, GradientAccumulationScheduler) and trainer.max_epochs != -1:
+            # Lightning counts all epochs by the first one's number of accumulated batches.
+            batches, epochs = trainer.num_training_batches, range(trainer.max_epochs or 1)
+            numbers = map(callback.get_accumulate_grad_batches, epochs)
+            steps = sum(math.ceil(batches / number) for number in numbers)
+            steps = steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
+    return int(steps)
 
 
 def _exempt_vectors(optimizer: Optimizer) -> None:

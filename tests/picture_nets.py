@@ -7,13 +7,14 @@ from torch import nn
 
 import modules.nets
 from modules.nets import CNN, MLP
+from modules.scratch.numpy_nets import NumpyCNN, NumpyMLP
 
 NUM_CLASSES = 7
 TAKES_PICTURES = [
     net
     for net in (getattr(modules.nets, name) for name in modules.nets.__all__)
     if {"num_classes", "in_channels", "image_size"} <= set(inspect.signature(net).parameters)
-]
+] + [NumpyMLP, NumpyCNN]
 
 
 def _with(net: type[nn.Module], **arguments: object) -> Callable[[], nn.Module]:
@@ -28,6 +29,13 @@ SMALL_NETS: dict[str, Callable[[], nn.Module]] = {  # small enough to be trained
     "CNN-no-padding": _with(CNN, image_size=8, channels=[8, 16], hidden_size=32),
     "CNN-rgb": _with(CNN, image_size=9, in_channels=3, channels=[6], hidden_size=16),
     "CNN-deep": _with(CNN, image_size=8, channels=[4, 6, 8, 8], hidden_size=16, padding=1),
+    "NumpyMLP-deep": _with(NumpyMLP, image_size=8, hidden_sizes=[32, 24]),
+    "NumpyMLP-tanh": _with(NumpyMLP, image_size=6, in_channels=3, activation="tanh", dropout=0.2),
+    "NumpyMLP-batch-norm": _with(NumpyMLP, image_size=8, hidden_sizes=[32], batch_norm=True),
+    "NumpyCNN-small": _with(NumpyCNN, image_size=8, channels=[6], hidden_size=16),
+    "NumpyCNN-batch-norm": _with(
+        NumpyCNN, image_size=8, in_channels=3, channels=[4, 6], padding=0, batch_norm=True
+    ),
 }
 DEFAULT_NETS = {net.__name__: _with(net) for net in TAKES_PICTURES}
 PICTURE_NETS = DEFAULT_NETS | SMALL_NETS

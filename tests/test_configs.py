@@ -18,8 +18,12 @@ from modules.nets import GPT
 OVERLAYS = sorted((ROOT / "configs").glob("trainer/*.yaml")) + sorted(
     (ROOT / "configs").glob("logger/*.yaml")
 )
+CHOICES = [
+    *(ROOT / "configs").glob("optimizer/*.yaml"),
+    *(ROOT / "configs").glob("schedule/*.yaml"),
+]
 SIZES = sorted((ROOT / "configs").glob("size/*.yaml"))
-EXPERIMENTS = sorted(set((ROOT / "configs").glob("*/*.yaml")) - {*OVERLAYS, *SIZES})
+EXPERIMENTS = sorted(set((ROOT / "configs").glob("*/*.yaml")) - {*OVERLAYS, *CHOICES, *SIZES})
 # Millions of parameters with GPT-2's 50,257 tokens and 1,024 positions, as Radford et al. and
 # minGPT name their nets (minGPT counts without the table of logits, GPT-2 ties it).
 MILLIONS = {"gpt2": 124, "gpt2-medium": 355, "gpt2-large": 774, "gpt2-xl": 1558}
@@ -130,7 +134,7 @@ def test_a_named_size_stacks_on_a_gpt(run: Callable[..., Path]) -> None:
     assert net["init_args"]["dim"] == 48
 
 
-@pytest.mark.parametrize("overlay", [*OVERLAYS, *SIZES], ids=name)
+@pytest.mark.parametrize("overlay", [*OVERLAYS, *sorted(CHOICES), *SIZES], ids=name)
 def test_an_overlay_opens_with_a_comment(overlay: Path) -> None:
     assert overlay.read_text().startswith("# ")
     assert f"--config configs/{name(overlay)}.yaml" in overlay.read_text()
@@ -146,8 +150,13 @@ def test_an_overlay_stacks_on_the_quickstart(overlay: Path, run: Callable[..., P
         assert folder is None
         return
     resolved = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]
+    base = yaml.safe_load((ROOT / "configs/digits/cnn.yaml").read_text())["trainer"]["callbacks"]
     for path, value in leaves(told):
-        if path not in (("devices",), ("strategy",)):
+        if path == ("callbacks+",):  # joins those of the experiment and replaces none
+            (added,) = value
+            joined = [callback["class_path"] for callback in resolved["callbacks"]]
+            assert joined == [*base, added if isinstance(added, str) else added["class_path"]]
+        elif path not in (("devices",), ("strategy",)):
             assert value_at(resolved, path) == value
     assert folder.parent.name == "digits-cnn"  # an overlay does not name the experiment
 

@@ -32,7 +32,7 @@ class Rates(L.Callback):
         self.rates.append(optimizer.param_groups[0]["lr"])
 
 
-def fit(optimizer=None, lr_scheduler=None, **arguments) -> Rates:
+def fit(optimizer=None, lr_scheduler=None, callbacks=(), **arguments) -> Rates:
     watch = Rates()
     net = MLP(image_size=8, hidden_sizes=[4])
     task = Classifier(net, optimizer=optimizer, lr_scheduler=lr_scheduler)
@@ -42,7 +42,7 @@ def fit(optimizer=None, lr_scheduler=None, **arguments) -> Rates:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[watch],
+        callbacks=[watch, *callbacks],
         **{"max_epochs": 2, "limit_train_batches": 5, "limit_val_batches": 1} | arguments,
     )
     trainer.fit(task, Digits())

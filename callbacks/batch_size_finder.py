@@ -1,0 +1,46 @@
+"""The largest batch that fits: doubled until memory runs out or the data end."""
+
+import math
+from typing import Any
+
+import lightning as L
+from lightning.pytorch import callbacks
+from rich.console import Console
+
+
+class BatchSizeFinder(callbacks.BatchSizeFinder):
+    """Lightning's BatchSizeFinder, for data that refuse a batch larger than themselves.
+
+    Before the first step of fit it trains for some steps with ever larger batches, puts the weights
+    back, and sets `batch_size` of the data. Optimizer and schedule are then made anew: an epoch has
+    fewer steps now. The parent would search again before every validation and test.
+
+    Args:
+        steps_per_trial: Steps with each size.
+        init_val: Size to begin with, at least 1.
+        max_val: Size to end with in any case, even if more memory is left.
+    """
+
+    def __init__(self, steps_per_trial: int = 3, init_val: int = 32, max_val: int = 8192) -> None:
+        super().__init__("power", steps_per_trial, init_val, max_val=max_val)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        trainer.fit_loop.setup_data()
+        rows = len(trainer.train_dataloader.dataset)  # type: ignore[union-attr]
+        doublings = math.floor(math.log2(max(min(rows, self._max_val) / self._init_val, 1)))
+        self._max_val = self._init_val * 2**doublings  # the search goes one step beyond any other
+        super().on_fit_start(trainer, pl_module)
+        trainer.strategy.setup_optimizers(trainer)
+        if trainer.is_global_zero:
+            Console().print(f"batch size: {self.optimal_batch_size}")
+
+    def on_validation_start(self, *_: Any) -> None:
+        """A batch that can be trained on can be evaluated."""
+
+    def on_test_start(self, *_: Any) -> None:
+        """A batch that can be trained on can be evaluated."""
+
+    def on_predict_start(self, *_: Any) -> None:
+        """A batch that can be trained on can be evaluated."""

@@ -1,0 +1,41 @@
+"""Averaged weights that are also the ones tested: Lightning's callbacks lose them after fit."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch import callbacks
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
+
+
+class StochasticWeightAveraging(callbacks.StochasticWeightAveraging):
+    """Lightning's StochasticWeightAveraging (Izmailov et al. 2018), with a checkpoint of its own.
+
+    The parent puts the average into the net as the very last thing, after the last checkpoint was
+    saved. Here it is saved as `checkpoints/average.ckpt`, and counts as the best: it is what
+    train.py tests after fit. All arguments are the parent's.
+    """
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_end(trainer, pl_module)
+        keeper = trainer.checkpoint_callback
+        if self._initialized and isinstance(keeper, ModelCheckpoint) and keeper.dirpath is not None:
+            path = Path(keeper.dirpath, "average.ckpt")
+            trainer.save_checkpoint(path)
+            keeper.best_model_path = str(path)
+
+
+class EMAWeightAveraging(callbacks.EMAWeightAveraging):
+    """Lightning's EMAWeightAveraging: an exponential moving average of the weights.
+
+    Validation, checkpoints and what remains after fit are the average. But where the trainer that
+    did the fit loads a checkpoint to test it, the parent takes the weights that were not averaged.
+    All arguments are the parent's.
+    """
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.state.fn == TrainerFn.FITTING:  # a run goes on: with both kinds of weights
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
