@@ -1,5 +1,6 @@
 """What a run shows and keeps besides its weights, one idea a file."""
 
+from callbacks.augmented_samples import AugmentedSamples as AugmentedSamples
 from callbacks.confusion_matrix import ConfusionMatrix as ConfusionMatrix
 from callbacks.feature_maps import FeatureMaps as FeatureMaps
 from callbacks.mistakes import Mistakes as Mistakes

@@ -1,0 +1,91 @@
+"""A random affine map for each picture of a whole batch, in one go.
+
+The transforms of torchvision draw once for all pictures that they are given at once, so whole
+batches turn and shift together. Here every picture has a draw of its own at the same price: 128
+maps of the plane are one matrix product, and one bilinear look-up moves all pixels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class PerPictureAffine(nn.Module):
+    """Turn, scale, shear and shift each picture about its centre; what comes in is black.
+
+    An output pixel at p takes the colour of the input at A⁻¹ (p - t), where t is the shift and
+    A = R(angle) · [[1, tan(shear)], [0, 1]] · scale; torchvision's `affine` with a horizontal shear
+    is the same map. All draws are uniform. They come from torch's global random state, so that a
+    run's seed decides them.
+
+    Args:
+        degrees: Largest angle of rotation either way, 0 to 180.
+        translate: Largest shift either way as a fraction of the picture's side, 0 to 1.
+        scale: Smallest and largest factor of size, above 0.
+        shear: Largest angle of shear either way in degrees, 0 to below 90.
+
+    Raises:
+        ValueError: If a range is none.
+    """
+
+    def __init__(
+        self,
+        degrees: float = 0.0,
+        translate: float = 0.0,
+        scale: Sequence[float] = (1.0, 1.0),
+        shear: float = 0.0,
+    ) -> None:
+        super().__init__()
+        for complaint, justified in {
+            f"degrees must be in 0…180, not {degrees}": not 0 <= degrees <= 180,
+            f"translate must be in 0…1, not {translate}": not 0 <= translate <= 1,
+            f"scale must be two factors above 0, the smaller first, not {list(scale)}": (
+                len(scale) != 2 or not 0 < scale[0] <= scale[1]
+            ),
+            f"shear must be in 0…89, not {shear}": not 0 <= shear <= 89,
+        }.items():
+            if justified:
+                raise ValueError(f"PerPictureAffine: {complaint}.")
+        self.degrees = degrees
+        self.translate = translate
+        self.scale = list(scale)
+        self.shear = shear
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Pictures (B, C, H, W), uint8 or float, to as many of the same kind."""
+        maps = self.draw(*pictures.shape[::2], pictures.shape[-1], pictures.device)  # (B, 2, 3)
+        return move(pictures, maps)
+
+    def draw(self, number: int, height: int, width: int, device: torch.device) -> Tensor:
+        """Where each output pixel of `number` pictures looks: maps (B, 2, 3) of pixel distances."""
+        low, high = self.scale
+        around = 2 * torch.rand(4, number, device=device) - 1  # (4, B) in -1…1
+        angle = torch.deg2rad(self.degrees * around[0])  # (B,)
+        slope = torch.deg2rad(self.shear * around[1]).tan()  # (B,)
+        x, y = self.translate * width * around[2], self.translate * height * around[3]  # (B,), (B,)
+        scale = low + (high - low) * torch.rand(number, device=device)  # (B,)
+        # A⁻¹ = [[1, -tan(shear)], [0, 1]] · R(-angle) / scale
+        cos, sin = angle.cos() / scale, angle.sin() / scale  # (B,), (B,)
+        rows = [[cos + slope * sin, sin - slope * cos], [-sin, cos]]
+        inverse = torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)  # (B, 2, 2)
+        shift = torch.stack([x, y], dim=-1).unsqueeze(-1)  # (B, 2, 1)
+        return torch.cat([inverse, -inverse @ shift], dim=-1)  # (B, 2, 3)
+
+
+def move(pictures: Tensor, maps: Tensor) -> Tensor:
+    """Look up each output pixel where its picture's map says, between four pixels.
+
+    Args:
+        pictures: (B, C, H, W), uint8 or float.
+        maps: (B, 2, 3): from the (x, y) of an output pixel, counted from the centre in pixels, to
+            the place in the input.
+    """
+    height, width = pictures.shape[-2:]
+    half = torch.tensor([width / 2, height / 2], device=pictures.device)  # torch's unit of length
+    ratio = torch.cat([half, torch.ones(1, device=pictures.device)])  # (3,)
+    theta = maps * ratio / half.unsqueeze(-1)  # (B, 2, 3)
+    grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)  # (B, H, W, 2)
+    moved = F.grid_sample(pictures.float(), grid, align_corners=False)  # (B, C, H, W)
+    return moved if pictures.is_floating_point() else moved.round().to(pictures.dtype)
