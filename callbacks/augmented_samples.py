@@ -1,6 +1,6 @@
 """What augmentation makes of the pictures, before any time is spent on training with them."""
 
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from lightning import Callback, LightningModule, Trainer
@@ -38,8 +38,8 @@ class AugmentedSamples(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         with isolate_rng():
             # A loader of its own: the one that trains must not lose a batch.
-            batch = () if data is None else next(iter(data.train_dataloader()))
-            if not _holds_pictures(batch):
+            batch = None if data is None else next(iter(data.train_dataloader()))
+            if batch is None or not _are_pictures(batch[0]):
                 rank_zero_warn(
                     "AugmentedSamples draws nothing: it shows grey or RGB pictures (B, 1 or 3, H, "
                     "W) of a DataModule, and this fit has none. Leave the callback out here."
@@ -77,8 +77,7 @@ def augmented_figure(pictures: np.ndarray, labels: list[list[str]]) -> Figure:
     return figure
 
 
-def _holds_pictures(batch: tuple) -> bool:
-    inputs = batch[0] if batch else None
+def _are_pictures(inputs: Any) -> bool:
     return isinstance(inputs, Tensor) and is_picture_batch(inputs.float())
 
 

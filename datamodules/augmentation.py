@@ -55,7 +55,8 @@ class PerPictureAffine(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Pictures (B, C, H, W), uint8 or float, to as many of the same kind."""
-        maps = self.draw(*pictures.shape[::2], pictures.shape[-1], pictures.device)  # (B, 2, 3)
+        number, _, height, width = pictures.shape
+        maps = self.draw(number, height, width, pictures.device)  # (B, 2, 3)
         return move(pictures, maps)
 
     def draw(self, number: int, height: int, width: int, device: torch.device) -> Tensor:
