@@ -1,8 +1,8 @@
 """A random affine map for each picture of a whole batch, in one go.
 
 The transforms of torchvision draw once for all pictures that they are given at once, so whole
-batches turn and shift together. Here every picture has a draw of its own at the same price: 128
-maps of the plane are one matrix product, and one bilinear look-up moves all pixels.
+batches turn and shift together. Here every picture has a draw of its own at the same price: all
+maps of the plane are computed together, and one bilinear look-up moves all pixels.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,7 @@ from torch.nn import functional as F
 class PerPictureAffine(nn.Module):
     """Turn, scale, shear and shift each picture about its centre; what comes in is black.
 
-    An output pixel at p takes the colour of the input at A⁻¹ (p - t), where t is the shift and
-    A = R(angle) · [[1, tan(shear)], [0, 1]] · scale; torchvision's `affine` with a horizontal shear
-    is the same map. All draws are uniform. They come from torch's global random state, so that a
-    run's seed decides them.
+    All draws are uniform. They come from torch's global random state: a run's seed decides them.
 
     Args:
         degrees: Largest angle of rotation either way, 0 to 180.
@@ -60,19 +57,38 @@ class PerPictureAffine(nn.Module):
         return move(pictures, maps)
 
     def draw(self, number: int, height: int, width: int, device: torch.device) -> Tensor:
-        """Where each output pixel of `number` pictures looks: maps (B, 2, 3) of pixel distances."""
-        low, high = self.scale
+        """A map for each of `number` pictures, (B, 2, 3)."""
         around = 2 * torch.rand(4, number, device=device) - 1  # (4, B) in -1…1
-        angle = torch.deg2rad(self.degrees * around[0])  # (B,)
-        slope = torch.deg2rad(self.shear * around[1]).tan()  # (B,)
-        x, y = self.translate * width * around[2], self.translate * height * around[3]  # (B,), (B,)
-        scale = low + (high - low) * torch.rand(number, device=device)  # (B,)
-        # A⁻¹ = [[1, -tan(shear)], [0, 1]] · R(-angle) / scale
-        cos, sin = angle.cos() / scale, angle.sin() / scale  # (B,), (B,)
-        rows = [[cos + slope * sin, sin - slope * cos], [-sin, cos]]
-        inverse = torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)  # (B, 2, 2)
-        shift = torch.stack([x, y], dim=-1).unsqueeze(-1)  # (B, 2, 1)
-        return torch.cat([inverse, -inverse @ shift], dim=-1)  # (B, 2, 3)
+        shift = around[:2].mT * torch.tensor([width, height], device=device)  # (B, 2)
+        low, high = self.scale
+        return inverse_affine(
+            angle=torch.deg2rad(self.degrees * around[2]),
+            shift=self.translate * shift,
+            scale=low + (high - low) * torch.rand(number, device=device),
+            shear=torch.deg2rad(self.shear * around[3]),
+        )
+
+
+def inverse_affine(angle: Tensor, shift: Tensor, scale: Tensor, shear: Tensor) -> Tensor:
+    """Where an output pixel at p, counted from the centre, looks in the input: A⁻¹ (p - t).
+
+    A = scale · R(angle) · [[1, tan(shear)], [0, 1]] turns clockwise, as y points downwards.
+
+    Args:
+        angle: (B,), radians.
+        shift: t, (B, 2), pixels to the right and down.
+        scale: (B,).
+        shear: (B,), radians; at what is below the centre it pulls to the right.
+
+    Returns:
+        A⁻¹ beside -A⁻¹ t, (B, 2, 3).
+    """
+    # A⁻¹ = [[1, -tan(shear)], [0, 1]] · R(-angle) / scale
+    cos, sin, slope = angle.cos(), angle.sin(), shear.tan()  # (B,), (B,), (B,)
+    above = torch.stack([cos + slope * sin, sin - slope * cos], dim=-1)  # (B, 2)
+    below = torch.stack([-sin, cos], dim=-1)  # (B, 2)
+    inverse = torch.stack([above, below], dim=-2) / scale[:, None, None]  # (B, 2, 2)
+    return torch.cat([inverse, -inverse @ shift.unsqueeze(-1)], dim=-1)  # (B, 2, 3)
 
 
 def move(pictures: Tensor, maps: Tensor) -> Tensor:
@@ -80,13 +96,12 @@ def move(pictures: Tensor, maps: Tensor) -> Tensor:
 
     Args:
         pictures: (B, C, H, W), uint8 or float.
-        maps: (B, 2, 3): from the (x, y) of an output pixel, counted from the centre in pixels, to
-            the place in the input.
+        maps: (B, 2, 3), as `inverse_affine` gives them.
     """
     height, width = pictures.shape[-2:]
-    half = torch.tensor([width / 2, height / 2], device=pictures.device)  # torch's unit of length
-    ratio = torch.cat([half, torch.ones(1, device=pictures.device)])  # (3,)
-    theta = maps * ratio / half.unsqueeze(-1)  # (B, 2, 3)
+    # To torch's coordinates, in which half a picture has the length 1.
+    half = maps.new_tensor([width / 2, height / 2, 1])
+    theta = maps * half / half[:2, None]  # (B, 2, 3)
     grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)  # (B, H, W, 2)
     moved = F.grid_sample(pictures.float(), grid, align_corners=False)  # (B, C, H, W)
     return moved if pictures.is_floating_point() else moved.round().to(pictures.dtype)
