@@ -34,11 +34,11 @@ def conv_norm_relu(
 def initialise_for_relu(net: nn.Module) -> None:
     """Draw the weights of a deep net so that signals neither fade nor grow from layer to layer.
 
-    A ReLU halves the second moment, so weights of variance 2 / n make up for it, n being the
-    connections of a unit (He et al. 2015, "Delving deep into rectifiers"): those that leave it, for
-    convolutions, as it holds the gradients. torch's default, 1 / (3 n), lets a signal fade to a
-    sixth in every layer. Biases begin at 0, and the last layer small, so that the first answer is
-    to guess.
+    A ReLU halves the second moment, and weights of variance 2 / n make up for it (He et al. 2015,
+    "Delving deep into rectifiers"). n is the number of a unit's inputs in linear layers, and of its
+    outputs in convolutions, as torchvision's nets have it, which keeps the gradients level. torch's
+    default of 1 / (3 n) lets a signal fade to a sixth in every layer. Biases begin at 0, and the
+    last layer begins small, so that the first answer is to guess.
     """
     last = None
     for module in net.modules():
