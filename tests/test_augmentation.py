@@ -73,8 +73,9 @@ def test_shape_and_kind_stay_and_the_pictures_given_do_too() -> None:
         assert torch.equal(pictures, before)
 
 
-def test_the_seed_decides_the_draws() -> None:
-    pictures, affine = blobs(), PerPictureAffine(**STRONG)
+@pytest.mark.parametrize("range", STRONG.items(), ids=lambda item: item[0])
+def test_the_seed_decides_the_draws(range: tuple[str, float]) -> None:
+    pictures, affine = blobs(), PerPictureAffine(**dict([range]))
     seen = [(torch.manual_seed(seed), affine(pictures))[1] for seed in (1, 1, 2)]
     assert torch.equal(seen[0], seen[1])
     assert not torch.equal(seen[0], seen[2])
