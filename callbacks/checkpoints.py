@@ -54,7 +54,7 @@ class Checkpoints(Checkpoint):
         self.every_n_minutes = every_n_minutes
         self.best_model_path = ""
         self.best_model_score: float | None = None
-        self._folder = Path()
+        self.folder = Path()
         self._validated = False  # since the last writing
         self._improved = False
         self._saved_step = 0
@@ -65,7 +65,7 @@ class Checkpoints(Checkpoint):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
-            self._folder = Path(trainer.strategy.broadcast(str(self._where(trainer))))
+            self.folder = Path(trainer.strategy.broadcast(str(self._where(trainer))))
 
     @staticmethod
     def _where(trainer: L.Trainer) -> Path:
@@ -105,7 +105,7 @@ class Checkpoints(Checkpoint):
         if best is None or (score < best if self.mode == "min" else score > best):
             self.best_model_score = score
             self._improved = True
-            self.best_model_path = str(self._folder / "best.ckpt")
+            self.best_model_path = str(self.folder / "best.ckpt")
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -139,16 +139,16 @@ class Checkpoints(Checkpoint):
             logger.save()
             if isinstance(logger, RunLog):
                 self._logged_rows = logger.rows()
-        last = self._folder / "last.ckpt"
-        partial = self._folder / "last.ckpt.part"
+        last = self.folder / "last.ckpt"
+        partial = self.folder / "last.ckpt.part"
         if self.monitor is None:
-            self.best_model_path, self._improved = str(self._folder / "best.ckpt"), True
+            self.best_model_path, self._improved = str(self.folder / "best.ckpt"), True
         trainer.save_checkpoint(partial, weights_only=False)
         if trainer.is_global_zero:
             if self._improved:
-                best = self._folder / "best.ckpt.part"
+                best = self.folder / "best.ckpt.part"
                 _copy(partial, best)
-                _replace(best, self._folder / "best.ckpt")
+                _replace(best, self.folder / "best.ckpt")
             _replace(partial, last)
         trainer.strategy.barrier("checkpoints")
         self._validated = self._improved = False
@@ -194,7 +194,7 @@ class Checkpoints(Checkpoint):
         self._metrics, self._logged_rows = state_dict["metrics"], state_dict["logged_rows"]
         if (state_dict["monitor"], state_dict["mode"]) != (self.monitor, self.mode):
             return  # what was best by another measure tells nothing
-        best = self._folder / state_dict["best_model_name"]
+        best = self.folder / state_dict["best_model_name"]
         if state_dict["best_model_name"] and best.is_file():  # else this is another run's folder
             self.best_model_score = state_dict["best_model_score"]
             self.best_model_path = str(best)

@@ -74,6 +74,12 @@ def publish(trainer: Trainer, name: str, draw: Callable[[], Figure | None]) -> N
     _tell_loggers(trainer, f"figures/{name}", Image.open(buffer).convert("RGB"))
 
 
+def short_names(class_names: list[str]) -> list[str]:
+    """Names of classes as they stand above a small picture."""
+    names = [f"{name[:13]}…" if len(name) > 14 else name for name in map(str, class_names)]
+    return [name.replace("$", r"\$") for name in names]  # a pair would be mathematics
+
+
 def _tell_loggers(trainer: Trainer, key: str, picture: Image.Image) -> None:
     # Lightning's logger classes import wandb, tensorboard or mlflow only once they are created.
     for logger in trainer.loggers:

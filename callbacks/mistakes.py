@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from callbacks.denormalise import denormalise, is_picture_batch
-from callbacks.figures import BLUE, ORANGE, publish
+from callbacks.figures import BLUE, ORANGE, publish, short_names
 
 
 class Answers(NamedTuple):
@@ -104,9 +104,7 @@ def mistakes_figure(
 ) -> Figure:
     """Draws pictures (N, H, W, C) row by row, each under what the net said and what it is."""
     rows = -(-len(pictures) // columns)
-    # A pair of dollars would be mathematics to matplotlib.
-    names = [f"{n[:13]}…" if len(n) > 14 else n for n in class_names]
-    names = [name.replace("$", r"\$") for name in names]
+    names = short_names(class_names)
     shape = pictures.shape[1] / pictures.shape[2]
     longest = max(len(name) for name in names) + len("said  (100%)")
     width = max(1.15, 0.06 * longest)  # inches a cell: no title runs into the next

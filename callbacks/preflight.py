@@ -34,6 +34,8 @@ class Preflight(L.Callback):
                 ) from error
         pl_module.train(training)
         logits: Tensor = output[0] if isinstance(output, tuple) else output
+        if targets.is_floating_point():  # probabilities, where the data mix pictures
+            targets = targets.argmax(dim=-1)
         if logits.shape[:-1] != targets.shape:
             raise MisconfigurationException(
                 f"{_names(pl_module, data)}: for targets of {_shapes(targets)} the net returned "

@@ -83,7 +83,7 @@ class RunRecord(SaveConfigCallback):
     ) -> None:
         targets = batch[1]
         self._samples += len(targets)
-        if targets.ndim > 1:
+        if targets.ndim > 1 and not targets.is_floating_point():  # those are probabilities
             self._tokens += targets.numel()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

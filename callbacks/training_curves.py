@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.trainer.states import TrainerFn
@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from callbacks.checkpoints import Checkpoints
 from callbacks.figures import BLUE, GREEN, INK, ORANGE, publish
 
 STAGES = {"train": BLUE, "val": ORANGE, "test": GREEN}
@@ -24,7 +25,7 @@ class TrainingCurves(Callback):
     """Draws `figures/training_curves.png` when fit ends, also when it is interrupted.
 
     A panel for each metric logged as `<stage>/<metric>` and one for the learning rate; dots mark
-    the best validation: by what a ModelCheckpoint monitors, or else the lowest `val/loss`.
+    the best validation: by what `checkpoint.monitor` names, or else the lowest `val/loss`.
     Needs a CSVLogger among the trainer's loggers.
     """
 
@@ -160,6 +161,6 @@ def _csv_logger(trainer: Trainer) -> CSVLogger | None:
 
 def _monitored(trainer: Trainer) -> tuple[str, str]:
     for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.monitor:
+        if isinstance(callback, Checkpoints) and callback.monitor:
             return callback.monitor, callback.mode
     return "val/loss", "min"

@@ -1,12 +1,12 @@
 """Averaged weights that are also the ones tested: Lightning's callbacks lose them after fit."""
 
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch import callbacks
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
+
+from callbacks.checkpoints import Checkpoints
 
 
 class StochasticWeightAveraging(callbacks.StochasticWeightAveraging):
@@ -18,10 +18,12 @@ class StochasticWeightAveraging(callbacks.StochasticWeightAveraging):
     """
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        super().on_train_end(trainer, pl_module)
         keeper = trainer.checkpoint_callback
-        if self._initialized and isinstance(keeper, ModelCheckpoint) and keeper.dirpath is not None:
-            path = Path(keeper.dirpath, "average.ckpt")
+        if isinstance(keeper, Checkpoints):
+            keeper.on_train_end(trainer, pl_module)  # with the weights that are not averaged
+        super().on_train_end(trainer, pl_module)
+        if self._initialized and isinstance(keeper, Checkpoints):
+            path = keeper.folder / "average.ckpt"
             trainer.save_checkpoint(path)
             keeper.best_model_path = str(path)
 

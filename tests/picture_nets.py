@@ -6,7 +6,7 @@ from collections.abc import Callable
 from torch import nn
 
 import modules.nets
-from modules.nets import CNN, MLP
+from modules.nets import CNN, MLP, VGG, ResNet
 from modules.scratch.numpy_nets import NumpyCNN, NumpyMLP
 
 NUM_CLASSES = 7
@@ -36,6 +36,15 @@ SMALL_NETS: dict[str, Callable[[], nn.Module]] = {  # small enough to be trained
     "NumpyCNN-batch-norm": _with(
         NumpyCNN, image_size=8, in_channels=3, channels=[4, 6], padding=0, batch_norm=True
     ),
+    "CNN-batch-norm": _with(CNN, image_size=8, channels=[8, 16], hidden_size=32, batch_norm=True),
+    "VGG-11": _with(VGG, image_size=8, width=4, hidden_size=32, dropout=0.1),
+    "VGG-16-batch-norm": _with(
+        VGG, image_size=8, in_channels=3, depth=16, width=4, batch_norm=True, dropout=0.1
+    ),
+    "ResNet-20": _with(ResNet, image_size=8, width=4),
+    "ResNet-20-pre-activation": _with(ResNet, image_size=8, width=6, pre_activation=True),
+    "ResNet-18-rgb": _with(ResNet, image_size=7, in_channels=3, depth=18, width=4),
+    "ResNet-50-imagenet": _with(ResNet, image_size=32, depth=50, width=4, stem="imagenet"),
 }
 DEFAULT_NETS = {net.__name__: _with(net) for net in TAKES_PICTURES}
 PICTURE_NETS = DEFAULT_NETS | SMALL_NETS

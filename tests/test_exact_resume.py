@@ -79,6 +79,10 @@ CASES = {
     "augmentation": (*PICTURES, *AUGMENTED, "--checkpoint.every_n_steps", 4),
     "epoch ends": (*PICTURES, *COSINE),
     "plateau": (*PICTURES, *PLATEAU, "--checkpoint.every_n_steps", 3),
+    "averaged weights": (
+        *(*PICTURES, "--config", ROOT / "configs/trainer/ema.yaml"),
+        *("--checkpoint.every_n_steps", 4),
+    ),
     "rare validation": (*PICTURES, *COSINE, "--trainer.check_val_every_n_epoch", 2),
     "epoch schedule": (
         *(*PICTURES, "--checkpoint.every_n_steps", 7),

@@ -16,12 +16,30 @@ from modules.nets import CNN, MLP
 @pytest.fixture(params=PICTURE_NETS)
 def net(request: pytest.FixtureRequest) -> nn.Module:
     torch.manual_seed(1)
-    return PICTURE_NETS[request.param]()
+    return with_statistics(PICTURE_NETS[request.param]())
 
 
 def pictures_for(net: nn.Module, number: int = 4, seed: int = 2) -> Tensor:
     shape = (number, net.in_channels, net.image_size, net.image_size)
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def with_statistics(net: nn.Module) -> nn.Module:
+    """Shows pictures to batch norms, so that evaluation means something.
+
+    Their running means and variances begin as 0 and 1, which are nobody's. A net evaluated with
+    those before its first step is none that anyone will meet, and a deep one is far off: each block
+    of a ResNet adds to the variance, and 27 of them without a norm double it 27 times.
+    """
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    if norms:
+        for norm in norms:
+            norm.momentum = None  # a plain mean over what was seen
+        with torch.no_grad():
+            net.train()(pictures_for(net, 64, seed=3))
+        for norm in norms:
+            norm.momentum = 0.1
+    return net
 
 
 def test_logits_are_finite_one_row_a_picture(net: nn.Module) -> None:
@@ -57,7 +75,7 @@ def test_the_first_loss_is_that_of_guessing(net: nn.Module) -> None:
         loss = F.cross_entropy(net.eval()(pictures_for(net, 512)), targets).item()
     # Logits of variance v cost about v/2 above ln K. torch's initialisation bounds the weights by
     # 1/sqrt(fan in), variance 1/(3 fan in): unit inputs give v ≤ 1/3 and, by the bias, a little
-    # more. Sampling adds sqrt(v/512) = 0.03.
+    # more; a last layer drawn smaller gives less. Sampling adds sqrt(v/512) = 0.03.
     assert abs(loss - math.log(NUM_CLASSES)) < 0.25
 
 
@@ -107,6 +125,15 @@ def test_the_default_cnn_is_the_tutorials_two_convolutions() -> None:
     convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
     assert [(m.in_channels, m.out_channels) for m in convolutions] == [(1, 32), (32, 64)]
     assert sum(p.numel() for p in net.parameters()) == 1_199_882  # PyTorch's own MNIST example
+
+
+def test_batch_norm_comes_between_convolution_and_relu_and_takes_over_its_bias() -> None:
+    kinds = [type(layer).__name__ for layer in CNN(batch_norm=True).features[:6]]
+    assert kinds == ["Conv2d", "BatchNorm2d", "ReLU"] * 2
+    biases = [m.bias for m in CNN(batch_norm=True).modules() if isinstance(m, nn.Conv2d)]
+    assert biases == [None, None]
+    layers = ("features.0", "features.2", "head.1", "head.4")  # without it, the names of old runs
+    assert list(CNN().state_dict()) == [f"{n}.{w}" for n in layers for w in ("weight", "bias")]
 
 
 def test_an_mlp_without_hidden_layer_is_linear() -> None:

@@ -5,6 +5,8 @@ from modules.nets.cnn import CNN
 from modules.nets.gpt import GPT
 from modules.nets.mlp import MLP
 from modules.nets.mlp_lm import MLPLM
+from modules.nets.resnet import ResNet
 from modules.nets.rnn import RNNLM, RecurrentEncoder
+from modules.nets.vgg import VGG
 
-__all__ = ["CNN", "GPT", "MLP", "MLPLM", "RNNLM", "Bigram", "RecurrentEncoder"]
+__all__ = ["CNN", "GPT", "MLP", "MLPLM", "RNNLM", "VGG", "Bigram", "RecurrentEncoder", "ResNet"]

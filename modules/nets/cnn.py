@@ -9,9 +9,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from modules.nets.convolution import conv_norm_relu
+
 
 class CNN(nn.Module):
-    """`Conv 3x3 → ReLU` per channel count, one max-pool, then a fully connected head.
+    """`Conv 3x3 → (batch norm) → ReLU` per channel count, one max-pool, fully connected head.
 
     By default conv 1→32→64, max-pool, dropout, 128 hidden units, dropout: the net that nearly every
     MNIST tutorial trains.
@@ -26,6 +28,7 @@ class CNN(nn.Module):
             a convolution, 1 keeps its size (small pictures need that).
         conv_dropout: Probability in [0, 1) of zeroing a feature after pooling.
         dropout: Probability in [0, 1) of zeroing a unit of the hidden layer.
+        batch_norm: Normalise each channel over the batch before its ReLU.
 
     Raises:
         ValueError: If the picture is too small for the convolutions and the pooling.
@@ -41,6 +44,7 @@ class CNN(nn.Module):
         padding: int = 0,
         conv_dropout: float = 0.25,
         dropout: float = 0.5,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -51,6 +55,7 @@ class CNN(nn.Module):
         self.padding = padding
         self.conv_dropout = conv_dropout
         self.dropout = dropout
+        self.batch_norm = batch_norm
 
         # A 3x3 convolution takes 2 pixels off each side length and padding gives 2·padding back.
         conv_size = image_size - len(channels) * (2 - 2 * padding)
@@ -63,7 +68,7 @@ class CNN(nn.Module):
             )
         layers: list[nn.Module] = []
         for fan_in, fan_out in zip([in_channels, *channels[:-1]], channels, strict=True):
-            layers += [nn.Conv2d(fan_in, fan_out, kernel_size=3, padding=padding), nn.ReLU()]
+            layers += conv_norm_relu(fan_in, fan_out, padding=padding, batch_norm=batch_norm)
         self.features = nn.Sequential(*layers, nn.MaxPool2d(2), nn.Dropout(conv_dropout))
         self.head = nn.Sequential(
             nn.Flatten(),
