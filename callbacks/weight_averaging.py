@@ -18,11 +18,9 @@ class StochasticWeightAveraging(callbacks.StochasticWeightAveraging):
     """
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        keeper = trainer.checkpoint_callback
-        if isinstance(keeper, Checkpoints):
-            keeper.on_train_end(trainer, pl_module)  # with the weights that are not averaged
+        keeper = save_first(trainer, pl_module)
         super().on_train_end(trainer, pl_module)
-        if self._initialized and isinstance(keeper, Checkpoints):
+        if self._initialized and keeper is not None:
             path = keeper.folder / "average.ckpt"
             trainer.save_checkpoint(path)
             keeper.best_model_path = str(path)
@@ -36,8 +34,21 @@ class EMAWeightAveraging(callbacks.EMAWeightAveraging):
     All arguments are the parent's.
     """
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        save_first(trainer, pl_module)
+        super().on_train_end(trainer, pl_module)
+
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if trainer.state.fn == TrainerFn.FITTING:  # a run goes on: with both kinds of weights
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+
+def save_first(trainer: L.Trainer, pl_module: L.LightningModule) -> Checkpoints | None:
+    """The last checkpoint, while the net still has the weights that training goes on with."""
+    keeper = trainer.checkpoint_callback
+    if not isinstance(keeper, Checkpoints):
+        return None
+    keeper.on_train_end(trainer, pl_module)
+    return keeper

@@ -140,7 +140,9 @@ def assert_the_same_run(one: Path, other: Path) -> None:
         assert_the_same(a, b, name)
 
 
-@pytest.mark.parametrize("crash", [1, 6, 10, 15, 23])
+@pytest.mark.parametrize(
+    "crash", [*(pytest.param(number, marks=pytest.mark.slow) for number in (1, 6, 10, 15)), 23]
+)
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_that_goes_on_is_the_run_that_never_stopped(run: Run, case: str, crash: int) -> None:
     arguments = (*CASES[case], "--test_after_fit", "false")

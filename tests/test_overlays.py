@@ -13,7 +13,7 @@ import yaml
 from conftest import ROOT, TINY
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from test_configs import EXPERIMENTS, ONE_STEP, data_for, name
+from test_configs import EXPERIMENTS, ONE_STEP, SMALLER, data_for, name
 from test_optim import fit
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -66,8 +66,11 @@ def told_state(scheduler: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def where(data_of: Callable) -> Callable[[Path], tuple]:
-    return lambda experiment: ("--data.data_dir", data_for(experiment, data_of))
+def where(data_of: Callable, tmp_path: Path) -> Callable[[Path], tuple]:
+    return lambda experiment: (
+        *("--data.data_dir", data_for(experiment, data_of, tmp_path)),
+        *SMALLER.get(name(experiment), ()),
+    )
 
 
 def build_on(experiment: Path, where: Callable, capsys, *stack: object) -> L.LightningModule:
