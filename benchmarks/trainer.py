@@ -111,7 +111,7 @@ def switched_off(name: str, data: MNIST) -> float:
         use_distributed_sampler=False,
         callbacks=[StepTimer()],
     )
-    net = NETS[name]().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = NETS[name]().to(memory_format=torch.channels_last)
     trainer.fit(Bare(net), datamodule=data)
     return StepTimer.last
 
