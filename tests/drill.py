@@ -98,8 +98,9 @@ def main() -> None:
         f"`python tests/drill.py --kills {options.kills} --seed {options.seed}`, "
         f"{time.strftime('%Y-%m-%d')}, torch {torch.__version__}: a run of {seen['steps']} "
         f"steps was killed {seen['kills']} times by `kill -9`, "
-        f"{seen['while a checkpoint was written']} of them while a checkpoint was written, and went on each time. Final weights, optimizer and "
-        "metrics.csv equal those of the undisturbed run to the last bit.\n"
+        f"{seen['while a checkpoint was written']} of them while a checkpoint was written, "
+        "and went on each time. Final weights, optimizer and metrics.csv equal those of the "
+        "undisturbed run to the last bit.\n"
     )
     print(report)
     if options.write:
