@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import lightning as L
 import torch
@@ -48,6 +48,23 @@ class CLI(LightningCLI):
     """LightningCLI with a run folder, promises, and sizes that come from the data."""
 
     run_folder: Path | None = None  # known on rank zero; None for a fast_dev_run
+
+    @classmethod
+    def of(cls, args: ArgsType) -> Self:
+        """Read a command line (that of the process by default) and do what it says."""
+        parser = {"allow_abbrev": False, "exit_on_error": False}
+        return cls(
+            L.LightningModule,
+            L.LightningDataModule,
+            save_config_callback=RunRecord,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            trainer_defaults=TRAINER,
+            parser_kwargs=parser | {name: dict(parser) for name in cls.subcommands()},
+            args=args,
+        )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         try:

@@ -78,29 +78,14 @@ def main(args: list[str] | None = None) -> Path | None:
     if (sys.argv[1:] if args is None else args) in HELP:
         print(__doc__)  # at once: what comes next takes seconds to import
         sys.exit(0)
-    import lightning as L
-
     from callbacks.preemption import EXIT_CODE, Preempted
-    from callbacks.run_record import RunRecord
-    from cli import CLI, TRAINER
+    from cli import CLI
     from user_errors import exit_on_user_error
 
     prepare_process()
-    parser = {"allow_abbrev": False, "exit_on_error": False}
     try:
         with exit_on_user_error("train.py"):
-            return CLI(
-                L.LightningModule,
-                L.LightningDataModule,
-                save_config_callback=RunRecord,
-                subclass_mode_model=True,
-                subclass_mode_data=True,
-                auto_configure_optimizers=False,
-                seed_everything_default=0,
-                trainer_defaults=TRAINER,
-                parser_kwargs=parser | {name: dict(parser) for name in CLI.subcommands()},
-                args=args,
-            ).run_folder
+            return CLI.of(args).run_folder
     except Preempted as stop:
         sys.stderr.write(f"train.py: {stop}\n")
         sys.exit(EXIT_CODE)

@@ -403,8 +403,7 @@ def job_from(arguments: list[str], options: argparse.Namespace) -> tuple[Job, L.
     """What train.py would train, and the task."""
     from jsonargparse import Namespace
 
-    from callbacks.run_record import RunRecord
-    from cli import CLI, TRAINER
+    from cli import CLI
 
     class Planned(CLI):
         """Builds task and data, with weights that have no contents, and goes no further."""
@@ -427,19 +426,7 @@ def job_from(arguments: list[str], options: argparse.Namespace) -> tuple[Job, L.
         def _run_subcommand(self, subcommand: str) -> None:
             """Nothing is run."""
 
-    parser = {"allow_abbrev": False, "exit_on_error": False}
-    cli = Planned(
-        L.LightningModule,
-        L.LightningDataModule,
-        save_config_callback=RunRecord,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        auto_configure_optimizers=False,
-        seed_everything_default=0,
-        trainer_defaults=TRAINER,
-        parser_kwargs=parser | {name: dict(parser) for name in CLI.subcommands()},
-        args=["fit", *arguments],
-    )
+    cli = Planned.of(["fit", *arguments])
     if getattr(cli.model, "net", None) is None:
         raise MisconfigurationException(
             f"{type(cli.model).__name__} has no single net whose memory could be told."

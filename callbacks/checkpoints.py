@@ -74,6 +74,15 @@ class Checkpoints(Checkpoint):
         return run_folder(trainer) / "checkpoints"
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        every, batches = trainer.val_check_batch, trainer.accumulate_grad_batches
+        within = trainer.check_val_every_n_epoch is None or every != trainer.num_training_batches
+        if isinstance(every, int) and within and every % batches:
+            raise MisconfigurationException(
+                f"validation after every {every} batches would fall between the "
+                f"{batches} batches of one optimizer step, and the best checkpoint would not hold "
+                "the weights that were validated: make --trainer.val_check_interval a multiple of "
+                "--trainer.accumulate_grad_batches."
+            )
         self._saved_at = time.monotonic()
         self._saved_step = trainer.global_step
         trainer.callback_metrics.update(self._metrics)

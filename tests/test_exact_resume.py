@@ -272,6 +272,12 @@ def test_init_from_of_another_net_is_refused(refused, stopped: Path) -> None:
     assert "no weight of" in refused("fit", *mlp, "--init_from", best)
 
 
+def test_validation_within_an_optimizer_step_is_refused(refused) -> None:
+    within = ("--trainer.accumulate_grad_batches", 3, "--trainer.val_check_interval", 4)
+    paragraph = refused("fit", *PICTURES, *within)
+    assert "make --trainer.val_check_interval a multiple" in paragraph
+
+
 def test_no_checkpoint_is_ever_half_written(run: Run, runs: Path, monkeypatch) -> None:
     """The disk is full in the middle of the second writing."""
     true_save, written = torch.save, []
