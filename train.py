@@ -51,8 +51,8 @@ def prepare_process() -> None:
 def keep_freed_memory() -> None:
     """Let glibc reuse the memory of large tensors instead of giving it back after each step.
 
-    Asking the system for it anew costs a page fault for every 4 KB: 8 % of a GPT's step. The
-    settings are M_MMAP_THRESHOLD (-3), 32 MB at most, and M_TRIM_THRESHOLD (-1), see mallopt(3).
+    Asking the system for it anew costs a page fault for every 4 KB, in every step. The settings are
+    M_MMAP_THRESHOLD (-3), 32 MB at most, and M_TRIM_THRESHOLD (-1), see mallopt(3).
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -189,8 +189,8 @@ class GPT(nn.Module):
         bias: whether linear layers and LayerNorm add a bias.
         positions: "learned" (a vector for each position) or "rotary" (queries and keys are turned).
         norm: "layer" or "rms".
-        activation: "gelu"; "gelu_tanh", its approximation in GPT-2, three times as slow on a CPU
-            (5 % of a training step); or "swiglu".
+        activation: "gelu"; "gelu_tanh", its approximation in GPT-2, which takes longer on a CPU;
+            or "swiglu".
         num_kv_heads: heads of keys and values, each shared by a group of queries; None: num_heads.
         attention: "sdpa" (PyTorch's fused kernel), "written_out", or "auto": the faster one for the
             device and the precision at hand.
