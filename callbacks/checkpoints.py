@@ -73,10 +73,25 @@ class Checkpoints(Checkpoint):
             return Path(trainer.default_root_dir, "checkpoints")
         return run_folder(trainer) / "checkpoints"
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    @staticmethod
+    def _validates_between_steps(trainer: L.Trainer) -> bool:
+        """Whether no validation falls between the batches that one optimizer step accumulates.
+
+        The last batch of an epoch always ends a step; where validation counts on from one epoch to
+        the next, an epoch that is no multiple of the accumulation moves it against the steps.
+        """
         every, batches = trainer.val_check_batch, trainer.accumulate_grad_batches
-        within = trainer.check_val_every_n_epoch is None or every != trainer.num_training_batches
-        if isinstance(every, int) and within and every % batches:
+        epoch = trainer.num_training_batches
+        if every == float("inf") or every % epoch == 0:
+            return True
+        if every % batches:
+            return False
+        across = trainer.check_val_every_n_epoch is None
+        return not across or epoch == float("inf") or epoch % batches == 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self._validates_between_steps(trainer):
+            every, batches = trainer.val_check_batch, trainer.accumulate_grad_batches
             raise MisconfigurationException(
                 f"validation after every {every} batches would fall between the "
                 f"{batches} batches of one optimizer step, and the best checkpoint would not hold "

@@ -74,6 +74,7 @@ TEXT = (
     *("--trainer.limit_val_batches", 2, "--trainer.log_every_n_steps", 1),
     *("--trainer.precision", "32-true", "--model.lr_scheduler.warmup_steps", 3),
 )
+ACROSS = ("--trainer.check_val_every_n_epoch", "null")
 CASES = {
     "mid-epoch": (*PICTURES, *COSINE, "--checkpoint.every_n_steps", 4),
     "augmentation": (*PICTURES, *AUGMENTED, "--checkpoint.every_n_steps", 4),
@@ -272,10 +273,23 @@ def test_init_from_of_another_net_is_refused(refused, stopped: Path) -> None:
     assert "no weight of" in refused("fit", *mlp, "--init_from", best)
 
 
-def test_validation_within_an_optimizer_step_is_refused(refused) -> None:
-    within = ("--trainer.accumulate_grad_batches", 3, "--trainer.val_check_interval", 4)
-    paragraph = refused("fit", *PICTURES, *within)
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--trainer.val_check_interval", 4),
+        # 4 batches an epoch, and the fourth ends a step: validation after 6, 12 falls at 2 and 4
+        ("--trainer.val_check_interval", 6, *ACROSS, "--trainer.limit_train_batches", 4),
+    ],
+    ids=["within an epoch", "counted across epochs"],
+)
+def test_validation_within_an_optimizer_step_is_refused(refused, flags: tuple) -> None:
+    paragraph = refused("fit", *PICTURES, "--trainer.accumulate_grad_batches", 3, *flags)
     assert "make --trainer.val_check_interval a multiple" in paragraph
+
+
+def test_validation_at_the_end_of_an_epoch_is_always_between_two_steps(run: Run) -> None:
+    flags = ("--trainer.val_check_interval", 4, "--trainer.limit_train_batches", 4)
+    assert run("fit", *PICTURES, "--trainer.accumulate_grad_batches", 3, *flags, *ACROSS)
 
 
 def test_no_checkpoint_is_ever_half_written(run: Run, runs: Path, monkeypatch) -> None:
