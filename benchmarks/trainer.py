@@ -19,7 +19,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lightning as L
@@ -56,6 +56,17 @@ class NoiseMNIST(MNIST):
             )
             for split, size in sizes.items()
         }
+
+
+def pictures_to_time() -> MNIST:
+    """MNIST where it is at hand, else noise of its size."""
+    data = MNIST(BATCH)
+    try:
+        data.prepare_data()
+    except MisconfigurationException:
+        data = NoiseMNIST(BATCH)
+    data.setup("fit")
+    return data
 
 
 class Bare(L.LightningModule):
@@ -133,8 +144,9 @@ def ours(name: str, data: MNIST) -> float:
     return StepTimer.last
 
 
-def item_by_item(data: MNIST, samples: int = 12_800) -> float:
-    """Samples a second of torchvision's own MNIST as most tutorials load it."""
+@contextlib.contextmanager
+def tutorial_dataset(data: MNIST, samples: int) -> Iterator[datasets.MNIST]:
+    """Torchvision's own MNIST as most tutorials load it: ToTensor and Normalize, item by item."""
     pictures, labels = data.splits["train"]
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "MNIST" / "raw"
@@ -151,7 +163,12 @@ def item_by_item(data: MNIST, samples: int = 12_800) -> float:
         transform = transforms.Compose(
             [transforms.ToTensor(), transforms.Normalize(data.mean, data.std)]
         )
-        dataset = datasets.MNIST(folder, train=True, transform=transform)
+        yield datasets.MNIST(folder, train=True, transform=transform)
+
+
+def item_by_item(data: MNIST, samples: int = 12_800) -> float:
+    """Samples a second of the tutorials' pipeline."""
+    with tutorial_dataset(data, samples) as dataset:
         loader = DataLoader(dataset, batch_size=BATCH, shuffle=True)
         started = time.perf_counter()
         for _inputs, _targets in loader:
@@ -187,12 +204,7 @@ def main() -> None:
     options = parser.parse_args()
     prepare_process()
     warnings.filterwarnings("ignore", message=".*have no `validation_step`")
-    data = MNIST(BATCH)
-    try:
-        data.prepare_data()
-    except MisconfigurationException:
-        data = NoiseMNIST(BATCH)
-    data.setup("fit")
+    data = pictures_to_time()
 
     lines = [
         "# Speed of the Trainer and of whole batches",

@@ -82,7 +82,7 @@ class Checkpoints(Checkpoint):
         """
         every, batches = trainer.val_check_batch, trainer.accumulate_grad_batches
         epoch = trainer.num_training_batches
-        if every == float("inf") or every % epoch == 0:
+        if every is None or every == float("inf") or every % epoch == 0:
             return True
         if every % batches:
             return False

@@ -383,3 +383,8 @@ def test_two_processes_draw_the_pictures_of_one(tmp_path: Path) -> None:
         assert one.shape == two.shape
         # Sums in another order move an edge by less than a pixel.
         assert np.abs(one - two).mean() < 1e-5, name
+
+
+def test_a_feature_map_is_what_the_convolution_gave_though_a_relu_writes_over_it() -> None:
+    maps = convolution_outputs(CNN(channels=(4,), image_size=8, padding=1), torch.randn(1, 1, 8, 8))
+    assert all((maps_of_layer < 0).any() for maps_of_layer in maps.values())
