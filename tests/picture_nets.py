@@ -6,7 +6,7 @@ from collections.abc import Callable
 from torch import nn
 
 import modules.nets
-from modules.nets import CNN, MLP, VGG, ResNet
+from modules.nets import CNN, MLP, VGG, ResNet, ResNet9
 from modules.scratch.numpy_nets import NumpyCNN, NumpyMLP
 
 NUM_CLASSES = 7
@@ -44,6 +44,7 @@ SMALL_NETS: dict[str, Callable[[], nn.Module]] = {  # small enough to be trained
     "ResNet-20": _with(ResNet, image_size=8, width=4),
     "ResNet-20-pre-activation": _with(ResNet, image_size=8, width=6, pre_activation=True),
     "ResNet-18-rgb": _with(ResNet, image_size=7, in_channels=3, depth=18, width=4),
+    "ResNet-9-rgb": _with(ResNet9, image_size=9, in_channels=3, width=8, dropout=0.1),
     "ResNet-50-imagenet": _with(ResNet, image_size=32, depth=50, width=4, stem="imagenet"),
 }
 DEFAULT_NETS = {net.__name__: _with(net) for net in TAKES_PICTURES}

@@ -24,6 +24,7 @@ from callbacks.figures import publish
 from callbacks.mistakes import Answers, mistakes_figure
 from callbacks.reliability_diagram import expected_calibration_error
 from callbacks.training_curves import curves_figure, read_metrics
+from modules.nets import CNN
 
 MEAN, STD = 0.3, 0.4
 

@@ -6,7 +6,19 @@ from modules.nets.gpt import GPT
 from modules.nets.mlp import MLP
 from modules.nets.mlp_lm import MLPLM
 from modules.nets.resnet import ResNet
+from modules.nets.resnet9 import ResNet9
 from modules.nets.rnn import RNNLM, RecurrentEncoder
 from modules.nets.vgg import VGG
 
-__all__ = ["CNN", "GPT", "MLP", "MLPLM", "RNNLM", "VGG", "Bigram", "RecurrentEncoder", "ResNet"]
+__all__ = [
+    "CNN",
+    "GPT",
+    "MLP",
+    "MLPLM",
+    "RNNLM",
+    "VGG",
+    "Bigram",
+    "RecurrentEncoder",
+    "ResNet",
+    "ResNet9",
+]
