@@ -8,7 +8,6 @@ import numpy as np
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from matplotlib.axes import Axes
@@ -30,8 +29,8 @@ class TrainingCurves(Callback):
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        wanted = not isinstance(trainer.logger, DummyLogger)  # that is fast_dev_run's
-        if stage == "fit" and wanted and _csv_logger(trainer) is None:
+        dry = trainer.fast_dev_run  # type: ignore[attr-defined]
+        if stage == "fit" and not dry and _csv_logger(trainer) is None:
             rank_zero_warn(
                 "TrainingCurves draws nothing: it reads metrics.csv, and no logger of this trainer "
                 "writes one. Add lightning.pytorch.loggers.CSVLogger to trainer.logger."
