@@ -186,9 +186,9 @@ def tell(shared: "SharedStudy", arguments: Sequence[str], given: list[str]) -> N
 
     trials = shared.trials()
     Console().print(table(trials, shared.search))
-    if not any(trial.value is not None and trial.state.name == "COMPLETE" for trial in trials):
-        errors = [trial.user_attrs.get("error") for trial in trials]
-        sys.exit(f"tune.py: no trial could be trained; the last one: {errors[-1]}")
+    if not any(trial.state.name == "COMPLETE" for trial in trials):
+        errors = [trial.user_attrs["error"] for trial in trials if "error" in trial.user_attrs]
+        sys.exit(f"tune.py: no trial came to its end; {errors[-1] if errors else 'all pruned'}")
     best = shared.study.best_trial
     file = shared.folder / "best.yaml"
     config = best_config(arguments, best.params, f"{shared.study.study_name}-best")

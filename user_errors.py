@@ -52,7 +52,7 @@ def explain(error: ArgumentError, known_keys: Iterable[str], arguments: Iterable
         takes = f"It takes: {', '.join(names)}."
         return f"{class_path} has no argument {name!r}.{nearest(name, names)} {takes}"
     if found := re.search(
-        r"(?:does not accept option '|unrecognized arguments: (?:--)?)([\w.]+)", text
+        r"(?:does not accept option '|unrecognized arguments: (?:--)?|^Option ')([\w.]+)", text
     ):
         return f"unknown key {found[1]!r}.{nearest(found[1], known_keys)}"
     if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text):

@@ -1,6 +1,7 @@
 """A table for the console and the same as Markdown."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from rich.table import Table
 
@@ -17,7 +18,8 @@ def console_table(head: Sequence[str], rows: Rows, numbers_from: int = 1) -> Tab
     """
     table = Table(box=None, header_style="bold")
     for index, name in enumerate(head):
-        table.add_column(name, justify="right" if index >= numbers_from else "left")
+        justify: Literal["right", "left"] = "right" if index >= numbers_from else "left"
+        table.add_column(name, justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(cell.replace("[", r"\[") for cell in row))
     return table

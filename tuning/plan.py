@@ -28,6 +28,11 @@ class Plan(CLI):
 
     arguments: Sequence[str] = ()  # that command line, without its subcommand
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """One, and a plan is read in a third of the time."""
+        return {"fit": CLI.subcommands()["fit"]}
+
     def instantiate_classes(self) -> None:
         """Nothing is built."""
 
@@ -133,7 +138,7 @@ def trial_arguments(arguments: Sequence[str], worker: int) -> list[str]:
 def best_config(arguments: Sequence[str], parameters: Mapping[str, Any], experiment: str) -> str:
     """The config of a trial as YAML, by itself: it tells what differs from the defaults."""
     plan = Plan.of(["fit", *arguments, *flags(parameters)])
-    config = brief(plan.resolved(skip_default=True))
+    config = brief(plan.resolved(skip_default=True, skip_none=False))
     for key in ("config", "runs_dir"):
         config.pop(key, None)
     return as_yaml({**config, "experiment": experiment})

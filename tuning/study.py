@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 warnings.filterwarnings("ignore", message=".*already reported")  # as a trial that goes on does
 
 DATABASE = "study.db"
+EXHAUSTED = "exhausted"
 MAX_RETRIES = 10  # of a trial whose process died each time: perhaps it is the trial that kills
 SECONDS_BETWEEN_LOOKS = 0.5  # at the trials of other processes
 
@@ -61,6 +62,8 @@ class SharedStudy:
                 pruner=search.pruner(),
                 load_if_exists=True,
             )
+            # A sampler that has tried everything says so as within `Study.optimize`.
+            self.study.stop = lambda: self.study.set_user_attr(EXHAUSTED, True)  # type: ignore[method-assign]
             told = {"search": search.describe(), "config": dict(config)}
             begun_with = {name: self.study.user_attrs.get(name) for name in told}
             if not self.study.user_attrs:
@@ -95,7 +98,7 @@ class SharedStudy:
                 self._take_from_the_dead()
                 trials = self.trials()
                 waiting = any(trial.state == TrialState.WAITING for trial in trials)
-                if waiting or len(trials) < self.search.trials:
+                if waiting or self._wants_more(trials):
                     self.study.sampler = self.search.sampler(len(trials))
                     trial = self.study.ask(dict(self.search.distributions))
                     trial.set_user_attr("worker", self.worker)
@@ -114,7 +117,10 @@ class SharedStudy:
 
     def done(self) -> bool:
         trials = self.trials()
-        return len(trials) >= self.search.trials and all(t.state.is_finished() for t in trials)
+        return not self._wants_more(trials) and all(t.state.is_finished() for t in trials)
+
+    def _wants_more(self, trials: Sequence[FrozenTrial]) -> bool:
+        return len(trials) < self.search.trials and EXHAUSTED not in self.study.user_attrs
 
     def _take_from_the_dead(self) -> None:
         for trial in self.study.get_trials(states=[TrialState.RUNNING]):

@@ -22,7 +22,7 @@ from tuning.search import Search, flags
 class Pruning(L.Callback):
     """Tell the study of every validation, and end the training where its pruner says so.
 
-    A pruner compares trials at the same validation, the first, the second, …: whatever their batch
+    A pruner compares trials at the same validation, 0, 1, 2, …: whatever their batch
     size, they have then seen as many epochs. So its `n_warmup_steps` are validations. Training ends
     as by early stopping: the run folder is whole.
 
@@ -45,7 +45,7 @@ class Pruning(L.Callback):
             steps = [*steps, trainer.global_step]
             self.trial.set_user_attr("validated_at", steps)
         value = float(trainer.callback_metrics[self.metric])
-        self.trial.report(value, step=steps.index(trainer.global_step) + 1)
+        self.trial.report(value, step=steps.index(trainer.global_step))
         if self.trial.should_prune():
             self.pruned = trainer.should_stop = True
 
