@@ -37,7 +37,10 @@ from user_errors import exit_on_user_error
 
 # Where a run was told to be kept, which tells nothing of what it does.
 PLACES = ("config", "experiment", "runs_dir", "resume", "ckpt_path", "data.init_args.data_dir")
-LOOKS = {"train": {"linestyle": "--", "linewidth": 0.9}, "val": {"linestyle": "-"}}
+LOOKS: dict[str, dict[str, Any]] = {
+    "train": {"linestyle": "--", "linewidth": 0.9},
+    "val": {"linestyle": "-"},
+}
 FACTS = {
     "net": "net",
     "parameters": "parameters",
@@ -253,9 +256,8 @@ def comparison_figure(runs: Sequence[Run], metrics: Sequence[str]) -> Figure:
     figure = Figure(figsize=(10 if timed else 6, 0.8 + 2.9 * len(metrics)))
     grid = figure.subplots(len(metrics), 2 if timed else 1, squeeze=False)
     cycle = rcParams["axes.prop_cycle"].by_key()["color"]
-    colors = (
-        cycle if len(runs) <= len(cycle) else colormaps["viridis"](np.linspace(0, 0.9, len(runs)))
-    )
+    many = [*colormaps["viridis"](np.linspace(0, 0.9, len(runs)))]
+    colors = cycle if len(runs) <= len(cycle) else many
     for metric, row in zip(metrics, grid, strict=True):
         _draw(row[0], runs, metric, colors, [1.0] * len(runs))
         row[0].set_ylabel(metric)
@@ -264,7 +266,7 @@ def comparison_figure(runs: Sequence[Run], metrics: Sequence[str]) -> Figure:
             _draw(row[1], runs, metric, colors, [run.seconds_a_step for run in runs])
             row[1].set_xlabel("seconds, at the mean speed of a run")
     lines = [Line2D([], [], color=c, label=r.label) for c, r in zip(colors, runs, strict=False)]
-    stages = [Line2D([], [], color=INK, label=stage, **looks) for stage, looks in LOOKS.items()]  # type: ignore[arg-type]
+    stages = [Line2D([], [], color=INK, label=stage, **looks) for stage, looks in LOOKS.items()]
     figure.legend(
         handles=[*lines, *stages], loc="outside upper center", ncols=min(len(runs) + 2, 5)
     )

@@ -360,7 +360,7 @@ def test_a_sweep_of_wandb_calls_train_with_keys_that_it_has(run: Callable, monke
 
 @pytest.mark.slow
 def test_a_killed_study_goes_on_in_the_run_that_was_under_way(tmp_path: Path) -> None:
-    arguments = command(write(tmp_path, SEARCH), "--trainer.max_epochs", "60")
+    arguments = command(write(tmp_path, SEARCH), "--trainer.max_epochs", "30")
     process = subprocess.Popen([sys.executable, ROOT / "tune.py", *arguments])
     wait_for(tmp_path / "runs/mine/002/checkpoints/last.ckpt", process)
     process.kill()
@@ -372,14 +372,14 @@ def test_a_killed_study_goes_on_in_the_run_that_was_under_way(tmp_path: Path) ->
     assert [t.state.name for t in trials] == ["COMPLETE", "FAIL", "COMPLETE"]
     assert trials[2].params == killed.params
     assert trials[2].user_attrs["run"] == str(tmp_path / "runs/mine/002")
-    assert results(tmp_path / "runs/mine/002")["epochs"] == 60
-    assert sorted(trials[2].intermediate_values) == list(range(60))
+    assert results(tmp_path / "runs/mine/002")["epochs"] == 30
+    assert sorted(trials[2].intermediate_values) == list(range(30))
 
 
 @pytest.mark.slow
 def test_two_workers_stop_at_a_signal_and_go_on(tmp_path: Path) -> None:
     search = write(tmp_path, SEARCH.replace("trials: 2", "trials: 4"))
-    arguments = command(search, "--trainer.max_epochs", "60", "--workers", "2")
+    arguments = command(search, "--trainer.max_epochs", "30", "--workers", "2")
     process = subprocess.Popen(
         [sys.executable, ROOT / "tune.py", *arguments], text=True, stderr=subprocess.PIPE
     )
@@ -394,7 +394,7 @@ def test_two_workers_stop_at_a_signal_and_go_on(tmp_path: Path) -> None:
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     assert len(done) == 4
     assert len({trial.user_attrs["run"] for trial in done}) == 4
-    assert all(results(trial.user_attrs["run"])["epochs"] == 60 for trial in done)
+    assert all(results(trial.user_attrs["run"])["epochs"] == 30 for trial in done)
 
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:
