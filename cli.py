@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import lightning as L
@@ -48,9 +49,13 @@ class CLI(LightningCLI):
     """LightningCLI with a run folder, promises, and sizes that come from the data."""
 
     run_folder: Path | None = None  # known on rank zero; None for a fast_dev_run
+    # What a program that trains through this one, as tune.py does, adds to a run:
+    origin: Mapping[str, Any] = MappingProxyType({})  # told in the run's config.yaml and results
+    companions: Sequence[L.Callback] = ()
+    tests_after_fit = True
 
     @classmethod
-    def of(cls, args: ArgsType) -> Self:
+    def of(cls, args: ArgsType, **more: Any) -> Self:
         """Read a command line (that of the process by default) and do what it says."""
         parser = {"allow_abbrev": False, "exit_on_error": False}
         return cls(
@@ -64,6 +69,7 @@ class CLI(LightningCLI):
             trainer_defaults=TRAINER,
             parser_kwargs=parser | {name: dict(parser) for name in cls.subcommands()},
             args=args,
+            **more,
         )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -195,13 +201,13 @@ class CLI(LightningCLI):
         if self._get(self.config, "auto_precision") and wanted.precision is None:
             kwargs["precision"], why = recommended_precision(str(wanted.accelerator))
         callbacks = [*(wanted.callbacks or []), Preflight(), Announcement(why), FiniteLoss()]
-        callbacks.append(Preemption())
+        callbacks += [Preemption(), *self.companions]
         if self.subcommand == "predict":
             callbacks.append(Predictions())
         if wanted.enable_progress_bar is not False:
             callbacks.append(ProgressBar())
         self.promises = self._get(self.config, "expect")
-        self.save_config_kwargs = {"promises": self.promises}
+        self.save_config_kwargs = {"promises": self.promises, "origin": self.origin}
         trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         mute_unused_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         if not wanted.fast_dev_run:
@@ -236,7 +242,8 @@ class CLI(LightningCLI):
                 "verbose": False,
             }
             metrics += self.trainer.validate(self.model, **job)
-            if is_overridden("test_dataloader", self.datamodule, L.LightningDataModule):
+            testable = is_overridden("test_dataloader", self.datamodule, L.LightningDataModule)
+            if testable and self.tests_after_fit:
                 metrics += self.trainer.test(self.model, **job)
         self.finish(metrics)
 

@@ -32,13 +32,19 @@ class RunRecord(SaveConfigCallback):
         parser: LightningCLI's parser of the subcommand.
         config: Everything that the run was told, and every default.
         promises: Metric to promise, the config's `expect`.
+        origin: What else is to be told of where the run comes from, such as study and trial.
     """
 
     def __init__(
-        self, parser: LightningArgumentParser, config: Namespace, promises: Mapping[str, str]
+        self,
+        parser: LightningArgumentParser,
+        config: Namespace,
+        promises: Mapping[str, str],
+        origin: Mapping[str, Any],
     ) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
         self.promises = dict(promises)
+        self.origin = dict(origin)
         self.seconds = 0.0  # from the start to the end of fit, validation and checkpoints included
         self._training_seconds = 0.0  # without validation
         self._started = self._resumed = time.perf_counter()
@@ -47,10 +53,11 @@ class RunRecord(SaveConfigCallback):
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """On rank zero, before anything else happens."""
         text = self.parser.dump(self.config, skip_none=False)
-        facts = {"git commit": git_commit(), **versions()}
+        facts = {**self.origin, "git commit": git_commit(), **versions()}
         head = "".join(f"# {name}: {value}\n" for name, value in facts.items())
         (run_folder(trainer) / "config.yaml").write_text(head + text)
-        record = {"git_commit": git_commit(), "versions": versions(), **yaml.safe_load(text)}
+        record = {**self.origin, "git_commit": git_commit(), "versions": versions()}
+        record |= yaml.safe_load(text)
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):  # its folder has the config already
                 logger.log_hyperparams(record)
@@ -111,6 +118,7 @@ class RunRecord(SaveConfigCallback):
         module = trainer.lightning_module
         net = getattr(module, "net", module)
         results: dict[str, Any] = {
+            **self.origin,
             "metrics": dict(metrics),
             "expect": {
                 name: {"promise": promise, "seen": metrics.get(name)}

@@ -23,7 +23,10 @@ CHOICES = [
     *(ROOT / "configs").glob("schedule/*.yaml"),
 ]
 SIZES = sorted((ROOT / "configs").glob("size/*.yaml"))
-EXPERIMENTS = sorted(set((ROOT / "configs").glob("*/*.yaml")) - {*OVERLAYS, *CHOICES, *SIZES})
+SEARCHES = sorted((ROOT / "configs").glob("search/*.yaml"))  # tests/test_tune.py
+EXPERIMENTS = sorted(
+    set((ROOT / "configs").glob("*/*.yaml")) - {*OVERLAYS, *CHOICES, *SIZES, *SEARCHES}
+)
 # Millions of parameters with GPT-2's 50,257 tokens and 1,024 positions, as Radford et al. and
 # minGPT name their nets (minGPT counts without the table of logits, GPT-2 ties it).
 MILLIONS = {"gpt2": 124, "gpt2-medium": 355, "gpt2-large": 774, "gpt2-xl": 1558}
