@@ -89,7 +89,8 @@ class CLI(LightningCLI):
         parser.link_arguments(
             "data.tokenizer_json", "model.init_args.tokenizer", apply_on="instantiate"
         )
-        for name in ("num_classes", "in_channels", "image_size", "vocab_size", "context"):
+        sizes = ("num_classes", "in_channels", "image_size", "vocab_size", "context")
+        for name in (*sizes, "data_dir"):  # the last for a net that begins with weights of others
             target = f"model.init_args.net.init_args.{name}"
             parser.link_arguments(f"data.{name}", target, apply_on="instantiate")
 

@@ -7,6 +7,18 @@ from modules.nets.mlp import MLP
 from modules.nets.mlp_lm import MLPLM
 from modules.nets.resnet import ResNet
 from modules.nets.rnn import RNNLM, RecurrentEncoder
+from modules.nets.torchvision_net import TorchvisionNet
 from modules.nets.vgg import VGG
 
-__all__ = ["CNN", "GPT", "MLP", "MLPLM", "RNNLM", "VGG", "Bigram", "RecurrentEncoder", "ResNet"]
+__all__ = [
+    "CNN",
+    "GPT",
+    "MLP",
+    "MLPLM",
+    "RNNLM",
+    "VGG",
+    "Bigram",
+    "RecurrentEncoder",
+    "ResNet",
+    "TorchvisionNet",
+]
