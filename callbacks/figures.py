@@ -61,17 +61,25 @@ def publish(trainer: Trainer, name: str, draw: Callable[[], Figure | None]) -> N
     folder = trainer.log_dir
     if not trainer.is_global_zero:
         return
-    with style.context(["default", STYLE]):
-        figure = draw()
-        if figure is None:
-            return
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
+    picture = render(draw)
+    if picture is None:
+        return
     if folder is not None:
         path = Path(folder) / "figures" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(buffer.getvalue())
-    _tell_loggers(trainer, f"figures/{name}", Image.open(buffer).convert("RGB"))
+        path.write_bytes(picture)
+    _tell_loggers(trainer, f"figures/{name}", Image.open(io.BytesIO(picture)).convert("RGB"))
+
+
+def render(draw: Callable[[], Figure | None]) -> bytes | None:
+    """A figure in the house's style as a PNG; None where there is nothing to show."""
+    with style.context(["default", STYLE]):
+        figure = draw()
+        if figure is None:
+            return None
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def short_names(class_names: list[str]) -> list[str]:

@@ -265,8 +265,11 @@ def test_a_task_built_in_python_keeps_no_pretrained_file_either(data_dir: Path) 
 @pytest.mark.slow
 def test_two_processes_keep_one_backbone(data_dir: Path, run: Callable[..., Path]) -> None:
     """DDP looks once for what learns: what joins later must be told to it, or copies drift."""
+    net = small(data_dir, "shufflenet_v2_x0_5", "shufflenet.pth")  # no dropout, norms at rest
+    sgd = ("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", 0.01)
+    still = ("--data.augmentation", "null", "--trainer.max_epochs", 2)
     folders = [
-        run(*small(data_dir), *FINETUNING, "--data.augmentation", "null", *flags)
+        run(*net, *FINETUNING, *sgd, *still, *flags)
         for flags in ((), ("--trainer.devices", 2, "--trainer.strategy", "ddp_spawn"))
     ]
     one, two = (
@@ -274,7 +277,7 @@ def test_two_processes_keep_one_backbone(data_dir: Path, run: Callable[..., Path
         for folder in folders
     )
     for name in one:
-        torch.testing.assert_close(one[name], two[name], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=1e-4)
 
 
 HYMENOPTERA = REAL_DIR / "hymenoptera/hymenoptera_data.zip"
