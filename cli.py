@@ -237,7 +237,8 @@ class CLI(LightningCLI):
                 "verbose": False,
             }
             metrics += self.trainer.validate(self.model, **job)
-            if is_overridden("test_dataloader", self.datamodule, L.LightningDataModule):
+            tests = is_overridden("test_dataloader", self.datamodule, L.LightningDataModule)
+            if tests and getattr(self.datamodule, "has_test_split", True):
                 metrics += self.trainer.test(self.model, **job)
         self.finish(metrics)
 

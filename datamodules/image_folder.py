@@ -233,9 +233,17 @@ class ImageFolder(PictureDataModule):
         batches = EpochBatches(size, self.batch_size, self.seed, rank, world_size)
         return self._loader("train", sampler=batches, seed=self.seed, rank=rank)
 
+    @property
+    def has_test_split(self) -> bool:
+        """Whether there are pictures to test on."""
+        return bool(self._listing[1]["test"])
+
     def _evaluation_loader(self, split: str) -> DataLoader:
         if not len(self.photographs[split]):
-            return []  # type: ignore[return-value]  # Lightning then evaluates nothing
+            raise MisconfigurationException(
+                f"{self.root} has no {split} pictures: look at those of val, by train.py validate, "
+                "or by scripts.evaluate --split val."
+            )
         size = len(self.photographs[split])
         return self._loader(split, sampler=EvaluationBatches(size, self.batch_size, *self._world))
 

@@ -4,6 +4,7 @@ Everything here takes logits (N, K) and labels (N,) and knows nothing of nets, f
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -82,16 +83,17 @@ def with_intervals(
         return np.array([metric(x, y).item() for metric in metrics.values()])
 
     everything = np.arange(len(labels))
-    values = statistic(everything)
-    found = bootstrap(
-        (everything,),
-        statistic,
-        n_resamples=resamples,
-        confidence_level=confidence,
-        method="percentile",
-        vectorized=False,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
+    with warnings.catch_warnings(action="ignore"):  # of resamples that lack a rare class
+        values = statistic(everything)
+        found = bootstrap(
+            (everything,),
+            statistic,
+            n_resamples=resamples,
+            confidence_level=confidence,
+            method="percentile",
+            vectorized=False,
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
     triples = zip(values.tolist(), found.low.tolist(), found.high.tolist(), strict=True)
     return {name: Interval(*triple) for name, triple in zip(metrics, triples, strict=True)}
 
