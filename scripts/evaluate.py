@@ -141,15 +141,20 @@ def check(options: argparse.Namespace) -> None:
 
 
 def named(checkpoints: list[Path]) -> dict[str, Path]:
-    """Checkpoints by as much of their paths as tells them apart."""
-    whole = [path.resolve().with_suffix("").parts for path in checkpoints]
-    for number in range(1, max(map(len, whole)) + 1):
-        short = [[p for p in parts[-number:] if p not in ("checkpoints", "/")] for parts in whole]
-        names = ["-".join(parts) for parts in short]
-        # The name of a file alone, best, says little.
-        if len({*names}) == len(names) and (number >= 4 or number == max(map(len, whole))):
-            return dict(zip(names, checkpoints, strict=True))
-    raise AssertionError("paths that differ have names that differ")
+    """Checkpoints by as much of their paths as tells them apart, at least experiment and version.
+
+    `best` is no part of the name where all are the best.
+    """
+    whole = [path.resolve().with_suffix("").parts[1:] for path in checkpoints]
+    least = 3
+    if len({parts[-1] for parts in whole}) == 1 and min(map(len, whole)) > 1:
+        whole, least = [parts[:-1] for parts in whole], 2
+    whole = [tuple(part for part in parts if part != "checkpoints") for parts in whole]
+    names: list[str] = []
+    while len({*names}) < len(whole):  # files differ, so their whole paths do
+        names = ["-".join(parts[-least:]) for parts in whole]
+        least += 1
+    return dict(zip(names, checkpoints, strict=True))
 
 
 def run_folder_of(checkpoint: Path) -> Path:
@@ -392,7 +397,7 @@ class Report:
                 continue
             table = Table(title=title, title_justify="left", box=None, header_style="bold")
             for number, name in enumerate(header):
-                table.add_column(name, justify="right" if number else "left")
+                table.add_column(name, justify="right" if number else "left", overflow="fold")
             for row in rows:
                 table.add_row(*row)
             Console().print(table)

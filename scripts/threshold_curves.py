@@ -33,11 +33,13 @@ def threshold_figure(logits: Tensor, labels: Tensor, class_names: list[str]) -> 
     areas = multiclass_auroc(shares, labels, average="none", **plain)
     averages = multiclass_average_precision(shares, labels, average="none", **plain)
 
+    order = [k for k in areas.argsort(stable=True).tolist() if present[k]]  # the worst first
+
     figure = Figure(figsize=(10, 4.9))
     left, right = figure.subplots(1, 2)
     names = short_names(class_names)
-    _draw(left, false, true, areas, present, names, "AUC")
-    _draw(right, recall, precision, averages, present, names, "AP")
+    _draw(left, false, true, areas, order, names, "AUC")
+    _draw(right, recall, precision, averages, order, names, "AP")
     left.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=(0, (4, 3)))
     left.set(xlabel="false positives, share of all others", ylabel="true positives (recall)")
     left.set_title(f"ROC: mean AUC {areas[present].mean():.4f}")
@@ -55,11 +57,10 @@ def _draw(
     xs: Sequence[Tensor] | Tensor,
     ys: Sequence[Tensor] | Tensor,
     areas: Tensor,
-    present: Tensor,
+    order: list[int],
     names: list[str],
     word: str,
 ) -> None:
-    order = [k for k in areas.argsort(stable=True).tolist() if present[k]]  # the worst first
     for k in order[NAMED:]:
         axes.plot(xs[k], ys[k], color=PALE, linewidth=0.8)
     for number, k in enumerate(order[:NAMED]):
