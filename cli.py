@@ -95,7 +95,8 @@ class CLI(LightningCLI):
         parser.link_arguments(
             "data.tokenizer_json", "model.init_args.tokenizer", apply_on="instantiate"
         )
-        for name in ("num_classes", "in_channels", "image_size", "vocab_size", "context"):
+        sizes = ("num_classes", "in_channels", "image_size", "vocab_size", "context")
+        for name in (*sizes, "data_dir"):  # the last for a net that begins with weights of others
             target = f"model.init_args.net.init_args.{name}"
             parser.link_arguments(f"data.{name}", target, apply_on="instantiate")
 
@@ -243,6 +244,7 @@ class CLI(LightningCLI):
             }
             metrics += self.trainer.validate(self.model, **job)
             testable = is_overridden("test_dataloader", self.datamodule, L.LightningDataModule)
+            testable = testable and getattr(self.datamodule, "has_test_split", True)
             if testable and self.tests_after_fit:
                 metrics += self.trainer.test(self.model, **job)
         self.finish(metrics)

@@ -1,6 +1,7 @@
 """What a run shows and keeps besides its weights, one idea a file."""
 
 from callbacks.augmented_samples import AugmentedSamples as AugmentedSamples
+from callbacks.backbone_finetuning import BackboneFinetuning as BackboneFinetuning
 from callbacks.batch_size_finder import BatchSizeFinder as BatchSizeFinder
 from callbacks.confusion_matrix import ConfusionMatrix as ConfusionMatrix
 from callbacks.feature_maps import FeatureMaps as FeatureMaps

@@ -1,6 +1,7 @@
 """The data: one data set, or one file format, a file."""
 
 from datamodules.digits import Digits
+from datamodules.image_folder import ImageFolder
 from datamodules.mnist import MNIST, FashionMNIST
 from datamodules.shakespeare import Shakespeare
 from datamodules.source import PythonSource
@@ -11,6 +12,7 @@ __all__ = [
     "MNIST",
     "Digits",
     "FashionMNIST",
+    "ImageFolder",
     "PythonSource",
     "Shakespeare",
     "TextFile",

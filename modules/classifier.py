@@ -77,6 +77,12 @@ class Classifier(L.LightningModule):
         self.test_metrics = MetricCollection(dict(metrics), prefix="test/")
         self.confusion_matrix = MulticlassConfusionMatrix(num_classes)  # of the last test
 
+    @property
+    def backbone(self) -> nn.Module:
+        """What callbacks.BackboneFinetuning freezes at first; only some nets say what it is."""
+        backbone: nn.Module = self.net.backbone  # type: ignore[assignment]
+        return backbone
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs as the net takes them to logits (B, num_classes)."""
         logits: Tensor = self.net(inputs)

@@ -16,7 +16,8 @@ def pictures_to_inputs(
 
     Args:
         pictures: PIL images, or tensors (C, height, width), uint8 in 0…255 or float in 0…1.
-        preprocessing: A picture DataModule's `preprocessing`: in_channels, image_size, mean, std.
+        preprocessing: A picture DataModule's `preprocessing`: in_channels, image_size, mean, std;
+            and shorter_side where a picture is scaled to that and cut, instead of squeezed.
 
     Returns:
         Float tensor (B, in_channels, image_size, image_size).
@@ -29,7 +30,10 @@ def pictures_to_inputs(
         image = F.to_image(picture)  # (C, height, width)
         if image.shape[0] != channels:
             image = F.rgb_to_grayscale(image, 1) if channels == 1 else F.grayscale_to_rgb(image)
-        if image.shape[-2:] != (size, size):
+        if "shorter_side" in preprocessing:  # photographs keep their proportions and lose edges
+            image = F.resize(image, [preprocessing["shorter_side"]], antialias=True)
+            image = F.center_crop(image, [size, size])
+        elif image.shape[-2:] != (size, size):
             image = F.resize(image, [size, size], antialias=True)
         prepared.append(F.to_dtype(image, torch.float32, scale=True))
     inputs = torch.stack([torch.as_tensor(image) for image in prepared])  # (B, C, size, size)

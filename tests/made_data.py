@@ -5,6 +5,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tokenizers import Tokenizer
 from torchvision import datasets
 
@@ -62,4 +63,22 @@ def make_shards(
         writer.close()
         shards += writer.shards
     write_index(folder, made, end, shards, [{"name": "made on the spot", "documents": 1}])
+    return folder
+
+
+def make_photographs(folder: Path, splits: dict[str, int], side: int = 20) -> Path:
+    """Write `<split>/<class>/*.jpg` (an empty split: `<class>/*.jpg`), so many of each class.
+
+    Red spots on ants, green ones on bees; sizes and places differ.
+    """
+    random = np.random.default_rng(0)
+    for split, number in splits.items():
+        for label, name in enumerate(("ants", "bees")):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(number):
+                height, width = random.integers(side, 2 * side, 2)
+                pixels = random.integers(0, 90, (height, width, 3), dtype=np.uint8)
+                top, left = random.integers(0, side // 2, 2)
+                pixels[top : top + side // 2, left : left + side // 2, label] = 240
+                Image.fromarray(pixels).save(folder / split / name / f"{i}.jpg", quality=95)
     return folder

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from torch import nn
 
 import modules.nets
-from modules.nets import CNN, MLP, VGG, ResNet, ResNet9
+from modules.nets import CNN, MLP, VGG, ResNet, ResNet9, TorchvisionNet
 from modules.scratch.numpy_nets import NumpyCNN, NumpyMLP
 
 NUM_CLASSES = 7
@@ -14,6 +14,7 @@ TAKES_PICTURES = [
     net
     for net in (getattr(modules.nets, name) for name in modules.nets.__all__)
     if {"num_classes", "in_channels", "image_size"} <= set(inspect.signature(net).parameters)
+    and net is not TorchvisionNet  # which has no default, and whose nets are large for a test
 ] + [NumpyMLP, NumpyCNN]
 
 
@@ -47,5 +48,9 @@ SMALL_NETS: dict[str, Callable[[], nn.Module]] = {  # small enough to be trained
     "ResNet-9-rgb": _with(ResNet9, image_size=9, in_channels=3, width=8, dropout=0.1),
     "ResNet-50-imagenet": _with(ResNet, image_size=32, depth=50, width=4, stem="imagenet"),
 }
+OTHERS = {
+    "Torchvision": _with(TorchvisionNet, name="squeezenet1_1", image_size=33),
+    "Torchvision-grey": _with(TorchvisionNet, name="squeezenet1_1", image_size=33, in_channels=1),
+}
 DEFAULT_NETS = {net.__name__: _with(net) for net in TAKES_PICTURES}
-PICTURE_NETS = DEFAULT_NETS | SMALL_NETS
+PICTURE_NETS = DEFAULT_NETS | SMALL_NETS | OTHERS

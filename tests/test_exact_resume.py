@@ -10,6 +10,8 @@ import lightning as L
 import pytest
 import torch
 from conftest import ROOT
+from made_data import make_photographs
+from torchvision import models
 
 from callbacks.preemption import EXIT_CODE
 from datamodules.loader import BatchLoader
@@ -151,6 +153,36 @@ def test_a_run_that_goes_on_is_the_run_that_never_stopped(run: Run, case: str, c
     with pytest.raises(Crash):
         run("fit", *arguments, "--experiment", "stopped", *after(crash))
     again = run("fit", *arguments, "--experiment", "stopped", "--resume", "auto")
+    assert_the_same_run(whole, again)
+
+
+@pytest.mark.parametrize(
+    ("crash", "growth"),
+    # Four batches an epoch, a checkpoint at every third: the backbone is frozen in the first two
+    # epochs, joins in the third, at 8, and learns faster in the fourth.
+    [(7, 2), (14, 2), *(pytest.param(n, 2, marks=pytest.mark.slow) for n in (2, 4, 8, 9, 12))],
+)
+def test_a_backbone_that_joined_goes_on(
+    run: Run, tmp_path: Path, crash: int, growth: float
+) -> None:
+    make_photographs(tmp_path / "insects", {"train": 8, "val": 3, "test": 1}, side=40)
+    torch.manual_seed(1)
+    torch.save(models.shufflenet_v2_x0_5().state_dict(), tmp_path / "net.pth")
+    arguments = (
+        *("fit", "--config", ROOT / "configs/hymenoptera/squeezenet.yaml"),
+        *("--model.net.name", "shufflenet_v2_x0_5", "--model.net.pretrained", "net.pth"),
+        *("--data.data_dir", tmp_path, "--data.folder", "insects", "--data.num_workers", 0),
+        *("--data.image_size", 33, "--data.shorter_side", 40, "--data.batch_size", 4),
+        *("--data.augmentation", "torchvision.transforms.v2.RandomResizedCrop"),
+        *("--data.augmentation.size", 33, "--trainer.log_every_n_steps", 1),
+        *("--trainer.max_epochs", 4, "--trainer.precision", "32-true"),
+        *("--checkpoint.every_n_steps", 3, "--trainer.callbacks", "callbacks.BackboneFinetuning"),
+        *("--trainer.callbacks.unfreeze_at_epoch", 2, "--trainer.callbacks.growth", growth),
+    )
+    whole = run(*arguments, "--experiment", "whole")
+    with pytest.raises(Crash):
+        run(*arguments, "--experiment", "stopped", *after(crash))
+    again = run(*arguments, "--experiment", "stopped", "--resume", "auto")
     assert_the_same_run(whole, again)
 
 

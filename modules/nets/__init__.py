@@ -8,6 +8,7 @@ from modules.nets.mlp_lm import MLPLM
 from modules.nets.resnet import ResNet
 from modules.nets.resnet9 import ResNet9
 from modules.nets.rnn import RNNLM, RecurrentEncoder
+from modules.nets.torchvision_net import TorchvisionNet
 from modules.nets.vgg import VGG
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "RecurrentEncoder",
     "ResNet",
     "ResNet9",
+    "TorchvisionNet",
 ]
