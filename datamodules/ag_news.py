@@ -89,7 +89,7 @@ class AGNews(TextClassificationDataModule):
         items = {row[0]: int(row[1]) for row in csv.reader(io.StringIO(titled))}
         # A text of the first part is a description, with which an item of the other part ends.
         known = _Endings([*items, *test.texts])
-        for line in described.splitlines():
+        for line in described.removesuffix("\n").split("\n"):
             text, _, name = line.rpartition("\t")
             if text not in items and text not in known:
                 items[text] = numbers[name]
@@ -100,13 +100,17 @@ class _Endings:
     """Which texts other texts end with."""
 
     def __init__(self, texts: list[str]) -> None:
-        self.by_end: dict[str, list[str]] = {}
+        self.by_last_word: dict[str, list[str]] = {}
         for text in texts:
-            self.by_end.setdefault(text.strip()[-20:], []).append(text.strip())
+            self.by_last_word.setdefault(_last_word(text), []).append(text.strip())
 
     def __contains__(self, text: str) -> bool:
-        text = text.strip()
-        return any(other.endswith(text) for other in self.by_end.get(text[-20:], ()))
+        others = self.by_last_word.get(_last_word(text), ())
+        return any(other.endswith(text.strip()) for other in others)
+
+
+def _last_word(text: str) -> str:
+    return text.split()[-1] if text.strip() else ""
 
 
 def _official(path: Path) -> LabelledTexts:

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import json
 import sys
 import zlib
@@ -142,9 +143,8 @@ def _table(
 ) -> Iterator[tuple[str, Mapping[str, str | None]]]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a text may be longer than 128 KB
     tabs = kind.endswith(".tsv")
-    lines = text.split("\n") if tabs else text.splitlines(keepends=True)
     reader = csv.reader(
-        (line.removesuffix("\r") for line in lines) if tabs else lines,
+        io.StringIO(text, newline=""),  # lines end where files do, not at every sign of Unicode
         delimiter="\t" if tabs else ",",
         quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
         strict=True,

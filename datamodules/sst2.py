@@ -63,5 +63,5 @@ def _read(path: Path) -> LabelledTexts:
     """Lines `text TAB label`; the checksum has vouched for them."""
     data = path.read_bytes()
     text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
-    rows = [line.rpartition("\t") for line in text.splitlines()]
+    rows = [line.rpartition("\t") for line in text.removesuffix("\n").split("\n")]
     return LabelledTexts([row[0].strip() for row in rows], [int(row[2]) for row in rows])
