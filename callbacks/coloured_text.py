@@ -89,7 +89,8 @@ def text_figure(heading: str, passages: Sequence[Passage]) -> Figure:
     rows = [1 + min(len(found), MOST_LINES) + 0.6 for found in lines]
     height = sum(rows)
     size, line = 7.5, 0.17  # points, inches
-    width = COLUMNS * size * 0.602 / 72  # a letter is 0.602 times as wide as high
+    # A letter is 0.602 times as wide as high, and on whole pixels a little more.
+    width = COLUMNS * size * 0.645 / 72
     figure = Figure(figsize=(width + 0.4, height * line + 0.5))
     figure.set_layout_engine("none")
     axes = figure.add_axes((0.2 / (width + 0.4), 0, width / (width + 0.4), 1))
