@@ -13,3 +13,4 @@ from callbacks.text_samples import TextSamples as TextSamples
 from callbacks.training_curves import TrainingCurves as TrainingCurves
 from callbacks.weight_averaging import EMAWeightAveraging as EMAWeightAveraging
 from callbacks.weight_averaging import StochasticWeightAveraging as StochasticWeightAveraging
+from callbacks.word_attention import WordAttention as WordAttention

@@ -7,6 +7,7 @@ import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from PIL import Image
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import ClasswiseWrapper, Metric, MetricCollection
@@ -22,7 +23,7 @@ from torchmetrics.classification import (
 
 from modules.hyperparameters import save_arguments
 from modules.optim import configure
-from modules.preprocessing import pictures_to_inputs
+from modules.preprocessing import pictures_to_inputs, texts_to_inputs
 
 
 class Classifier(L.LightningModule):
@@ -46,6 +47,8 @@ class Classifier(L.LightningModule):
         per_class: Also log precision, recall and F1 of each class, as `test/f1/<class>`.
         class_names: Names of the classes; their numbers by default. Linked from the data.
         preprocessing: How a raw picture becomes an input. Linked from the data.
+        tokenizer: How a raw text becomes an input: a tokenizer with its cutting and padding, as
+            JSON. Linked from the data.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Classifier(L.LightningModule):
         per_class: bool = False,
         class_names: list[str] | None = None,
         preprocessing: dict[str, Any] | None = None,
+        tokenizer: str | None = None,
     ) -> None:
         super().__init__()
         save_arguments(self, {k: v for k, v in locals().items() if k not in ("self", "__class__")})
@@ -69,6 +73,7 @@ class Classifier(L.LightningModule):
         self.label_smoothing = label_smoothing
         self.class_names = class_names or [str(number) for number in range(num_classes)]
         self.preprocessing = preprocessing
+        self.tokenizer = None if tokenizer is None else Tokenizer.from_str(tokenizer)
 
         metrics = _metrics(num_classes)
         self.val_metrics = MetricCollection(dict(metrics), prefix="val/")
@@ -83,7 +88,7 @@ class Classifier(L.LightningModule):
         backbone: nn.Module = self.net.backbone  # type: ignore[assignment]
         return backbone
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
         """Inputs as the net takes them to logits (B, num_classes)."""
         logits: Tensor = self.net(inputs)
         return logits
@@ -140,32 +145,61 @@ class Classifier(L.LightningModule):
 
     @torch.inference_mode()
     def classify(
-        self, pictures: Sequence[Image.Image | Tensor] | Tensor
+        self, samples: Sequence[Image.Image | Tensor] | Tensor | Sequence[str] | str
     ) -> list[tuple[str, float]]:
-        """Name what raw pictures show.
+        """Name what raw pictures show, or what raw texts are.
 
         Args:
-            pictures: PIL images, or tensors (C, height, width), uint8 in 0…255 or float in 0…1.
+            samples: PIL images, or tensors (C, height, width), uint8 in 0…255 or float in 0…1; or
+                texts, or a single one.
 
         Returns:
-            The most likely class of each picture and its probability.
+            The most likely class of each sample and its probability.
 
         Raises:
-            ValueError: If the task does not know how its training pictures were prepared.
+            ValueError: If the task does not know how its training samples were prepared.
         """
-        if self.preprocessing is None:
-            raise ValueError(
-                "this Classifier was built without `preprocessing`; it takes no raw pictures."
-            )
+        inputs = self._inputs(samples)
         training = self.training
         self.eval()
-        inputs = pictures_to_inputs(pictures, self.preprocessing).to(self.device)
         confidence, label = self.net(inputs).float().softmax(dim=1).max(dim=1)  # (B,), (B,)
         self.train(training)
         return [
             (self.class_names[i], p)
             for i, p in zip(label.tolist(), confidence.tolist(), strict=True)
         ]
+
+    def _inputs(self, samples: Any) -> Any:
+        if isinstance(samples, str):
+            samples = [samples]
+        if len(samples) and all(isinstance(sample, str) for sample in samples):
+            if self.tokenizer is None:
+                raise ValueError(
+                    "this Classifier was built without `tokenizer`; it takes no raw texts."
+                )
+            inputs = texts_to_inputs(samples, self.tokenizer)
+            return {name: tensor.to(self.device) for name, tensor in inputs.items()}
+        if self.preprocessing is None:
+            raise ValueError(
+                "this Classifier was built without `preprocessing`; it takes no raw pictures."
+            )
+        return pictures_to_inputs(samples, self.preprocessing).to(self.device)
+
+    def words(self, tokens: Sequence[int]) -> list[str]:
+        """The text of each token, for people to read.
+
+        Raises:
+            ValueError: If the task has no tokenizer.
+        """
+        if self.tokenizer is None:
+            raise ValueError("this Classifier was built without `tokenizer`; it knows no words.")
+        return [self.tokenizer.decode([token], skip_special_tokens=False) for token in tokens]
+
+    @torch.no_grad()
+    def attention(self, inputs: dict[str, Tensor]) -> Tensor | None:
+        """How much each token counts for the answer, (B, T); None where the net weighs none."""
+        weights = getattr(self.net, "attention_weights", None)
+        return None if weights is None else weights(inputs)
 
     def configure_optimizers(self) -> Any:
         return configure(self, self.optimizer, self.lr_scheduler)

@@ -9,7 +9,7 @@ import torch
 import yaml
 from conftest import REAL_DIR, ROOT
 from lightning import LightningModule
-from made_data import DATA_SETS, make_shards
+from made_data import DATA_SETS, TEXT_SETS, make_shards
 
 from callbacks.promises import kept
 from datamodules import tokenization
@@ -82,7 +82,9 @@ def holds(seen: Any, told: Any) -> bool:
     return bool(seen == pytest.approx(told) if isinstance(told, float) else seen == told)
 
 
-def data_for(config: Path, data_of: Callable[[str], Path], tmp_path: Path) -> Path:
+def data_for(
+    config: Path, data_of: Callable[[str], Path], small_texts: Path, tmp_path: Path
+) -> Path:
     """A data folder with what the config trains on: the real data, or made data, or a skip."""
     data = yaml.safe_load(config.read_text())["data"]
     kind = (data if isinstance(data, str) else data["class_path"]).rpartition(".")[2]
@@ -93,6 +95,8 @@ def data_for(config: Path, data_of: Callable[[str], Path], tmp_path: Path) -> Pa
             tokenizer=tokenization.characters(alphabet),
         )
         return tmp_path / "data"
+    if kind in TEXT_SETS:  # the real ones take seconds to read: tests of their own do it
+        return small_texts
     return data_of(kind) if kind in DATA_SETS else REAL_DIR
 
 
@@ -114,9 +118,14 @@ def test_a_config_promises_a_result(config: Path) -> None:
 
 @pytest.mark.parametrize("config", EXPERIMENTS, ids=name)
 def test_a_config_runs_one_step_and_each_of_its_keys_is_read(
-    config: Path, run: Callable[..., Path], data_of: Callable, tmp_path: Path, capsys
+    config: Path,
+    run: Callable[..., Path],
+    data_of: Callable,
+    small_texts: Path,
+    tmp_path: Path,
+    capsys,
 ) -> None:
-    where = ("--data.data_dir", data_for(config, data_of, tmp_path))
+    where = ("--data.data_dir", data_for(config, data_of, small_texts, tmp_path))
     flags = (*ONE_STEP, *SMALLER.get(name(config), ()))
     try:
         folder = run("fit", "--config", config, *where, *flags)

@@ -223,10 +223,10 @@ def answers(*triples: tuple[int, int, float]) -> Answers:
 
 def test_worst_mistakes_come_first_then_the_least_sure_right_answers() -> None:
     some = answers((0, 0, 0.99), (1, 2, 0.6), (1, 1, 0.4), (2, 0, 0.9), (3, 3, 0.7))
-    assert some.worst(4).pictures.flatten().tolist() == [3, 1, 2, 4]
+    assert some.worst(4).samples.flatten().tolist() == [3, 1, 2, 4]
     halves = Answers(*(v[:2] for v in some)), Answers(*(v[2:] for v in some))
     merged = halves[0].worst(4).and_also(halves[1].worst(4)).worst(4)
-    assert merged.pictures.flatten().tolist() == [3, 1, 2, 4]
+    assert merged.samples.flatten().tolist() == [3, 1, 2, 4]
 
 
 def test_mistakes_tell_wrong_from_right_by_colour() -> None:

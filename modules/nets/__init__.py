@@ -1,5 +1,7 @@
 """The nets: plain torch, one architecture a file, from the ground floor up."""
 
+from modules.nets.attention_rnn import AttentionRNN
+from modules.nets.bag_of_words import BagOfWords
 from modules.nets.bigram import Bigram
 from modules.nets.cnn import CNN
 from modules.nets.gpt import GPT
@@ -8,7 +10,10 @@ from modules.nets.mlp_lm import MLPLM
 from modules.nets.resnet import ResNet
 from modules.nets.resnet9 import ResNet9
 from modules.nets.rnn import RNNLM, RecurrentEncoder
+from modules.nets.text_cnn import TextCNN
+from modules.nets.text_rnn import TextRNN
 from modules.nets.torchvision_net import TorchvisionNet
+from modules.nets.transformer_classifier import TransformerClassifier
 from modules.nets.vgg import VGG
 
 __all__ = [
@@ -18,9 +23,14 @@ __all__ = [
     "MLPLM",
     "RNNLM",
     "VGG",
+    "AttentionRNN",
+    "BagOfWords",
     "Bigram",
     "RecurrentEncoder",
     "ResNet",
     "ResNet9",
+    "TextCNN",
+    "TextRNN",
     "TorchvisionNet",
+    "TransformerClassifier",
 ]
