@@ -27,6 +27,7 @@ from torch.nn import functional as F
 import modules.nets.gpt
 from benchmarks.timer import StepTimer, seconds_a_step
 from benchmarks.trainer import rounds
+from callbacks.speed import matmul_peak
 from modules.nets import GPT
 from precision import recommended_precision
 from train import main as train
@@ -101,18 +102,6 @@ def fit(shape: str, dropout: float, text: Path, *, compiled: bool = False) -> fl
             ]
         )
     return StepTimer.last
-
-
-def matmul_peak(dtype: torch.dtype) -> float:
-    """FLOP/s of this machine's best product among shapes that a GPT has."""
-    best = 0.0
-    for m, k, n in ((3072, 384, 1152), (3072, 384, 1536), (2048, 2048, 2048)):
-        a, b = torch.randn(m, k).to(dtype), torch.randn(k, n).to(dtype)
-        for _ in range(10):
-            started = time.perf_counter()
-            a @ b
-            best = max(best, 2 * m * k * n / (time.perf_counter() - started))
-    return best
 
 
 def flops_a_step(shape: str) -> float:
