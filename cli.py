@@ -29,7 +29,7 @@ from callbacks.resuming import check_unchanged, checkpoint_of, newest_unfinished
 from callbacks.run_folder import experiment_name, new_run_folder
 from callbacks.run_log import RunLog
 from callbacks.run_record import RunRecord
-from callbacks.tracking import Ids, Tracking, close, fill_in, read_ids
+from callbacks.tracking import Ids, Tracking, begin, close, fill_in, read_ids
 from callbacks.unused_hooks import mute_unused_hooks
 from modules import *  # noqa: F403  # so that the short names of tasks are known
 from modules.checkpoint import check_fits, init_from, read_checkpoint
@@ -173,6 +173,7 @@ class CLI(LightningCLI):
         self.as_told = self.config.clone()  # with `{run_folder}` unfilled, so that it runs again
         if self.subcommand == "fit":
             self.as_told[self.subcommand].resume = None
+            self.as_told[self.subcommand].ckpt_path = None  # that of `find_resumed`, this time
         if (
             getattr(rank_zero_only, "rank", 0) == 0
             and not self._get(self.config, "trainer").fast_dev_run
@@ -211,6 +212,8 @@ class CLI(LightningCLI):
         if not wanted.fast_dev_run:
             folder = self.run_folder or Path(self._get(self.config, "runs_dir"), "unknown", "000")
             csv = RunLog(folder.parent.parent, name=folder.parent.name, version=folder.name)
+            if self.run_folder:
+                begin(trainer.loggers, self.run_folder)
             trainer.loggers = [csv, *trainer.loggers]  # first: trainer.log_dir is the run folder
         else:  # Lightning would write a last.ckpt all the same
             trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, Checkpoints)]  # type: ignore[attr-defined]

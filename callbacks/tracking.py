@@ -22,8 +22,6 @@ from lightning.fabric.utilities.logger import _flatten_dict
 from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks.run_folder import run_folder
-
 IDS = "loggers.json"
 # What Lightning's loggers call the id of a run, as argument: MLflow and Neptune, W&B, Comet.
 ID_ARGUMENTS = ("run_id", "id", "experiment_key")
@@ -31,7 +29,7 @@ Ids = dict[str, list[str]]  # class of logger → ids of its runs, in the order 
 
 
 class Tracking(L.Callback):
-    """Writes down the ids of the trackers' runs, and gives them the best checkpoint if asked.
+    """Gives the trackers the best checkpoint, if asked.
 
     Args:
         best_as_artifact: At the end of fit, upload `best.ckpt` to W&B and MLflow as an artifact.
@@ -41,23 +39,8 @@ class Tracking(L.Callback):
         self.best_as_artifact = best_as_artifact
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Before any work: is each tracker there, and does it know the run that goes on?"""
-        if not trainer.is_global_zero:
-            return
         if stage == "fit" and self.best_as_artifact and trainer.loggers:
             _check_takes_artifacts(trainer.loggers)
-        trackers = [one for one in trainer.loggers if _id_argument(_arguments(one))]
-        if not trackers:
-            return
-        folder = run_folder(trainer)
-        found: Ids = {}
-        for logger in trackers:
-            name = type(logger).__name__
-            _open(logger, folder)
-            found.setdefault(name, []).append(str(logger.version))
-            if isinstance(logger, MLFlowLogger) and stage == "fit":  # what was stopped goes on
-                logger.experiment.update_run(logger.run_id, status="RUNNING")
-        write_ids(folder, read_ids(folder) | found)  # of trackers left out today, too
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         checkpoints: Any = trainer.checkpoint_callback
@@ -84,17 +67,35 @@ def _check_takes_artifacts(loggers: Iterable[Logger]) -> None:
         )
 
 
+def begin(loggers: Iterable[Logger], folder: Path) -> None:
+    """Begin the run at each tracker, or go on with the one it knows, and write down the ids.
+
+    Raises:
+        MisconfigurationException: If a tracker is out of order, or does not know the run.
+    """
+    found: Ids = {}
+    for logger in loggers:
+        if not _id_argument(signature(type(logger).__init__).parameters):
+            continue
+        _open(logger, folder)
+        found.setdefault(type(logger).__name__, []).append(str(logger.version))
+        if isinstance(logger, MLFlowLogger):  # what was stopped goes on
+            logger.experiment.update_run(logger.run_id, status="RUNNING")
+    if found:
+        write_ids(folder, read_ids(folder) | found)  # of trackers left out today, too
+
+
 def _open(logger: Logger, folder: Path) -> None:
-    known = logger.version if isinstance(logger, WandbLogger) else getattr(logger, "_run_id", None)
     try:
         _ = logger.experiment  # type: ignore[attr-defined]  # begins or finds its run
     except Exception as error:  # of a library and a server unknown to us
         name = type(logger).__name__
-        told = str(error).strip().partition("\n")[0]
+        told = str(error).strip().partition("\n")[0].rstrip(".")
+        known = ", ".join(read_ids(folder).get(name, []))
         if not known:
-            raise MisconfigurationException(f"{name} can't begin a run: {told}") from error
+            raise MisconfigurationException(f"{name} can't begin a run: {told}.") from error
         raise MisconfigurationException(
-            f"{name} can't go on with its run {known}: {told} To go on with another one, delete "
+            f"{name} can't go on with its run {known}: {told}. To go on with another one, delete "
             f"{folder / IDS}."
         ) from error
 
@@ -180,10 +181,6 @@ def _fill_in(logger: Any, folder: Path, ids: Ids) -> None:
             sys.stderr.write(f"W&B stays offline: {reason}. `{upload}` uploads the run.\n")
 
 
-def _arguments(logger: Logger) -> Iterable[str]:
-    return signature(type(logger).__init__).parameters
-
-
 def _id_argument(names: Iterable[str]) -> str | None:
     return next((name for name in ID_ARGUMENTS if name in names), None)
 
@@ -193,7 +190,12 @@ def _wandb_out_of_reach() -> str | None:
 
     if wandb.setup().settings.mode in ("offline", "disabled"):
         return f"WANDB_MODE is {wandb.setup().settings.mode}"
-    if not wandb.login(prompt=False):
+    try:
+        # Without a network the key could not be verified, and W&B would raise instead of telling.
+        has_key = wandb.login(prompt=False, verify=False)
+    except wandb.Error as error:
+        return str(error).rstrip(".")
+    if not has_key:
         return "there is no API key (`wandb login`)"
     url = urlsplit(wandb.setup().settings.base_url)
     through = urlsplit(getproxies().get(url.scheme, "")) if url.scheme else url
