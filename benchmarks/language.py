@@ -80,8 +80,8 @@ def bare_loop(shape: str, dropout: float, *, recommended: bool) -> float:
     return seconds_a_step(starts)
 
 
-def fit(shape: str, dropout: float, text: Path, *, compiled: bool = False) -> float:
-    """Seconds a step of `train.py fit` with the precision it chooses."""
+def fit(shape: str, dropout: float, text: Path, *more: str, compiled: bool = False) -> float:
+    """Seconds a step of `train.py fit` with the precision it chooses, and with more flags."""
     torch.compiler.reset()  # else the ninth net of the process would silently run as it is
     with tempfile.TemporaryDirectory() as runs_dir, contextlib.redirect_stdout(io.StringIO()):
         net = SHAPES[shape] | {"dropout": dropout, "positions": "learned"}
@@ -99,6 +99,7 @@ def fit(shape: str, dropout: float, text: Path, *, compiled: bool = False) -> fl
                 *("--trainer.gradient_clip_val", "null", "--trainer.accelerator", "cpu"),
                 *("--checkpoint.monitor", "null", "--model.compile", str(compiled).lower()),
                 "--trainer.callbacks+=benchmarks.timer.StepTimer",
+                *more,
             ]
         )
     return StepTimer.last
