@@ -14,7 +14,6 @@ import torch
 import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -28,9 +27,10 @@ from callbacks.progress import ProgressBar
 from callbacks.promises import kept
 from callbacks.report import Announcement, report
 from callbacks.resuming import check_unchanged, checkpoint_of, newest_unfinished
-from callbacks.run_folder import experiment_name, fill_in, new_run_folder
+from callbacks.run_folder import experiment_name, new_run_folder
 from callbacks.run_log import RunLog
 from callbacks.run_record import RunRecord
+from callbacks.tracking import Ids, Tracking, begin, close, fill_in, read_ids
 from callbacks.unused_hooks import mute_unused_hooks
 from modules import *  # noqa: F403  # so that the short names of tasks are known
 from modules.checkpoint import check_fits, init_from, read_checkpoint
@@ -53,6 +53,7 @@ class CLI(LightningCLI):
     origin: Mapping[str, Any] = MappingProxyType({})  # told in the run's config.yaml and results
     companions: Sequence[L.Callback] = ()
     tests_after_fit = True
+    tracked: Ids = {}  # noqa: RUF012  # under which ids trackers know a run that goes on
 
     @classmethod
     def of(cls, args: ArgsType, **more: Any) -> Self:
@@ -76,6 +77,7 @@ class CLI(LightningCLI):
         try:
             super().__init__(*args, **kwargs)  # parses, builds and runs
         except BaseException:
+            close(self.trainer.loggers if hasattr(self, "trainer") else [], failed=True)
             self.discard_run_without_traces()
             raise
 
@@ -87,6 +89,7 @@ class CLI(LightningCLI):
         add("--test_after_fit", type=bool, default=True, help="Evaluate the best after fit.")
         add("--auto_precision", type=bool, default=False, help="Let the hardware choose precision.")
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
+        parser.add_lightning_class_args(Tracking, "tracking")
         add("--resume", type=str | None, help="Run folder to go on with, or auto: the newest.")
         add("--init_from", type=str | None, help="Checkpoint to begin with the weights of.")
         parser.link_arguments("seed_everything", "data.init_args.seed")
@@ -164,6 +167,7 @@ class CLI(LightningCLI):
         now = yaml.safe_load(parser.dump(config, skip_none=False))
         check_unchanged(yaml.safe_load((folder / "config.yaml").read_text()), now, folder)
         config.ckpt_path = str(checkpoint)
+        self.tracked = read_ids(folder)
         return folder
 
     @property
@@ -176,13 +180,14 @@ class CLI(LightningCLI):
         self.as_told = self.config.clone()  # with `{run_folder}` unfilled, so that it runs again
         if self.subcommand == "fit":
             self.as_told[self.subcommand].resume = None
+            self.as_told[self.subcommand].ckpt_path = None  # that of `find_resumed`, this time
         if (
             getattr(rank_zero_only, "rank", 0) == 0
             and not self._get(self.config, "trainer").fast_dev_run
         ):
             runs = self.runs_of_experiment
             self.run_folder = self.resumed or new_run_folder(runs.parent, runs.name)
-            fill_in(self._get(self.config, "trainer").logger, self.run_folder)
+            fill_in(self._get(self.config, "trainer").logger, self.run_folder, self.tracked)
         else:  # other ranks write nothing, and a dry run has no folder: no tracker may be opened
             self._get(self.config, "trainer").logger = False
         try:
@@ -214,6 +219,8 @@ class CLI(LightningCLI):
         if not wanted.fast_dev_run:
             folder = self.run_folder or Path(self._get(self.config, "runs_dir"), "unknown", "000")
             csv = RunLog(folder.parent.parent, name=folder.parent.name, version=folder.name)
+            if self.run_folder:
+                begin(trainer.loggers, self.run_folder)
             trainer.loggers = [csv, *trainer.loggers]  # first: trainer.log_dir is the run folder
         else:  # Lightning would write a last.ckpt all the same
             trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, Checkpoints)]  # type: ignore[attr-defined]
@@ -255,9 +262,7 @@ class CLI(LightningCLI):
         for record in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(record, RunRecord):
                 record.write_results(self.trainer, metrics)
-        for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.finish()  # else its farewell would come after our last line
+        close(self.trainer.loggers)  # W&B's farewell would come after our last line
         if self.run_folder:
             report(metrics, self.promises, self.run_folder)
 

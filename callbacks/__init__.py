@@ -5,10 +5,14 @@ from callbacks.backbone_finetuning import BackboneFinetuning as BackboneFinetuni
 from callbacks.batch_size_finder import BatchSizeFinder as BatchSizeFinder
 from callbacks.confusion_matrix import ConfusionMatrix as ConfusionMatrix
 from callbacks.feature_maps import FeatureMaps as FeatureMaps
+from callbacks.gradient_norms import GradientNorms as GradientNorms
 from callbacks.layer_health import LayerHealth as LayerHealth
+from callbacks.learning_rate import LearningRate as LearningRate
 from callbacks.learning_rate_finder import LearningRateFinder as LearningRateFinder
+from callbacks.memory import Memory as Memory
 from callbacks.mistakes import Mistakes as Mistakes
 from callbacks.reliability_diagram import ReliabilityDiagram as ReliabilityDiagram
+from callbacks.speed import Speed as Speed
 from callbacks.text_samples import TextSamples as TextSamples
 from callbacks.training_curves import TrainingCurves as TrainingCurves
 from callbacks.weight_averaging import EMAWeightAveraging as EMAWeightAveraging

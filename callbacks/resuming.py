@@ -12,7 +12,7 @@ from callbacks.config_differences import differences
 # by the checkpoint, or would make another run of it.
 CHANGEABLE = (
     *("resume", "ckpt_path", "config", "runs_dir", "experiment", "expect", "test_after_fit"),
-    *("checkpoint", "trainer", "data.init_args.data_dir", "auto_precision"),
+    *("checkpoint", "tracking", "trainer", "data.init_args.data_dir", "auto_precision"),
 )
 FIXED = ("trainer.limit_train_batches", "trainer.overfit_batches")  # they move the epochs' ends
 

@@ -18,6 +18,8 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
 from callbacks.run_folder import run_folder
+from callbacks.speed import rows_and_tokens
+from callbacks.tracking import tell_config
 
 PACKAGES = ("lightning", "torch", "torchmetrics", "torchvision", "transformers", "numpy")
 
@@ -60,7 +62,7 @@ class RunRecord(SaveConfigCallback):
         record |= yaml.safe_load(text)
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):  # its folder has the config already
-                logger.log_hyperparams(record)
+                tell_config(logger, record)
 
     def state_dict(self) -> dict[str, float]:
         """What a run that goes on adds to."""
@@ -88,10 +90,9 @@ class RunRecord(SaveConfigCallback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        targets = batch[1]
-        self._samples += len(targets)
-        if targets.ndim > 1 and not targets.is_floating_point():  # those are probabilities
-            self._tokens += targets.numel()
+        rows, tokens = rows_and_tokens(batch)
+        self._samples += rows
+        self._tokens += tokens
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:

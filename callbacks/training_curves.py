@@ -113,6 +113,9 @@ def _panels(series: Series) -> dict[str, Series]:
     for column in sorted(series):
         if column.startswith("lr-"):  # LearningRateMonitor: lr-AdamW, lr-AdamW/pg2, …
             panels.setdefault("learning rate", {})[column.removeprefix("lr-")] = series[column]
+        elif column.startswith("optimizer/learning_rate"):  # callbacks.LearningRate
+            group = column.removeprefix("optimizer/learning_rate").removeprefix("/")
+            panels.setdefault("learning rate", {})[group or "all layers"] = series[column]
     return panels
 
 

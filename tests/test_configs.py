@@ -23,9 +23,10 @@ CHOICES = [
     *(ROOT / "configs").glob("schedule/*.yaml"),
 ]
 SIZES = sorted((ROOT / "configs").glob("size/*.yaml"))
+SWEEPS = sorted((ROOT / "configs").glob("sweep/*.yaml"))
 SEARCHES = sorted((ROOT / "configs").glob("search/*.yaml"))  # tests/test_tune.py
 EXPERIMENTS = sorted(
-    set((ROOT / "configs").glob("*/*.yaml")) - {*OVERLAYS, *CHOICES, *SIZES, *SEARCHES}
+    set((ROOT / "configs").glob("*/*.yaml")) - {*OVERLAYS, *CHOICES, *SIZES, *SWEEPS, *SEARCHES}
 )
 # Millions of parameters with GPT-2's 50,257 tokens and 1,024 positions, as Radford et al. and
 # minGPT name their nets (minGPT counts without the table of logits, GPT-2 ties it).
@@ -181,9 +182,9 @@ def test_an_overlay_stacks_on_the_quickstart(overlay: Path, run: Callable[..., P
     base = yaml.safe_load((ROOT / "configs/digits/cnn.yaml").read_text())["trainer"]["callbacks"]
     for path, value in leaves(told):
         if path == ("callbacks+",):  # joins those of the experiment and replaces none
-            (added,) = value
+            added = [one if isinstance(one, str) else one["class_path"] for one in value]
             joined = [callback["class_path"] for callback in resolved["callbacks"]]
-            assert joined == [*base, added if isinstance(added, str) else added["class_path"]]
+            assert joined == [*base, *added]
         elif path not in (("devices",), ("strategy",)):
             assert value_at(resolved, path) == value
     assert folder.parent.name == "digits-cnn"  # an overlay does not name the experiment

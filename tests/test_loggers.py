@@ -39,22 +39,41 @@ def records(path: Path) -> Iterator[bytes]:
 
 
 def read_wandb(folder: Path) -> dict[str, Any]:
-    """Run, configuration, history and files of the one W&B run in a folder."""
+    """What the one W&B file in a run folder holds."""
+    (found,) = read_all_wandb(folder)
+    return found
+
+
+def read_all_wandb(folder: Path) -> list[dict[str, Any]]:
+    """The W&B files in a run folder, one a process that logged, in order of time."""
+    paths = folder.glob("wandb/offline-run-*/*.wandb")
+    return [_read(path) for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Run, configuration, history, axes, artifacts and files."""
     from wandb.proto import wandb_internal_pb2
 
-    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
     found: dict[str, Any] = {"config": {}, "history": [], "files": [], "folder": path.parent}
+    found |= {"axes": {}, "artifacts": []}
     for data in records(path):
         record = wandb_internal_pb2.Record.FromString(data)
         kind = record.WhichOneof("record_type")
         if kind == "run":
             found |= {"project": record.run.project, "name": record.run.display_name}
+            found["id"] = record.run.run_id
             found["config"] |= {u.key: json.loads(u.value_json) for u in record.run.config.update}
         elif kind == "config":
             found["config"] |= {u.key: json.loads(u.value_json) for u in record.config.update}
         elif kind == "history":
             row = {".".join(i.nested_key) or i.key: i.value_json for i in record.history.item}
             found["history"].append({key: json.loads(value) for key, value in row.items()})
+        elif kind == "metric" and record.metric.step_metric:
+            found["axes"][record.metric.glob_name or record.metric.name] = record.metric.step_metric
+        elif kind == "artifact":
+            found["artifacts"].append(record.artifact)
+        elif kind == "request":
+            found["artifacts"] += [record.request.log_artifact.artifact]
         elif kind == "files":
             found["files"] += [file.path for file in record.files.files]
     return found
@@ -100,6 +119,8 @@ def test_wandb_works_offline_and_carries_all_of_it(wandb_run: tuple[Path, dict, 
         assert history[metric][-1] == pytest.approx(value)
 
     # W&B's own step is no training step; the trainer's is there to plot against.
+    assert seen["axes"] == {"*": "trainer/global_step"}
+    assert all("trainer/global_step" in row for row in seen["history"])
     assert [row["trainer/global_step"] for row in seen["history"] if "train/loss" in row][-1] == 17
 
 
@@ -144,6 +165,7 @@ def test_mlflow_is_told_metrics_parameters_and_commit(run: Callable[..., Path], 
     assert found.info.run_name == "digits-tiny-001"
     assert found.info.status == "FINISHED"
     assert found.data.params["git_commit"] == git_commit()
+    assert found.data.tags["mlflow.source.git.commit"] == git_commit()
     assert found.data.params["data/class_path"] == "datamodules.Digits"
     for metric, value in final_metrics(folder).items():
         assert found.data.metrics[metric] == pytest.approx(value)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import optuna
 import pytest
-import yaml
 from conftest import ROOT, TINY
 from optuna.trial import TrialState
 
@@ -308,9 +307,7 @@ def test_a_key_that_a_later_choice_would_undo_is_refused(tmp_path: Path, capsys)
     check_parameters(read_search(write(tmp_path, right)), BASE, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "search", [s for s in SEARCHES if s.stem != "wandb_sweep"], ids=lambda s: s.stem
-)
+@pytest.mark.parametrize("search", SEARCHES, ids=lambda s: s.stem)
 def test_a_search_fits_the_config_that_its_comment_names(search: Path, monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
     comment = "".join(line[1:] for line in search.open() if line.startswith("#"))
@@ -336,23 +333,6 @@ def test_a_best_config_says_all_that_differs_from_the_defaults(config: str, tmp_
         == Plan.of(["fit", *arguments, *flags]).shared
     )
     assert len(file.read_text().splitlines()) < 40
-
-
-def test_a_sweep_of_wandb_calls_train_with_keys_that_it_has(run: Callable, monkeypatch) -> None:
-    utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
-    monkeypatch.chdir(ROOT)
-    sweep = yaml.safe_load((ROOT / "configs/search/wandb_sweep.yaml").read_text())
-    values = {
-        key: {"value": told["values"][-1] if "values" in told else told["max"]}
-        for key, told in sweep["parameters"].items()
-    }
-    macros = utils.create_sweep_command_args({"args": values})
-    words = sweep["command"][sweep["command"].index("fit") :]
-    made = [part for word in words for part in (macros["args"] if word == "${args}" else [word])]
-    told = results(run(*made, "--trainer.max_epochs", 1, "--trainer.callbacks", "null"))
-    assert told["config"]["model"]["init_args"]["net"]["init_args"]["hidden_sizes"] == [128] * 3
-    assert told["config"]["data"]["init_args"]["batch_size"] == 128
-    assert sweep["metric"]["name"] in told["metrics"]
 
 
 # Processes.
