@@ -20,6 +20,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from callbacks.checkpoints import Checkpoints
 from callbacks.finite_loss import FiniteLoss
+from callbacks.full_disk import full_disk_in, told
+from callbacks.peers import Peers, meet_first
 from callbacks.predictions import Predictions
 from callbacks.preemption import Preemption
 from callbacks.preflight import Preflight
@@ -76,9 +78,11 @@ class CLI(LightningCLI):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         try:
             super().__init__(*args, **kwargs)  # parses, builds and runs
-        except BaseException:
+        except BaseException as error:
             close(self.trainer.loggers if hasattr(self, "trainer") else [], failed=True)
             self.discard_run_without_traces()
+            if cause := full_disk_in(error):
+                raise told(cause, self.run_folder) from error
             raise
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -207,7 +211,7 @@ class CLI(LightningCLI):
         if self._get(self.config, "auto_precision") and wanted.precision is None:
             kwargs["precision"], why = recommended_precision(str(wanted.accelerator))
         callbacks = [*(wanted.callbacks or []), Preflight(), Announcement(why), FiniteLoss()]
-        callbacks += [Preemption(), *self.companions]
+        callbacks += [Preemption(), Peers(), *self.companions]
         if self.subcommand == "predict":
             callbacks.append(Predictions())
         if wanted.enable_progress_bar is not False:
@@ -215,6 +219,7 @@ class CLI(LightningCLI):
         self.promises = self._get(self.config, "expect")
         self.save_config_kwargs = {"promises": self.promises, "origin": self.origin}
         trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        meet_first(trainer.strategy)
         mute_unused_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         if not wanted.fast_dev_run:
             folder = self.run_folder or Path(self._get(self.config, "runs_dir"), "unknown", "000")
@@ -279,7 +284,7 @@ class CLI(LightningCLI):
 def with_config_of_resumed(arguments: list[str]) -> list[str]:
     """`fit --resume FOLDER` begins with the config that the run was begun with."""
     arguments = [str(argument) for argument in arguments]
-    for place, argument in enumerate(arguments):
+    for place, argument in reversed([*enumerate(arguments)]):  # the last one holds
         name, equals, value = argument.partition("=")
         if name == "--resume" and (equals or place + 1 < len(arguments)):
             folder = value if equals else arguments[place + 1]

@@ -34,6 +34,13 @@ def prepare_process() -> None:
         keep_freed_memory()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    if "SLURM_JOB_ID" not in os.environ:  # a machine that has SLURM, and a run that is no job
+        warnings.filterwarnings(
+            "ignore", message=".*The `srun` command is available on your system"
+        )
+    # It says which process died before it ends all the others.
+    launcher = "lightning.fabric.strategies.launchers.subprocess_script"
+    logging.getLogger(launcher).setLevel(logging.INFO)
     for message in (
         ".*does not have many workers",  # data in memory need none
         ".*is smaller than the logging interval",
@@ -72,13 +79,18 @@ def main(args: list[str] | None = None) -> Path | None:
         The run folder, on rank zero.
 
     Raises:
-        SystemExit: With code 2 after a user's mistake, told in one paragraph on stderr; with 75
-            when a signal stopped training (`--resume` goes on); with 0 after a call for help.
+        SystemExit: With code 2 after a user's mistake, told in one paragraph on stderr; with 74
+            when a disk is full, 75 when a signal stopped training, 76 when another process has died
+            (`--resume` goes on after each); with 0 after a call for help.
     """
     if (sys.argv[1:] if args is None else args) in HELP:
         print(__doc__)  # at once: what comes next takes seconds to import
         sys.exit(0)
-    from callbacks.preemption import EXIT_CODE, Preempted
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    from callbacks.full_disk import DiskFull
+    from callbacks.peers import Lost
+    from callbacks.preemption import Preempted
     from cli import CLI
     from user_errors import exit_on_user_error
 
@@ -86,9 +98,10 @@ def main(args: list[str] | None = None) -> Path | None:
     try:
         with exit_on_user_error("train.py"):
             return CLI.of(args).run_folder
-    except Preempted as stop:
-        sys.stderr.write(f"train.py: {stop}\n")
-        sys.exit(EXIT_CODE)
+    except (Preempted, Lost, DiskFull) as stop:
+        if getattr(rank_zero_only, "rank", 0) == 0 or not isinstance(stop, Preempted):
+            sys.stderr.write(f"train.py: {stop}\n")
+        sys.exit(stop.exit_code)
 
 
 if __name__ == "__main__":

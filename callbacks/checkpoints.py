@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from callbacks.full_disk import room_for
 from callbacks.run_folder import run_folder
 from callbacks.run_log import RunLog
 
@@ -167,11 +168,13 @@ class Checkpoints(Checkpoint):
         partial = self.folder / "last.ckpt.part"
         if self.monitor is None:
             self.best_model_path, self._improved = str(self.folder / "best.ckpt"), True
-        trainer.save_checkpoint(partial, weights_only=False)
+        with room_for(partial):
+            trainer.save_checkpoint(partial, weights_only=False)
         if trainer.is_global_zero:
             if self._improved:
                 best = self.folder / "best.ckpt.part"
-                _copy(partial, best)
+                with room_for(best, partial):
+                    _copy(partial, best)
                 _replace(best, self.folder / "best.ckpt")
             _replace(partial, last)
         trainer.strategy.barrier("checkpoints")

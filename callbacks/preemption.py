@@ -6,6 +6,7 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from callbacks.checkpoints import Checkpoints
 from callbacks.run_folder import run_folder
@@ -19,6 +20,8 @@ SIGNALS = [
 class Preempted(Exception):
     """Training has stopped by a signal; its checkpoint is written."""
 
+    exit_code = EXIT_CODE
+
 
 class Preemption(L.Callback):
     """At the first SIGTERM, SIGUSR1 or Ctrl-C: finish the step, save, raise `Preempted`.
@@ -30,6 +33,13 @@ class Preemption(L.Callback):
     def __init__(self) -> None:
         self._told: str | None = None
         self._before: dict[int, Any] = {}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        cluster = trainer._accelerator_connector.cluster_environment
+        if isinstance(cluster, SLURMEnvironment):
+            # Lightning would write a checkpoint beside the run folder and requeue the job by
+            # itself: scripts/slurm/train.sbatch does that, by the exit code.
+            cluster.auto_requeue = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if threading.current_thread() is not threading.main_thread():

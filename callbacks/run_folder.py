@@ -23,10 +23,11 @@ def new_run_folder(runs_dir: Path, experiment: str) -> Path:
 
 
 def experiment_name(configs: Sequence[str | Path]) -> str:
-    """`configs/mnist/cnn.yaml` is the experiment `mnist-cnn`; overlays after it add nothing."""
+    """`configs/mnist/cnn.yaml` is the experiment `mnist-cnn`; overlays add nothing."""
     if not configs:
         return "unnamed"
-    path = Path(configs[0]).with_suffix("")
+    experiments = [path for path in configs if Path(path).parts[-3:-1] != ("configs", "trainer")]
+    path = Path([*experiments, *configs][0]).with_suffix("")
     parts = path.parts
     if "configs" in parts:
         parts = parts[len(parts) - parts[::-1].index("configs") :]

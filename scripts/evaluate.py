@@ -424,7 +424,7 @@ def figures(look: Look, names: list[str], data: Any) -> dict[str, Callable[[], F
         )
     if worst is not None:
         pictures = made_visible(
-            worst.pictures, getattr(data, "mean", None), getattr(data, "std", None)
+            worst.samples, getattr(data, "mean", None), getattr(data, "std", None)
         )
         tally = [len(labels), int((logits.argmax(dim=1) != labels).sum())]
         drawn["mistakes"] = lambda: mistakes_figure(pictures, worst, names, COLUMNS, tally)

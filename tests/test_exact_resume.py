@@ -13,6 +13,7 @@ from conftest import ROOT
 from made_data import make_photographs
 from torchvision import models
 
+from callbacks.full_disk import DiskFull
 from callbacks.preemption import EXIT_CODE
 from datamodules.loader import BatchLoader
 from datamodules.whole_batches import TensorRows, TrainingBatches
@@ -324,7 +325,9 @@ def test_validation_at_the_end_of_an_epoch_is_always_between_two_steps(run: Run)
     assert run("fit", *PICTURES, "--trainer.accumulate_grad_batches", 3, *flags, *ACROSS)
 
 
-def test_no_checkpoint_is_ever_half_written(run: Run, runs: Path, monkeypatch) -> None:
+def test_a_full_disk_costs_no_checkpoint_and_says_what_to_do(
+    run: Run, runs: Path, monkeypatch, capsys
+) -> None:
     """The disk is full in the middle of the second writing."""
     true_save, written = torch.save, []
 
@@ -335,11 +338,21 @@ def test_no_checkpoint_is_ever_half_written(run: Run, runs: Path, monkeypatch) -
         true_save(state, target, *args, **kwargs)
 
     monkeypatch.setattr(torch, "save", save)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(SystemExit) as exit:
         run("fit", *SHORT)
     monkeypatch.undo()
-    last = torch.load(runs / "short/001/checkpoints/last.ckpt", weights_only=True)
+    assert exit.value.code == DiskFull.exit_code == 74
+    told = capsys.readouterr().err
+    folder = runs / "short/001"
+    assert f"no room to write {folder / 'checkpoints/last.ckpt.part'}" in told
+    assert "MiB are free in" in told
+    assert f"last.ckpt is whole; make room, and `python train.py fit --resume {folder}`" in told
+    assert not list(folder.rglob("*.part"))
+    last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     assert last["global_step"] == 4
+    again = run("fit", *SHORT, "--resume", "auto")
+    assert again == folder
+    assert_the_same_run(run("fit", *SHORT), again)
 
 
 def test_two_processes_draw_different_random_numbers() -> None:
