@@ -1,5 +1,6 @@
 """Lightning's ModelParallelStrategy with checkpoints that any other run can read."""
 
+import importlib.util
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 from typing_extensions import override
+
+from modules.sharded_checkpoint import kind_of
 
 
 class Sharded(ModelParallelStrategy):
@@ -103,6 +106,46 @@ class Sharded(ModelParallelStrategy):
             for optimizer, state in zip(self.optimizers, content["optimizer_states"], strict=True):
                 optimizer.load_state_dict(_spread(state, optimizer))
         return content
+
+
+def check_devices(trainer: Any, checkpoint: str | Path | None) -> None:
+    """Refuse what a strategy can't do, before anything is built.
+
+    Args:
+        trainer: The Trainer's part of the config.
+        checkpoint: What is to be loaded, if anything is.
+
+    Raises:
+        MisconfigurationException: Saying what to do instead.
+    """
+    strategy, accelerator = trainer.strategy, str(trainer.accelerator)
+    name = str(strategy if isinstance(strategy, str) else strategy.get("class_path", ""))
+    deepspeed = "deepspeed" in name.lower()
+    if deepspeed and importlib.util.find_spec("deepspeed") is None:
+        raise MisconfigurationException(
+            "DeepSpeed is not installed: pip install 'deepspeed>=0.17' (Linux), or take --config "
+            "configs/trainer/fsdp.yaml, which cuts the same and needs nothing."
+        )
+    if deepspeed and (accelerator == "cpu" or not torch.cuda.is_available()):
+        raise MisconfigurationException(
+            "DeepSpeed trains on GPUs only, as Lightning runs it, and "
+            f"{'the CPU was asked for' if accelerator == 'cpu' else 'there is none here'}: take "
+            "--config configs/trainer/fsdp.yaml, which cuts the same and runs on CPUs, too."
+        )
+    if checkpoint is None or not Path(checkpoint).exists():
+        return
+    kind = kind_of(Path(checkpoint))
+    if deepspeed != (kind == "deepspeed") or (kind == "torch" and "Sharded" not in name):
+        needed = {
+            "deepspeed": "configs/trainer/deepspeed_zero2.yaml or deepspeed_zero3.yaml",
+            "torch": "configs/trainer/fsdp.yaml or tensor_parallel.yaml",
+            "file": "no overlay of DeepSpeed",
+        }[kind]
+        what = "a single file" if kind == "file" else f"a folder that {kind} wrote"
+        raise MisconfigurationException(
+            f"{checkpoint} is {what}, which needs {needed}. python export.py --checkpoint "
+            f"{checkpoint} --format checkpoint --output FOLDER makes one file of any."
+        )
 
 
 def _spread(state: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:

@@ -10,16 +10,22 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from modules.sharded_checkpoint import check_whole, is_sharded, read_sharded
+
 BEGINNINGS = (b"PK", b"\x80")  # of a zip file, as torch writes it, and of a plain pickle
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Load a Lightning checkpoint onto the CPU without running any code that it may carry.
 
+    Of a folder that several processes wrote come the weights and hyper-parameters.
+
     Raises:
         MisconfigurationException: If the file is missing, no checkpoint, or more than plain data.
     """
     path = Path(path)
+    if is_sharded(path):
+        return read_sharded(path)
     if not path.is_file():
         raise MisconfigurationException(f"there is no checkpoint at {path}.")
     with path.open("rb") as file:
@@ -44,6 +50,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} is no checkpoint of a LightningModule: it has no state_dict."
         )
     return checkpoint
+
+
+def check_checkpoint(path: str | Path) -> None:
+    """Make sure that a checkpoint is whole; of a folder without reading it all.
+
+    Raises:
+        MisconfigurationException: As `read_checkpoint`.
+    """
+    if is_sharded(Path(path)):
+        check_whole(Path(path))
+    else:
+        read_checkpoint(path)
 
 
 def check_fits(checkpoint: dict[str, Any], task: L.LightningModule, path: str | Path) -> None:

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from modules.checkpoint import read_checkpoint
 from modules.language_model import LanguageModel
 from modules.nets.gpt_huggingface import load_gpt2
+from modules.sharded_checkpoint import is_sharded
 
 END_OF_TEXT = "<|endoftext|>"  # parts two texts of GPT-2's training
 
@@ -26,6 +27,11 @@ def open_language_model(path: str | Path) -> LanguageModel:
         MisconfigurationException: Saying what stands there instead.
     """
     path = Path(path)
+    if is_sharded(path):
+        raise MisconfigurationException(
+            f"{path} is a folder that several processes wrote; one file is made of it by python "
+            f"export.py --checkpoint {path} --format checkpoint --output FOLDER."
+        )
     if path.is_dir():
         return _from_folder(path).eval()
     checkpoint = read_checkpoint(path)

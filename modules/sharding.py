@@ -56,7 +56,7 @@ def shard(task: L.LightningModule) -> None:
     """
     mesh = task._device_mesh
     net: nn.Module = task.net  # type: ignore[assignment]
-    if mesh is None or is_sharded(net):
+    if mesh is None or is_spread(net):
         return
     if mesh["tensor_parallel"].size() > 1:
         cut(net, mesh["tensor_parallel"])
@@ -84,7 +84,7 @@ def shard(task: L.LightningModule) -> None:
         net.register_forward_pre_hook(_same_buffers)
 
 
-def is_sharded(net: nn.Module) -> bool:
+def is_spread(net: nn.Module) -> bool:
     """Whether this process has only a share of the net (of which all may be gathered just now)."""
     return isinstance(net, FSDPModule) or any(isinstance(w, DTensor) for w in net.parameters())
 
