@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
@@ -75,6 +76,13 @@ class Sharded(ModelParallelStrategy):
                 "`def configure_model(self): shard(self)` (modules/sharding.py), or take --config "
                 "configs/trainer/ddp.yaml."
             )
+        for callback in trainer.callbacks:
+            if isinstance(callback, WeightAveraging | StochasticWeightAveraging):
+                raise MisconfigurationException(
+                    f"{type(callback).__name__} averages whole nets, and strategies.Sharded has "
+                    "but shares of one: leave the average out, or take --config "
+                    "configs/trainer/ddp.yaml."
+                )
         super().setup(trainer)
 
     @override

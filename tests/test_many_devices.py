@@ -2,6 +2,11 @@
 
 import csv
 import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -189,8 +194,6 @@ def test_a_folder_of_shards_is_refused_where_it_can_not_be_read(there: Path, ref
 
 @slow
 def test_a_folder_with_a_share_cut_off_gives_way_to_the_best(there: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(there / "runs/gpt-folder/001", tmp_path / "run")
     last = tmp_path / "run/checkpoints/last.ckpt"
     assert checkpoint_of(tmp_path / "run", check_checkpoint) == last
@@ -240,9 +243,6 @@ def test_the_plan_of_a_net_names_matrices_of_its_blocks() -> None:
 
 
 def test_an_index_that_brings_code_along_is_refused(tmp_path: Path) -> None:
-    import os
-    import pickle
-
     class Bomb:
         def __reduce__(self) -> tuple:
             return os.system, (f"touch {tmp_path / 'exploded'}",)
@@ -299,3 +299,39 @@ def test_deepspeed_that_is_not_installed_is_named(refused, monkeypatch) -> None:
     tiny = ROOT / "tests/configs/digits/tiny.yaml"
     told = refused("fit", "--config", tiny, "--trainer.strategy", "deepspeed_stage_2")
     assert "pip install" in told
+
+
+@pytest.fixture(scope="module")
+def zero(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what DeepSpeed wrote."""
+    pytest.importorskip("deepspeed")
+    folder = tmp_path_factory.mktemp("zero")
+    command = [sys.executable, ROOT / "tests/write_zero.py", folder]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@slow
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_folder_of_deepspeed_becomes_safetensors_and_a_checkpoint(
+    zero: Path, tmp_path: Path, stage: int
+) -> None:
+    written = zero / f"zero{stage}"
+    for kind in ("safetensors", "checkpoint"):
+        options = ("--checkpoint", written, "--format", kind, "--output", tmp_path / kind)
+        export.main([str(option) for option in options])
+    task = open_language_model(tmp_path / "checkpoint/model.ckpt")
+    seen = torch.load(zero / "seen.pt", weights_only=True)[f"zero{stage}"]
+    with torch.no_grad():
+        assert torch.allclose(task(torch.arange(8)[None])[0], seen, atol=1e-5)
+    stored = load_file(tmp_path / "safetensors/model.safetensors")
+    assert torch.equal(stored["last_norm.weight"], task.net.last_norm.weight)
+    assert stored.keys() == dict(task.net.named_parameters()).keys()
+
+
+@slow
+def test_a_folder_of_deepspeed_is_refused_by_other_strategies(zero: Path, refused) -> None:
+    told = refused("validate", *GPT, "--ckpt_path", zero / "zero2")
+    assert "deepspeed_zero2.yaml" in told
+    assert "--format checkpoint" in told
