@@ -5,6 +5,7 @@ torch.distributed.checkpoint; and DeepSpeed's.
 """
 
 import pickle
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,7 +129,8 @@ def _read_torch(folder: Path) -> dict[str, Any]:
         for name, stored in sorted(_index(folder).state_dict_metadata.items())
         if name.startswith("state_dict.") and isinstance(stored, TensorStorageMetadata)
     }
-    load(weights, storage_reader=Reader(folder), no_dist=True)
+    with warnings.catch_warnings(action="ignore"):  # that this is one process, which is meant
+        load(weights, storage_reader=Reader(folder), no_dist=True)
     content = torch.load(folder / LIGHTNING_FILE, map_location="cpu", weights_only=True)
     state = {name.removeprefix("state_dict."): weight for name, weight in weights.items()}
     return {"state_dict": state} | {key: content[key] for key in KEPT[1:] if key in content}

@@ -138,7 +138,7 @@ def cut(net: nn.Module, mesh: DeviceMesh) -> None:
             "trained with tensor parallelism: take --config configs/trainer/fsdp.yaml, or give it "
             "a `tensor_parallel_plan` as modules.nets.GPT has it."
         )
-    plan: Plan = net.tensor_parallel_plan()
+    plan: Plan = net.tensor_parallel_plan()  # type: ignore[operator]
     _check_divides(net, plan, mesh.size())
     styles: dict[str, ParallelStyle] = {
         name: RowwiseParallel() if parts == ROWS else ColwiseParallel()
@@ -147,7 +147,7 @@ def cut(net: nn.Module, mesh: DeviceMesh) -> None:
     for block in net.blocks:  # type: ignore[union-attr]
         parallelize_module(block, mesh, styles)
         for name, parts in plan.items():
-            if parts != ROWS and len(parts) > 1:
+            if not isinstance(parts, str) and len(parts) > 1:
                 layer = block.get_submodule(name)
                 layer.register_forward_hook(Regroup(layer.out_features, parts, mesh))
     for part in parts_of(net):

@@ -28,6 +28,8 @@ GPT = (
         ROOT / "configs/size/gpt-nano.yaml",
     ),
     *("--model.net.num_heads", 4, "--model.net.dropout", 0.0, "--model.optimizer.lr", 0.01),
+    *("--model.net.positions", "learned", "--model.net.norm", "layer", "--model.net.bias", "true"),
+    *("--model.net.activation", "gelu", "--model.net.tie_embeddings", "true"),
     *("--data.context", 16, "--data.batch_size", 8, "--trainer.limit_val_batches", 3),
     *(
         "--trainer.log_every_n_steps",

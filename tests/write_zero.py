@@ -10,6 +10,7 @@ import socket
 import sys
 from pathlib import Path
 
+import lightning as L
 import torch
 from torch import Tensor
 
@@ -45,6 +46,7 @@ def train(stage: int, folder: Path) -> Tensor:
     with torch.no_grad():
         logits, _ = engine(TOKENS)
     state = {"hyper_parameters": dict(task.hparams), "epoch": 0, "global_step": 2}
+    state["pytorch-lightning_version"] = L.__version__
     engine.save_checkpoint(str(folder), client_state=state, tag="checkpoint")
     return logits
 
