@@ -35,8 +35,9 @@ from callbacks.run_record import RunRecord
 from callbacks.tracking import Ids, Tracking, begin, close, fill_in, read_ids
 from callbacks.unused_hooks import mute_unused_hooks
 from modules import *  # noqa: F403  # so that the short names of tasks are known
-from modules.checkpoint import check_fits, init_from, read_checkpoint
+from modules.checkpoint import check_checkpoint, check_fits, init_from, read_checkpoint
 from precision import recommended_precision
+from strategies import check_devices
 from user_errors import explain, where, without_union
 
 CHOICES = ("optimizer", "lr_scheduler")  # of a task: naming one starts from its class's defaults
@@ -148,8 +149,13 @@ class CLI(LightningCLI):
                 f"ckpt_path: {path!r} is not known to a new process; name the file, as in "
                 f"--ckpt_path runs/…/checkpoints/{path}.ckpt."
             )
-        self.checkpoint = None if path is None or Path(path).is_dir() else read_checkpoint(path)
+        self.checkpoint = None  # a folder of shards may be larger than the memory of this machine
+        if path is not None and Path(path).is_dir():
+            check_checkpoint(path)
+        elif path is not None:
+            self.checkpoint = read_checkpoint(path)
         self.resumed = self.find_resumed() if self.subcommand == "fit" else None
+        check_devices(self._get(self.config, "trainer"), self._get(self.config, "ckpt_path"))
 
     def find_resumed(self) -> Path | None:
         """The run folder to go on with; `ckpt_path` then is its checkpoint. All ranks agree."""
@@ -157,12 +163,12 @@ class CLI(LightningCLI):
         if asked is None:
             return None
         if asked == "auto":
-            folder = newest_unfinished(self.runs_of_experiment, read_checkpoint)
+            folder = newest_unfinished(self.runs_of_experiment, check_checkpoint)
             if folder is None:
                 return None
         else:
             folder = Path(asked)
-        checkpoint = checkpoint_of(folder, read_checkpoint)
+        checkpoint = checkpoint_of(folder, check_checkpoint)
         if checkpoint is None:
             raise MisconfigurationException(
                 f"--resume: {folder} has no checkpoint that can be read; begin anew without."

@@ -22,13 +22,13 @@ def checkpoint_of(folder: Path, read: Any) -> Path | None:
 
     Args:
         folder: The run folder.
-        read: Reads a checkpoint; raises MisconfigurationException if it is none.
+        read: Reads or checks a checkpoint; raises MisconfigurationException if it is none.
     """
-    found = [folder / "checkpoints" / name for name in ("last.ckpt", "best.ckpt")]
+    names = ("last.ckpt", "last.ckpt.old", "best.ckpt", "best.ckpt.old")
+    found = [folder / "checkpoints" / name for name in names]
     for path in (path for path in found if path.exists()):
         try:
-            if path.is_file():
-                read(path)
+            read(path)
         except MisconfigurationException:
             continue
         return path

@@ -132,7 +132,8 @@ class RunRecord(SaveConfigCallback):
             "seconds": round(self.seconds, 3),
         }
         if self._training_seconds:
-            scale = trainer.world_size / self._training_seconds
+            told = trainer.distributed_sampler_kwargs  # of the processes that see other rows
+            scale = (told["num_replicas"] if told else 1) / self._training_seconds
             results["samples_per_second"] = round(self._samples * scale, 1)
             if self._tokens:
                 results["tokens_per_second"] = round(self._tokens * scale, 1)

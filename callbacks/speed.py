@@ -97,7 +97,9 @@ class Speed(Callback):
     ) -> dict[str, float]:
         counted = torch.tensor([self._rows, self._tokens], device=pl_module.device)
         every: Any = trainer.strategy.reduce(counted, reduce_op="sum")
-        rows, tokens = every.tolist()
+        told = trainer.distributed_sampler_kwargs  # processes that share a row counted it, too
+        shared = trainer.world_size // told["num_replicas"] if told else trainer.world_size
+        rows, tokens = (every // shared).tolist()
         metrics = {"speed/samples_per_second": rows / seconds}
         if tokens:
             metrics["speed/tokens_per_second"] = tokens / seconds

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from datamodules.files import default_data_dir
 from datamodules.labelled_texts import LabelledTexts
 from datamodules.length_batches import BucketedBatches, EvaluationByLength, padding_share
-from datamodules.loader import BatchLoader
+from datamodules.loader import BatchLoader, share_of
 from datamodules.ragged import LabelledTokens, RaggedTokens
 from datamodules.text_tokenizers import KINDS, PAD, UNK, Kind, learn, with_cutting_and_padding
 from datamodules.tokenization import NUM_BYTES, encode_each
@@ -192,7 +192,7 @@ class TextClassificationDataModule(L.LightningDataModule):
 
     @property
     def _world(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return share_of(self.trainer)
 
     def _batches(self, **others: int) -> BucketedBatches:
         lengths = self.splits["train"].texts.lengths

@@ -10,6 +10,8 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from modules.sharded_checkpoint import check_whole, is_sharded, read_sharded
+
 Task = TypeVar("Task", bound=L.LightningModule)
 BEGINNINGS = (b"PK", b"\x80")  # of a zip file, as torch writes it, and of a plain pickle
 
@@ -17,10 +19,14 @@ BEGINNINGS = (b"PK", b"\x80")  # of a zip file, as torch writes it, and of a pla
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Load a Lightning checkpoint onto the CPU without running any code that it may carry.
 
+    Of a folder that several processes wrote come the weights and hyper-parameters.
+
     Raises:
         MisconfigurationException: If the file is missing, no checkpoint, or more than plain data.
     """
     path = Path(path)
+    if is_sharded(path):
+        return read_sharded(path)
     if not path.is_file():
         raise MisconfigurationException(f"there is no checkpoint at {path}.")
     with path.open("rb") as file:
@@ -58,6 +64,11 @@ def open_task(path: str | Path, kind: type[Task], made_by: str) -> Task:
     Raises:
         MisconfigurationException: Saying what stands there instead.
     """
+    if is_sharded(Path(path)):
+        raise MisconfigurationException(
+            f"{path} is a folder that several processes wrote; one file is made of it by python "
+            f"export.py --checkpoint {path} --format checkpoint --output FOLDER."
+        )
     saved = read_checkpoint(path).get("hyper_parameters", {})
     task = saved.get("_class_path", "")
     if task.rpartition(".")[2] != kind.__name__:
@@ -79,6 +90,18 @@ def open_task(path: str | Path, kind: type[Task], made_by: str) -> Task:
             f"{path} does not fit this version of its net: {error}"
         ) from error
     return model.eval()
+
+
+def check_checkpoint(path: str | Path) -> None:
+    """Make sure that a checkpoint is whole; of a folder without reading it all.
+
+    Raises:
+        MisconfigurationException: As `read_checkpoint`.
+    """
+    if is_sharded(Path(path)):
+        check_whole(Path(path))
+    else:
+        read_checkpoint(path)
 
 
 def check_fits(checkpoint: dict[str, Any], task: L.LightningModule, path: str | Path) -> None:

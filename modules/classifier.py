@@ -24,6 +24,7 @@ from torchmetrics.classification import (
 from modules.hyperparameters import save_arguments
 from modules.optim import configure
 from modules.preprocessing import pictures_to_inputs, texts_to_inputs
+from modules.sharding import shard
 
 
 class Classifier(L.LightningModule):
@@ -106,8 +107,8 @@ class Classifier(L.LightningModule):
         if (self.global_step + 1) % interval == 0:
             targets = batch[1] if batch[1].ndim == 1 else batch[1].argmax(dim=1)  # (B,)
             accuracy = (logits.argmax(dim=1) == targets).float().mean()
-            self.log("train/loss", loss.detach(), prog_bar=True)
-            self.log("train/accuracy", accuracy)
+            self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
+            self.log("train/accuracy", accuracy, sync_dist=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -123,7 +124,10 @@ class Classifier(L.LightningModule):
     def _log_evaluation(
         self, stage: str, loss: Tensor, logits: Tensor, targets: Tensor, metrics: MetricCollection
     ) -> None:
-        metrics.update(logits.float(), targets)
+        if len(targets):  # more processes than rows: some have none, and compute all the same
+            metrics.update(logits.float(), targets)
+        else:
+            loss = torch.zeros_like(loss)
         self.log(f"{stage}/loss", loss, batch_size=len(targets), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
@@ -200,6 +204,9 @@ class Classifier(L.LightningModule):
         """How much each token counts for the answer, (B, T); None where the net weighs none."""
         weights = getattr(self.net, "attention_weights", None)
         return None if weights is None else weights(inputs)
+
+    def configure_model(self) -> None:
+        shard(self)
 
     def configure_optimizers(self) -> Any:
         return configure(self, self.optimizer, self.lr_scheduler)

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from modules.checkpoint import open_task
 from modules.language_model import LanguageModel
 from modules.nets.gpt_huggingface import load_gpt2
+from modules.sharded_checkpoint import is_sharded
 
 END_OF_TEXT = "<|endoftext|>"  # parts two texts of GPT-2's training
 
@@ -26,7 +27,7 @@ def open_language_model(path: str | Path) -> LanguageModel:
         MisconfigurationException: Saying what stands there instead.
     """
     path = Path(path)
-    if path.is_dir():
+    if path.is_dir() and not is_sharded(path):
         return _from_folder(path).eval()
     model = open_task(path, LanguageModel, "a language config, such as configs/shakespeare/*.yaml")
     if model.tokenizer is None:
