@@ -197,6 +197,7 @@ def tell(shared: "SharedStudy", arguments: Sequence[str], given: list[str]) -> N
     print(f"best: trial {best.number}, {shared.search.metric} {show(best.value)}")
     print(f"look at, in {shared.folder}: {', '.join(path.name for path in [file, *figures])}")
     print(f"train the best and test it: python train.py fit --config {file}")
+    print(f"runs: {shared.folder.parent}")
     print(f"study: {shared.folder}")
 
 

@@ -62,7 +62,7 @@ def table(trials: Sequence[FrozenTrial], search: Search) -> Table:
     rows = [
         [
             str(trial.number),
-            trial.user_attrs.get("run", ""),
+            Path(trial.user_attrs.get("run", "")).name,
             {TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}.get(trial.state, ""),
             "" if trial.value is None else show(trial.value),
             *(show(trial.params.get(key, "")) for key in search.distributions),
@@ -75,7 +75,7 @@ def table(trials: Sequence[FrozenTrial], search: Search) -> Table:
         name if names.count(name) == 1 else key
         for name, key in zip(names, search.distributions, strict=True)
     ]
-    head = ["trial", "run folder", "", search.metric, *columns, "time"]
+    head = ["trial", "run", "", search.metric, *columns, "time"]
     return console_table(head, rows, numbers_from=3)
 
 
