@@ -25,6 +25,7 @@ HELP: tuple[list[str], ...] = ([], ["-h"], ["--help"])
 def prepare_process() -> None:
     """Settings of the whole process: speed first, then silence about what is meant to be so."""
     import torch
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")  # TF32
@@ -38,6 +39,10 @@ def prepare_process() -> None:
         warnings.filterwarnings(
             "ignore", message=".*The `srun` command is available on your system"
         )
+    if "RANK" not in os.environ and (node := int(os.environ.get("NODE_RANK", 0))):
+        # Processes started by hand on a second node: Lightning takes each node's first for rank 0
+        # until they have joined, and it would make a run folder of its own.
+        rank_zero_only.rank = node  # type: ignore[attr-defined]
     # It says which process died before it ends all the others.
     launcher = "lightning.fabric.strategies.launchers.subprocess_script"
     logging.getLogger(launcher).setLevel(logging.INFO)

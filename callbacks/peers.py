@@ -46,6 +46,9 @@ class Peers(L.Callback):
         self._over = False  # this process has ended, in order or by an error that it has told
         self._begun = False
 
+    def __reduce__(self) -> tuple[type["Peers"], tuple[()]]:
+        return Peers, ()  # a copy, which averages of weights make of all, watches nobody
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self._begun or trainer.world_size == 1:
             return

@@ -167,11 +167,11 @@ def test_a_run_that_goes_on_leaves_out_what_it_has_seen() -> None:
 
 def test_batches_of_like_length_come_in_a_random_order_and_have_little_padding() -> None:
     batches = BucketedBatches(LENGTHS, 12, pool=20).batches()
-    widths = LENGTHS[batches].max(dim=1).values.float()
+    widths = LENGTHS[batches].max(dim=1).values
     assert padding_share(LENGTHS[batches]) < 0.1
     assert padding_share(LENGTHS[BucketedBatches(LENGTHS, 12, pool=1).batches()]) > 0.4
-    steps = torch.arange(len(widths)).float()
-    assert torch.corrcoef(torch.stack([steps, widths]))[0, 1].abs() < 0.35  # 3 standard errors
+    # Sorted pools would rise nearly always; of 82 random steps 41 rise, ± 4.5.
+    assert 25 < (widths.diff() > 0).sum() < 57
 
 
 def test_padding_is_counted_as_anyone_would() -> None:

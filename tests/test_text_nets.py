@@ -118,7 +118,7 @@ def test_arguments_are_kept_as_attributes(net: nn.Module) -> None:
 def test_every_net_overfits_one_batch_of_random_labels(net: nn.Module) -> None:
     batch, labels = batch_of([12, 7, 3, 9] * 4), torch.arange(16) % NUM_CLASSES
     optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
-    for _ in range(80):
+    for _ in range(60):
         loss = F.cross_entropy(net(batch), labels)
         optimizer.zero_grad()
         loss.backward()
@@ -130,7 +130,7 @@ def test_no_net_predicts_labels_that_are_pure_chance(net: nn.Module) -> None:
     draw = torch.Generator().manual_seed(3)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.002)
     losses = []
-    for step in range(80):
+    for step in range(60):
         labels = torch.randint(NUM_CLASSES, (32,), generator=draw)
         lengths = torch.randint(1, 13, (32,), generator=draw).tolist()
         loss = F.cross_entropy(net(batch_of(lengths, seed=step)), labels)
@@ -208,6 +208,16 @@ def test_the_weights_are_those_that_the_answer_is_made_of() -> None:
     x = net.encoder(batch["input_ids"], batch["attention_mask"])
     text = (net.attention_weights(batch).unsqueeze(-1) * x).sum(dim=1)
     torch.testing.assert_close(net(batch), net.head(text))
+
+
+def test_a_filter_that_begins_after_the_text_says_nothing() -> None:
+    net = TextCNN(NUM_CLASSES, VOCAB_SIZE, dim=4, widths=[2], filters=3, dropout=0.0)
+    convolution = net.convolutions[0]
+    nn.init.constant_(convolution.weight, -1.0)
+    nn.init.constant_(convolution.bias, 9.0)  # the answer to nothing is larger than any other
+    nn.init.constant_(net.embedding.weight, 1.0)
+    narrow, wide = (net(batch_of([3], width=width)) for width in (3, 6))
+    torch.testing.assert_close(wide, narrow)
 
 
 def test_a_bag_is_the_mean_of_its_words_and_pairs() -> None:
