@@ -24,7 +24,7 @@ def _with(net: type[nn.Module], **arguments: object) -> Callable[[], nn.Module]:
 TEXT_NETS: dict[str, Callable[[], nn.Module]] = {
     "BagOfWords": _with(BagOfWords, dim=16),
     "BagOfWords-pairs": _with(BagOfWords, dim=16, bigram_buckets=50, dropout=0.1),
-    "TextCNN": _with(TextCNN, dim=12, filters=8, dropout=0.1),
+    "TextCNN": _with(TextCNN, dim=12, filters=8, dropout=0.1, embedding_dropout=0.1),
     "TextCNN-wide": _with(TextCNN, dim=8, widths=[1, 7], filters=8, dropout=0.0),
     "TextRNN-lstm": _with(TextRNN, dim=12, hidden_size=10, dropout=0.1),
     "TextRNN-gru-max": _with(

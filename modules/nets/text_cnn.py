@@ -22,7 +22,9 @@ class TextCNN(nn.Module):
         dim: width of a token's vector.
         widths: how many words the filters read, each 1 or more.
         filters: how many filters of each width.
-        dropout: probability of dropping an element of the token vectors, and of the answers.
+        dropout: probability of dropping one of the answers.
+        embedding_dropout: probability of dropping an element of the token vectors. It helps with
+            short texts; of a long one the largest answer is soon that of the luckiest draw.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class TextCNN(nn.Module):
         widths: list[int] = [3, 4, 5],  # noqa: B006  # never changed, and read by --help
         filters: int = 100,
         dropout: float = 0.5,
+        embedding_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if not widths or min(widths) < 1:
@@ -43,15 +46,17 @@ class TextCNN(nn.Module):
         self.widths = list(widths)
         self.filters = filters
         self.dropout = dropout
+        self.embedding_dropout = embedding_dropout
         self.embedding = nn.Embedding(vocab_size, dim)
         self.convolutions = nn.ModuleList(nn.Conv1d(dim, filters, width) for width in widths)
+        self.drop_vectors = Dropout(embedding_dropout)
         self.drop = Dropout(dropout)
         self.head = nn.Linear(filters * len(widths), num_classes)
         nn.init.normal_(self.embedding.weight, std=0.25)  # as the word vectors of the paper
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         tokens, mask = inputs["input_ids"], inputs["attention_mask"].bool()  # (B, T), (B, T)
-        x = self.drop(self.embedding(tokens))  # (B, T, D)
+        x = self.drop_vectors(self.embedding(tokens))  # (B, T, D)
         # Every text is followed by zeros, in a batch or alone: a filter may begin at its last word.
         x = x.masked_fill(~mask.unsqueeze(-1), 0.0).transpose(1, 2)  # (B, D, T)
         x = F.pad(x, (0, max(self.widths) - 1))  # (B, D, T + width - 1)
