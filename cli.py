@@ -223,7 +223,7 @@ class CLI(LightningCLI):
         if wanted.enable_progress_bar is not False:
             callbacks.append(ProgressBar())
         self.promises = self._get(self.config, "expect")
-        self.save_config_kwargs = {"promises": self.promises, "origin": self.origin}
+        self.save_config_kwargs = {"promises": self.promises, "origin": dict(self.origin)}
         trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         meet_first(trainer.strategy)
         mute_unused_hooks(trainer.callbacks)  # type: ignore[attr-defined]
