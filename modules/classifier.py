@@ -10,7 +10,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import ClasswiseWrapper, Metric, MetricCollection
+from torchmetrics import ClasswiseWrapper, Metric, MetricCollection, SumMetric
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassAUROC,
@@ -76,6 +76,9 @@ class Classifier(L.LightningModule):
         self.preprocessing = preprocessing
         self.tokenizer = None if tokenizer is None else Tokenizer.from_str(tokenizer)
 
+        # `self.log` would divide by whole rows a process: by 84 where two have 85 and 84.
+        self.evaluated_nats = SumMetric(nan_strategy="disable")
+        self.evaluated_rows = SumMetric()
         metrics = _metrics(num_classes)
         self.val_metrics = MetricCollection(dict(metrics), prefix="val/")
         if per_class:
@@ -113,35 +116,39 @@ class Classifier(L.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         loss, logits = self._step(batch, "val")
-        self._log_evaluation("val", loss, logits, batch[1], self.val_metrics)
+        self._evaluate(loss, logits, batch[1], self.val_metrics)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         loss, logits = self._step(batch, "test")
-        self._log_evaluation("test", loss, logits, batch[1], self.test_metrics)
+        self._evaluate(loss, logits, batch[1], self.test_metrics)
         self.confusion_matrix.update(logits, batch[1])
         return {"loss": loss, "logits": logits}
 
-    def _log_evaluation(
-        self, stage: str, loss: Tensor, logits: Tensor, targets: Tensor, metrics: MetricCollection
+    def _evaluate(
+        self, loss: Tensor, logits: Tensor, targets: Tensor, metrics: MetricCollection
     ) -> None:
         if len(targets):  # more processes than rows: some have none, and compute all the same
             metrics.update(logits.float(), targets)
-        else:
-            loss = torch.zeros_like(loss)
-        self.log(f"{stage}/loss", loss, batch_size=len(targets), sync_dist=True)
+            self.evaluated_nats.update(loss * len(targets))
+            self.evaluated_rows.update(len(targets))
+
+    def _log_evaluation(self, stage: str, metrics: MetricCollection) -> None:
+        values = metrics.compute()
+        loss = self.evaluated_nats.compute() / self.evaluated_rows.compute()
+        self.log(f"{stage}/loss", loss)
+        self.log(f"{stage}/accuracy", values.pop(f"{stage}/accuracy"), prog_bar=stage == "val")
+        self.log_dict(values)
+        for metric in (metrics, self.evaluated_nats, self.evaluated_rows):
+            metric.reset()
 
     def on_validation_epoch_end(self) -> None:
-        values = self.val_metrics.compute()
-        self.log("val/accuracy", values.pop("val/accuracy"), prog_bar=True)
-        self.log_dict(values)
-        self.val_metrics.reset()
+        self._log_evaluation("val", self.val_metrics)
 
     def on_test_epoch_start(self) -> None:
         self.confusion_matrix.reset()
 
     def on_test_epoch_end(self) -> None:
-        self.log_dict(self.test_metrics.compute())
-        self.test_metrics.reset()
+        self._log_evaluation("test", self.test_metrics)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         inputs = batch[0] if isinstance(batch, list | tuple) else batch

@@ -61,7 +61,7 @@ class LanguageModel(L.LightningModule):
         self.lr_scheduler = lr_scheduler
         self.compile_net = compile
         self.tokenizer = None if tokenizer is None else Tokenizer.from_str(tokenizer)
-        self.val_nats = SumMetric()
+        self.val_nats = SumMetric(nan_strategy="disable")  # else it leaves NaN out
         self.val_tokens = SumMetric()
         self.val_characters = SumMetric()
         lengths = torch.ones(1) if self.tokenizer is None else characters_per_token(self.tokenizer)

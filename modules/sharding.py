@@ -77,9 +77,6 @@ def shard(task: L.LightningModule) -> None:
         )
         fully_shard(part, mesh=mesh["data_parallel"], mp_policy=policy)
         type(part).__name__ = name  # that of a class of its own: FSDPGPT
-    for module in net.modules():
-        if isinstance(module, nn.RNNBase):  # its kernels read a list that nobody else looks after
-            module.register_forward_pre_hook(_see_the_weights)
     if any(True for _ in net.buffers()):
         net.register_forward_pre_hook(_same_buffers)
 
@@ -107,10 +104,6 @@ def _norms_in_full(block: nn.Module) -> None:
         if own and all(weight is None or weight.ndim < 2 for weight in own.values()):
             places = [(module, name) for name, weight in own.items() if weight is not None]
             StandIns(module, places, Tensor.float)
-
-
-def _see_the_weights(module: nn.RNNBase, inputs: Any) -> None:
-    module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
 
 
 def _same_buffers(net: nn.Module, inputs: Any) -> None:
