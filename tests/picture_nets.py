@@ -28,8 +28,10 @@ SMALL_NETS: dict[str, Callable[[], nn.Module]] = {  # small enough to be trained
     "MLP-rgb-dropout": _with(MLP, image_size=6, in_channels=3, dropout=0.2),
     "CNN-padding": _with(CNN, image_size=8, channels=[8, 16], hidden_size=32, padding=1),
     "CNN-no-padding": _with(CNN, image_size=8, channels=[8, 16], hidden_size=32),
-    "CNN-rgb": _with(CNN, image_size=9, in_channels=3, channels=[6], hidden_size=16),
-    "CNN-deep": _with(CNN, image_size=8, channels=[4, 6, 8, 8], hidden_size=16, padding=1),
+    "CNN-rgb": _with(CNN, image_size=9, in_channels=3, channels=[6], hidden_size=16, dropout=0.2),
+    "CNN-deep": _with(
+        CNN, image_size=8, channels=[4, 6, 8, 8], hidden_size=16, padding=1, dropout=0.2
+    ),
     "NumpyMLP-deep": _with(NumpyMLP, image_size=8, hidden_sizes=[32, 24]),
     "NumpyMLP-tanh": _with(NumpyMLP, image_size=6, in_channels=3, activation="tanh", dropout=0.2),
     "NumpyMLP-batch-norm": _with(NumpyMLP, image_size=8, hidden_sizes=[32], batch_norm=True),

@@ -64,7 +64,7 @@ def test_every_net_overfits_one_batch(net: nn.Module) -> None:
     (batch,) = noise(net, steps=1, rows=16)
     optimizer = lambda parameters: torch.optim.Adam(parameters, lr=0.005)  # noqa: E731
     task = Classifier(net, NUM_CLASSES, optimizer=optimizer)
-    losses = train(task, [batch] * 200)
+    losses = train(task, [batch] * 150)
     assert losses[0] > 1.5
     with torch.no_grad():
         logits = task.eval()(batch[0])  # without dropout

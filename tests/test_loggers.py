@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def overlay(name: str) -> tuple[str, Path]:
 def records(path: Path) -> Iterator[bytes]:
     """The records of a log file, pieced together from its blocks of 32 KiB."""
     data, position, parts = path.read_bytes(), 7, []  # 7 bytes ":W&B" and version before all
-    assert data[:4] == b":W&B"
+    assert data[:4] in (b":W&B", b"")
     while position + HEADER.size <= len(data):
         left = BLOCK - position % BLOCK
         if left < HEADER.size:  # too little room for a header: zeros until the next block
@@ -44,10 +45,19 @@ def read_wandb(folder: Path) -> dict[str, Any]:
     return found
 
 
-def read_all_wandb(folder: Path) -> list[dict[str, Any]]:
-    """The W&B files in a run folder, one a process that logged, in order of time."""
-    paths = folder.glob("wandb/offline-run-*/*.wandb")
-    return [_read(path) for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns)]
+def read_all_wandb(folder: Path, number: int = 1) -> list[dict[str, Any]]:
+    """The W&B files in a run folder, one a process that logged, in order of time.
+
+    W&B writes them by a process of its own, which may end after `wandb.finish` has returned.
+    """
+    limit = time.monotonic() + 60
+    while True:
+        paths = folder.glob("wandb/offline-run-*/*.wandb")
+        found = [_read(path) for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns)]
+        if len(found) >= number and all(one["over"] for one in found):
+            return found
+        assert time.monotonic() < limit, "W&B has not ended its files"
+        time.sleep(0.1)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -55,7 +65,7 @@ def _read(path: Path) -> dict[str, Any]:
     from wandb.proto import wandb_internal_pb2
 
     found: dict[str, Any] = {"config": {}, "history": [], "files": [], "folder": path.parent}
-    found |= {"axes": {}, "artifacts": []}
+    found |= {"axes": {}, "artifacts": [], "over": False}
     for data in records(path):
         record = wandb_internal_pb2.Record.FromString(data)
         kind = record.WhichOneof("record_type")
@@ -74,6 +84,8 @@ def _read(path: Path) -> dict[str, Any]:
             found["artifacts"].append(record.artifact)
         elif kind == "request":
             found["artifacts"] += [record.request.log_artifact.artifact]
+        elif kind == "exit":
+            found["over"] = True
         elif kind == "files":
             found["files"] += [file.path for file in record.files.files]
     return found

@@ -66,7 +66,7 @@ def test_a_run_that_goes_on_is_the_same_run_at_all_trackers(run: Run, runs: Path
     assert run("fit", "--resume", folder, *WITHOUT_CRASH, *longer) == folder
 
     # W&B: a second folder of the same run. Step 6 came twice, and is the same.
-    first, second = read_all_wandb(folder)
+    first, second = read_all_wandb(folder, 2)
     assert first["id"] == second["id"] == ids["WandbLogger"][0]
     before, again = losses(first["history"]), losses(second["history"])
     assert [step for step, _ in before] == list(range(7))
