@@ -1,6 +1,7 @@
 """Which class is taken for which: the confusion matrix of the test set as a figure."""
 
 import math
+import textwrap
 from typing import Any, cast
 
 import numpy as np
@@ -96,9 +97,11 @@ def confusion_figure(counts: np.ndarray, class_names: list[str]) -> Figure:
     total = int(counts.sum())
     wrong = total - int(np.trace(counts))
     accuracy = (total - wrong) / max(total, 1)
-    axes.set_title(f"Accuracy {accuracy:.2%}: {wrong:,} of {total:,} wrong", fontsize=11, pad=20)
+    frequent = textwrap.fill(_frequent_errors(counts, names), int(18 * side))  # 18 letters an inch
+    pad = 9 + 11 * (frequent.count("\n") + 1)
+    axes.set_title(f"Accuracy {accuracy:.2%}: {wrong:,} of {total:,} wrong", fontsize=11, pad=pad)
     axes.annotate(
-        _frequent_errors(counts, names),
+        frequent,
         (0.5, 1),
         (0, 6),
         xycoords="axes fraction",

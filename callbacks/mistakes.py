@@ -16,6 +16,7 @@ from callbacks.coloured_text import judged, text_figure
 from callbacks.denormalise import denormalise, is_picture_batch
 from callbacks.figures import BLUE, ORANGE, publish, short_names
 
+SHOWN_TEXTS = 12  # in the figure; the file has all that are kept
 ENDED = -1  # stands where a text has no more tokens
 
 
@@ -52,13 +53,13 @@ class Mistakes(Callback):
     """Draws `figures/mistakes.png` after a test: the wrong answers that the net was surest of.
 
     Cells without a mistake show the right answers that the net was least sure of, titled in blue.
-    Texts stand below each other, as the net reads them; `samples/mistakes.txt` has them in full.
+    Texts stand below each other, as the net reads them, a dozen; `samples/mistakes.txt` has all.
     The task must have `class_names`, for texts `words(tokens)`, and its `test_step` return
     `{"logits": (B, K)}`.
 
     Args:
         rows: Rows of pictures, at least 1.
-        columns: Pictures in a row, at least 1. Of texts, `rows * columns` are shown in all.
+        columns: Pictures in a row, at least 1. Of texts, `rows * columns` are kept.
     """
 
     def __init__(self, rows: int = 4, columns: int = 8) -> None:
@@ -134,13 +135,14 @@ class Mistakes(Callback):
             judged(cast(Any, pl_module).words(tokens[tokens != ENDED].tolist()), names, *said)
             for tokens, *said in zip(kept.samples, *(v.tolist() for v in kept[1:]), strict=True)
         ]
-        heading = _heading(tally, len(passages))
-        publish(trainer, "mistakes", lambda: text_figure(heading, passages))
+        drawn = passages[:SHOWN_TEXTS]
+        publish(trainer, "mistakes", lambda: text_figure(_heading(tally, len(drawn)), drawn))
         folder = trainer.log_dir  # a broadcast: every process must ask
         if trainer.is_global_zero and folder is not None:
             path = Path(folder, "samples", "mistakes.txt")
             path.parent.mkdir(parents=True, exist_ok=True)
             told = [f"{passage.title}\n{' '.join(passage.words)}\n" for passage in passages]
+            heading = _heading(tally, len(passages))
             path.write_text("\n".join([f"{heading}\n", *told]), encoding="utf-8")
 
 
