@@ -18,7 +18,7 @@ $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --requirements requirements.lock
-	@$(BIN)/python -m compileall -q *.py modules datamodules callbacks benchmarks scripts 2>/dev/null || true
+	@$(BIN)/python -m compileall -q *.py modules datamodules callbacks tuning benchmarks scripts 2>/dev/null || true
 	@touch $(READY)
 
 quickstart: $(READY) ## train a small CNN on handwritten digits, test it, and say what to look at

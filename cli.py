@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import lightning as L
@@ -13,7 +14,6 @@ import torch
 import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -29,13 +29,15 @@ from callbacks.progress import ProgressBar
 from callbacks.promises import kept
 from callbacks.report import Announcement, report
 from callbacks.resuming import check_unchanged, checkpoint_of, newest_unfinished
-from callbacks.run_folder import experiment_name, fill_in, new_run_folder
+from callbacks.run_folder import experiment_name, new_run_folder
 from callbacks.run_log import RunLog
 from callbacks.run_record import RunRecord
+from callbacks.tracking import Ids, Tracking, begin, close, fill_in, read_ids
 from callbacks.unused_hooks import mute_unused_hooks
 from modules import *  # noqa: F403  # so that the short names of tasks are known
-from modules.checkpoint import check_fits, init_from, read_checkpoint
+from modules.checkpoint import check_checkpoint, check_fits, init_from, read_checkpoint
 from precision import recommended_precision
+from strategies import check_devices
 from user_errors import explain, where, without_union
 
 CHOICES = ("optimizer", "lr_scheduler")  # of a task: naming one starts from its class's defaults
@@ -50,9 +52,14 @@ class CLI(LightningCLI):
     """LightningCLI with a run folder, promises, and sizes that come from the data."""
 
     run_folder: Path | None = None  # known on rank zero; None for a fast_dev_run
+    # What a program that trains through this one, as tune.py does, adds to a run:
+    origin: Mapping[str, Any] = MappingProxyType({})  # told in the run's config.yaml and results
+    companions: Sequence[L.Callback] = ()
+    tests_after_fit = True
+    tracked: Ids = {}  # noqa: RUF012  # under which ids trackers know a run that goes on
 
     @classmethod
-    def of(cls, args: ArgsType) -> Self:
+    def of(cls, args: ArgsType, **more: Any) -> Self:
         """Read a command line (that of the process by default) and do what it says."""
         parser = {"allow_abbrev": False, "exit_on_error": False}
         return cls(
@@ -66,12 +73,14 @@ class CLI(LightningCLI):
             trainer_defaults=TRAINER,
             parser_kwargs=parser | {name: dict(parser) for name in cls.subcommands()},
             args=args,
+            **more,
         )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         try:
             super().__init__(*args, **kwargs)  # parses, builds and runs
         except BaseException as error:
+            close(self.trainer.loggers if hasattr(self, "trainer") else [], failed=True)
             self.discard_run_without_traces()
             if cause := full_disk_in(error):
                 raise told(cause, self.run_folder) from error
@@ -85,6 +94,7 @@ class CLI(LightningCLI):
         add("--test_after_fit", type=bool, default=True, help="Evaluate the best after fit.")
         add("--auto_precision", type=bool, default=False, help="Let the hardware choose precision.")
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
+        parser.add_lightning_class_args(Tracking, "tracking")
         add("--resume", type=str | None, help="Run folder to go on with, or auto: the newest.")
         add("--init_from", type=str | None, help="Checkpoint to begin with the weights of.")
         parser.link_arguments("seed_everything", "data.init_args.seed")
@@ -93,7 +103,8 @@ class CLI(LightningCLI):
         parser.link_arguments(
             "data.tokenizer_json", "model.init_args.tokenizer", apply_on="instantiate"
         )
-        for name in ("num_classes", "in_channels", "image_size", "vocab_size", "context"):
+        sizes = ("num_classes", "in_channels", "image_size", "vocab_size", "context")
+        for name in (*sizes, "data_dir"):  # the last for a net that begins with weights of others
             target = f"model.init_args.net.init_args.{name}"
             parser.link_arguments(f"data.{name}", target, apply_on="instantiate")
 
@@ -138,8 +149,13 @@ class CLI(LightningCLI):
                 f"ckpt_path: {path!r} is not known to a new process; name the file, as in "
                 f"--ckpt_path runs/…/checkpoints/{path}.ckpt."
             )
-        self.checkpoint = None if path is None or Path(path).is_dir() else read_checkpoint(path)
+        self.checkpoint = None  # a folder of shards may be larger than the memory of this machine
+        if path is not None and Path(path).is_dir():
+            check_checkpoint(path)
+        elif path is not None:
+            self.checkpoint = read_checkpoint(path)
         self.resumed = self.find_resumed() if self.subcommand == "fit" else None
+        check_devices(self._get(self.config, "trainer"), self._get(self.config, "ckpt_path"))
 
     def find_resumed(self) -> Path | None:
         """The run folder to go on with; `ckpt_path` then is its checkpoint. All ranks agree."""
@@ -147,12 +163,12 @@ class CLI(LightningCLI):
         if asked is None:
             return None
         if asked == "auto":
-            folder = newest_unfinished(self.runs_of_experiment, read_checkpoint)
+            folder = newest_unfinished(self.runs_of_experiment, check_checkpoint)
             if folder is None:
                 return None
         else:
             folder = Path(asked)
-        checkpoint = checkpoint_of(folder, read_checkpoint)
+        checkpoint = checkpoint_of(folder, check_checkpoint)
         if checkpoint is None:
             raise MisconfigurationException(
                 f"--resume: {folder} has no checkpoint that can be read; begin anew without."
@@ -161,6 +177,7 @@ class CLI(LightningCLI):
         now = yaml.safe_load(parser.dump(config, skip_none=False))
         check_unchanged(yaml.safe_load((folder / "config.yaml").read_text()), now, folder)
         config.ckpt_path = str(checkpoint)
+        self.tracked = read_ids(folder)
         return folder
 
     @property
@@ -173,13 +190,14 @@ class CLI(LightningCLI):
         self.as_told = self.config.clone()  # with `{run_folder}` unfilled, so that it runs again
         if self.subcommand == "fit":
             self.as_told[self.subcommand].resume = None
+            self.as_told[self.subcommand].ckpt_path = None  # that of `find_resumed`, this time
         if (
             getattr(rank_zero_only, "rank", 0) == 0
             and not self._get(self.config, "trainer").fast_dev_run
         ):
             runs = self.runs_of_experiment
             self.run_folder = self.resumed or new_run_folder(runs.parent, runs.name)
-            fill_in(self._get(self.config, "trainer").logger, self.run_folder)
+            fill_in(self._get(self.config, "trainer").logger, self.run_folder, self.tracked)
         else:  # other ranks write nothing, and a dry run has no folder: no tracker may be opened
             self._get(self.config, "trainer").logger = False
         try:
@@ -199,19 +217,21 @@ class CLI(LightningCLI):
         if self._get(self.config, "auto_precision") and wanted.precision is None:
             kwargs["precision"], why = recommended_precision(str(wanted.accelerator))
         callbacks = [*(wanted.callbacks or []), Preflight(), Announcement(why), FiniteLoss()]
-        callbacks += [Preemption(), Peers()]
+        callbacks += [Preemption(), Peers(), *self.companions]
         if self.subcommand == "predict":
             callbacks.append(Predictions())
         if wanted.enable_progress_bar is not False:
             callbacks.append(ProgressBar())
         self.promises = self._get(self.config, "expect")
-        self.save_config_kwargs = {"promises": self.promises}
+        self.save_config_kwargs = {"promises": self.promises, "origin": dict(self.origin)}
         trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         meet_first(trainer.strategy)
         mute_unused_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         if not wanted.fast_dev_run:
             folder = self.run_folder or Path(self._get(self.config, "runs_dir"), "unknown", "000")
             csv = RunLog(folder.parent.parent, name=folder.parent.name, version=folder.name)
+            if self.run_folder:
+                begin(trainer.loggers, self.run_folder)
             trainer.loggers = [csv, *trainer.loggers]  # first: trainer.log_dir is the run folder
         else:  # Lightning would write a last.ckpt all the same
             trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, Checkpoints)]  # type: ignore[attr-defined]
@@ -241,7 +261,9 @@ class CLI(LightningCLI):
                 "verbose": False,
             }
             metrics += self.trainer.validate(self.model, **job)
-            if is_overridden("test_dataloader", self.datamodule, L.LightningDataModule):
+            testable = is_overridden("test_dataloader", self.datamodule, L.LightningDataModule)
+            testable = testable and getattr(self.datamodule, "has_test_split", True)
+            if testable and self.tests_after_fit:
                 metrics += self.trainer.test(self.model, **job)
         self.finish(metrics)
 
@@ -251,9 +273,7 @@ class CLI(LightningCLI):
         for record in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(record, RunRecord):
                 record.write_results(self.trainer, metrics)
-        for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.finish()  # else its farewell would come after our last line
+        close(self.trainer.loggers)  # W&B's farewell would come after our last line
         if self.run_folder:
             report(metrics, self.promises, self.run_folder)
 

@@ -2,10 +2,15 @@
 
     python export.py --checkpoint runs/…/best.ckpt --format safetensors --output weights/
     python export.py --checkpoint runs/…/best.ckpt --format huggingface --output my-gpt/
+    python export.py --checkpoint runs/…/best.ckpt --format checkpoint --output one/
 
 safetensors: the weights of the net of any task, and its hyper-parameters as JSON in the metadata.
 huggingface: a GPT with its tokenizer, as `AutoModelForCausalLM.from_pretrained` and
 `AutoTokenizer.from_pretrained` open it: the same logits, the same text.
+checkpoint: one file with weights and hyper-parameters, for train.py test, --init_from, generate.py.
+
+A checkpoint may be a folder that several processes wrote, by strategies.Sharded or by DeepSpeed
+(the latter is read with pickle: from those whom you trust).
 """
 
 import argparse
@@ -21,6 +26,7 @@ from modules.checkpoint import read_checkpoint
 from modules.nets.gpt import GPT
 from modules.nets.gpt_huggingface import save_gpt2
 from modules.pretrained import open_language_model, save_tokenizer
+from modules.sharded_checkpoint import KEPT, as_one_file
 from user_errors import exit_on_user_error
 
 
@@ -28,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser("export.py", description=__doc__, allow_abbrev=False)
     made.formatter_class = argparse.RawDescriptionHelpFormatter
     add = made.add_argument
-    add("--checkpoint", type=Path, required=True, metavar="PATH", help="a .ckpt file")
+    add("--checkpoint", type=Path, required=True, metavar="PATH", help="a .ckpt file or folder")
     add("--format", required=True, choices=list(FORMATS), help="what to write")
     add("--output", type=Path, required=True, metavar="FOLDER", help="a folder, new or empty")
     return made
@@ -88,8 +94,15 @@ def export_safetensors(checkpoint: Path, folder: Path) -> None:
     )
 
 
+def export_checkpoint(checkpoint: Path, folder: Path) -> None:
+    content = read_checkpoint(checkpoint)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save({key: content[key] for key in KEPT if key in content}, folder / "model.ckpt")
+
+
 def export_huggingface(checkpoint: Path, folder: Path) -> None:
-    model = open_language_model(checkpoint)
+    with as_one_file(checkpoint) as file:
+        model = open_language_model(file)
     assert model.tokenizer is not None  # open_language_model sees to it
     if not isinstance(model.net, GPT):
         raise MisconfigurationException(
@@ -103,7 +116,11 @@ def export_huggingface(checkpoint: Path, folder: Path) -> None:
     save_tokenizer(model.tokenizer, folder, model.net.context)
 
 
-FORMATS = {"safetensors": export_safetensors, "huggingface": export_huggingface}
+FORMATS = {
+    "safetensors": export_safetensors,
+    "huggingface": export_huggingface,
+    "checkpoint": export_checkpoint,
+}
 
 
 if __name__ == "__main__":

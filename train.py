@@ -55,6 +55,7 @@ def prepare_process() -> None:
         ".*LightningCLI's args parameter",  # main(args) from Python is meant
         ".*Experiment logs directory .* exists and is not empty",
         ".*Checkpoint directory .* exists and is not empty",
+        ".*a model that overrides the configure_model",  # sharded averages are refused
         ".*The dirpath has changed from",  # a run that goes on has a folder of its own
     ):
         warnings.filterwarnings("ignore", message=message)

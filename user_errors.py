@@ -50,14 +50,14 @@ def explain(error: ArgumentError, known_keys: Iterable[str], arguments: Iterable
         class_path, name = found[1] or found[4], found[2] or found[3]
         names = _argument_names(class_path)
         takes = f"It takes: {', '.join(names)}."
-        return f"{class_path} has no argument {name!r}.{_nearest(name, names)} {takes}"
+        return f"{class_path} has no argument {name!r}.{nearest(name, names)} {takes}"
     if found := re.search(
-        r"(?:does not accept option '|unrecognized arguments: (?:--)?)([\w.]+)", text
+        r"(?:does not accept option '|unrecognized arguments: (?:--)?|^Option ')([\w.]+)", text
     ):
-        return f"unknown key {found[1]!r}.{_nearest(found[1], known_keys)}"
+        return f"unknown key {found[1]!r}.{nearest(found[1], known_keys)}"
     if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text):
         module, name = found.groups()
-        near = _nearest(name, dir(importlib.import_module(module)))
+        near = nearest(name, dir(importlib.import_module(module)))
         return f"there is no {name!r} in {module}.{near}"
     if found := re.search(r"Multiple subclasses with name (\w+)\. [^:]+: ([\w., ]+)\.", text):
         return f"several classes are called {found[1]!r}; write one of: {found[2]}."
@@ -95,7 +95,8 @@ def _broken_file(arguments: Iterable[str]) -> str | None:
     return None
 
 
-def _nearest(name: str, names: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
+    """` Did you mean 'lr'?`, or nothing where no name is near."""
     near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f" Did you mean {near[0]!r}?" if near else ""
 

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 import modules.nets.gpt
 from benchmarks.timer import StepTimer, seconds_a_step
 from benchmarks.trainer import rounds
+from callbacks.speed import matmul_peak
 from modules.nets import GPT
 from precision import recommended_precision
 from train import main as train
@@ -79,8 +80,8 @@ def bare_loop(shape: str, dropout: float, *, recommended: bool) -> float:
     return seconds_a_step(starts)
 
 
-def fit(shape: str, dropout: float, text: Path, *, compiled: bool = False) -> float:
-    """Seconds a step of `train.py fit` with the precision it chooses."""
+def fit(shape: str, dropout: float, text: Path, *more: str, compiled: bool = False) -> float:
+    """Seconds a step of `train.py fit` with the precision it chooses, and with more flags."""
     torch.compiler.reset()  # else the ninth net of the process would silently run as it is
     with tempfile.TemporaryDirectory() as runs_dir, contextlib.redirect_stdout(io.StringIO()):
         net = SHAPES[shape] | {"dropout": dropout, "positions": "learned"}
@@ -98,21 +99,10 @@ def fit(shape: str, dropout: float, text: Path, *, compiled: bool = False) -> fl
                 *("--trainer.gradient_clip_val", "null", "--trainer.accelerator", "cpu"),
                 *("--checkpoint.monitor", "null", "--model.compile", str(compiled).lower()),
                 "--trainer.callbacks+=benchmarks.timer.StepTimer",
+                *more,
             ]
         )
     return StepTimer.last
-
-
-def matmul_peak(dtype: torch.dtype) -> float:
-    """FLOP/s of this machine's best product among shapes that a GPT has."""
-    best = 0.0
-    for m, k, n in ((3072, 384, 1152), (3072, 384, 1536), (2048, 2048, 2048)):
-        a, b = torch.randn(m, k).to(dtype), torch.randn(k, n).to(dtype)
-        for _ in range(10):
-            started = time.perf_counter()
-            a @ b
-            best = max(best, 2 * m * k * n / (time.perf_counter() - started))
-    return best
 
 
 def flops_a_step(shape: str) -> float:

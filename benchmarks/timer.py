@@ -4,7 +4,12 @@ import time
 from typing import Any, ClassVar
 
 import lightning as L
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from callbacks import GradientNorms, LearningRate, Memory, Speed
+
+WINDOW = 50  # steps of a run, with one logging among them
+WATCHED = (True, False, False, True)  # the windows of a group: with callbacks or without
 WARM_UP = 3  # first steps that do not count, here and in the loops compared with
 
 
@@ -32,3 +37,34 @@ def seconds_a_step(starts: list[float]) -> float:
     """The mean over a run, from the times at which its steps began."""
     counted = starts[WARM_UP:]
     return (counted[-1] - counted[0]) / (len(counted) - 1)
+
+
+class Alternation(L.Callback):
+    """Takes the watching callbacks away and puts them back; remembers how long windows took."""
+
+    seconds: ClassVar[list[float]]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        kinds = (Speed, LearningRate, GradientNorms, Memory)
+        everything: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        self._with = list(everything)
+        self._without = [one for one in everything if not isinstance(one, kinds)]
+        if len(self._with) != len(self._without) + len(kinds):
+            raise MisconfigurationException("the callbacks to be measured are not there.")
+        self._batches = 0
+        self._started = 0.0
+        Alternation.seconds = []
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        window, within = divmod(self._batches, WINDOW)
+        self._batches += 1
+        if within:
+            return
+        now = time.perf_counter()
+        if window:
+            Alternation.seconds.append(now - self._started)
+        watched = WATCHED[window % len(WATCHED)]
+        trainer.callbacks = self._with if watched else self._without  # type: ignore[attr-defined]
+        self._started = now

@@ -19,7 +19,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lightning as L
@@ -56,6 +56,17 @@ class NoiseMNIST(MNIST):
             )
             for split, size in sizes.items()
         }
+
+
+def pictures_to_time() -> MNIST:
+    """MNIST where it is at hand, else noise of its size."""
+    data = MNIST(BATCH)
+    try:
+        data.prepare_data()
+    except MisconfigurationException:
+        data = NoiseMNIST(BATCH)
+    data.setup("fit")
+    return data
 
 
 class Bare(L.LightningModule):
@@ -116,8 +127,8 @@ def switched_off(name: str, data: MNIST) -> float:
     return StepTimer.last
 
 
-def ours(name: str, data: MNIST) -> float:
-    """Seconds a step of `train.py fit --config configs/mnist/<name>.yaml`."""
+def ours(name: str, data: MNIST, *more: str) -> float:
+    """Seconds a step of `train.py fit --config configs/mnist/<name>.yaml`, with more flags."""
     with tempfile.TemporaryDirectory() as runs_dir:
         arguments = ["fit", "--config", f"configs/mnist/{name}.yaml", "--runs_dir", runs_dir]
         arguments += ["--data.augmentation", "null", "--model.lr_scheduler", "null"]
@@ -129,12 +140,13 @@ def ours(name: str, data: MNIST) -> float:
         arguments += [f"--trainer.limit_train_batches={STEPS[name]}"]
         arguments += ["--trainer.callbacks+=benchmarks.timer.StepTimer"]
         with contextlib.redirect_stdout(io.StringIO()):  # its tables would hide ours
-            train(arguments)
+            train([*arguments, *more])
     return StepTimer.last
 
 
-def item_by_item(data: MNIST, samples: int = 12_800) -> float:
-    """Samples a second of torchvision's own MNIST as most tutorials load it."""
+@contextlib.contextmanager
+def tutorial_dataset(data: MNIST, samples: int) -> Iterator[datasets.MNIST]:
+    """Torchvision's own MNIST as most tutorials load it: ToTensor and Normalize, item by item."""
     pictures, labels = data.splits["train"]
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "MNIST" / "raw"
@@ -151,7 +163,12 @@ def item_by_item(data: MNIST, samples: int = 12_800) -> float:
         transform = transforms.Compose(
             [transforms.ToTensor(), transforms.Normalize(data.mean, data.std)]
         )
-        dataset = datasets.MNIST(folder, train=True, transform=transform)
+        yield datasets.MNIST(folder, train=True, transform=transform)
+
+
+def item_by_item(data: MNIST, samples: int = 12_800) -> float:
+    """Samples a second of the tutorials' pipeline."""
+    with tutorial_dataset(data, samples) as dataset:
         loader = DataLoader(dataset, batch_size=BATCH, shuffle=True)
         started = time.perf_counter()
         for _inputs, _targets in loader:
@@ -187,12 +204,7 @@ def main() -> None:
     options = parser.parse_args()
     prepare_process()
     warnings.filterwarnings("ignore", message=".*have no `validation_step`")
-    data = MNIST(BATCH)
-    try:
-        data.prepare_data()
-    except MisconfigurationException:
-        data = NoiseMNIST(BATCH)
-    data.setup("fit")
+    data = pictures_to_time()
 
     lines = [
         "# Speed of the Trainer and of whole batches",

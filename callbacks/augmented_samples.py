@@ -19,7 +19,8 @@ class AugmentedSamples(Callback):
     Each row begins with a training picture as it is, titled in blue; the cells after it are fresh
     draws of what the net will be given in its place. Labels that are mixed are told with their
     shares. Training goes on as if nothing had been drawn. Needs a DataModule whose batches are
-    `(pictures, labels)` and a task with `class_names`.
+    `(pictures, labels)`, augmented after their transfer to the device, or one that has
+    `augmented_examples`; and a task with `class_names`.
 
     Args:
         rows: Training pictures, at least 1.
@@ -37,6 +38,10 @@ class AugmentedSamples(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         with isolate_rng():
+            if hasattr(data, "augmented_examples"):  # its loader has augmented them already
+                rows, draws = data.augmented_examples(self.rows, self.columns - 1)
+                self._publish(trainer, pl_module, rows, draws)
+                return
             # A loader of its own: the one that trains must not lose a batch.
             batch = None if data is None else next(iter(data.train_dataloader()))
             if batch is None or not _are_pictures(batch[0]):
@@ -45,8 +50,17 @@ class AugmentedSamples(Callback):
                     "W) of a DataModule, and this fit has none. Leave the callback out here."
                 )
                 return
-            rows: tuple[Tensor, Tensor] = batch[0][: self.rows], batch[1][: self.rows]
+            rows = batch[0][: self.rows], batch[1][: self.rows]
             draws = [data.on_after_batch_transfer(rows, 0) for _ in range(self.columns - 1)]
+            self._publish(trainer, pl_module, rows, draws)
+
+    def _publish(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        rows: tuple[Tensor, Tensor],
+        draws: list[tuple[Tensor, Tensor]],
+    ) -> None:
         pictures = [_as_it_is(rows[0], trainer)]
         pictures += [denormalise(inputs, trainer) for inputs, _ in draws]
         names = short_names(cast(list[str], pl_module.class_names))

@@ -83,7 +83,7 @@ class Checkpoints(Checkpoint):
         """
         every, batches = trainer.val_check_batch, trainer.accumulate_grad_batches
         epoch = trainer.num_training_batches
-        if every == float("inf") or every % epoch == 0:
+        if every is None or every == float("inf") or every % epoch == 0:
             return True
         if every % batches:
             return False
@@ -168,6 +168,9 @@ class Checkpoints(Checkpoint):
         partial = self.folder / "last.ckpt.part"
         if self.monitor is None:
             self.best_model_path, self._improved = str(self.folder / "best.ckpt"), True
+        if trainer.is_global_zero and partial.is_dir():  # of a run that was killed within it
+            shutil.rmtree(partial)
+        trainer.strategy.barrier("before checkpoints")
         with room_for(partial):
             trainer.save_checkpoint(partial, weights_only=False)
         if trainer.is_global_zero:
@@ -246,22 +249,31 @@ def _set(progress: Progress, started: int, done: int) -> None:
 
 def _copy(source: Path, target: Path) -> None:
     if source.is_dir():  # a sharded checkpoint
-        shutil.rmtree(target, ignore_errors=True)
+        _remove(target)
         shutil.copytree(source, target)
     else:
         shutil.copyfile(source, target)
 
 
 def _replace(partial: Path, target: Path) -> None:
-    """Give a whole file its name, on the disk too."""
-    if partial.is_file():
-        with partial.open("rb") as file:
+    """Give a whole file, or a sharded checkpoint's folder, its name, on the disk too."""
+    for path in [partial] if partial.is_file() else [p for p in partial.rglob("*") if p.is_file()]:
+        with path.open("rb") as file:
             os.fsync(file.fileno())
+    if partial.is_file() and not target.is_dir():
         partial.replace(target)
         return
+    # Folders change places in two steps: between them the old one has the name that resuming knows.
     old = target.with_name(target.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
     if target.exists():
         target.rename(old)
     partial.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -24,9 +24,15 @@ def denormalise(pictures: Tensor, trainer: Trainer) -> np.ndarray:
     Undoes `(x - mean) / std` with the `mean` and `std` of `trainer.datamodule`. Where it has none,
     each picture is stretched from its darkest to its brightest value.
     """
-    pictures = pictures.detach().float().cpu()
     datamodule = getattr(trainer, "datamodule", None)
-    mean, std = getattr(datamodule, "mean", None), getattr(datamodule, "std", None)
+    return made_visible(
+        pictures, getattr(datamodule, "mean", None), getattr(datamodule, "std", None)
+    )
+
+
+def made_visible(pictures: Tensor, mean: Any, std: Any) -> np.ndarray:
+    """`denormalise` with numbers that are known, or None, and no trainer."""
+    pictures = pictures.detach().float().cpu()
     if mean is None or std is None:
         darkest = pictures.amin(dim=(1, 2, 3), keepdim=True)  # (B, 1, 1, 1)
         brightest = pictures.amax(dim=(1, 2, 3), keepdim=True)  # (B, 1, 1, 1)

@@ -113,7 +113,8 @@ def convolution_outputs(net: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
 
     def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def hook(layer: nn.Module, args: Any, output: Tensor) -> None:
-            maps.setdefault(name, output[0].detach().float().cpu())
+            # A copy: the ReLU that follows may write over it.
+            maps.setdefault(name, output[0].detach().to("cpu", torch.float32, copy=True))
 
         return hook
 

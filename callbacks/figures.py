@@ -61,17 +61,29 @@ def publish(trainer: Trainer, name: str, draw: Callable[[], Figure | None]) -> N
     folder = trainer.log_dir
     if not trainer.is_global_zero:
         return
-    with style.context(["default", STYLE]):
-        figure = draw()
-        if figure is None:
-            return
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
+    png = render(draw)
+    if png is None:
+        return
     if folder is not None:
         path = Path(folder) / "figures" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(buffer.getvalue())
-    _tell_loggers(trainer, f"figures/{name}", Image.open(buffer).convert("RGB"))
+        path.write_bytes(png)
+    _tell_loggers(trainer, f"figures/{name}", Image.open(io.BytesIO(png)).convert("RGB"))
+
+
+def render(draw: Callable[[], Figure | None]) -> bytes | None:
+    """The PNG of a figure in the house's style; None when there is nothing to show.
+
+    Args:
+        draw: See `publish`.
+    """
+    with style.context(["default", STYLE]):
+        figure = draw()
+        if figure is None:
+            return None
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def short_names(class_names: list[str]) -> list[str]:

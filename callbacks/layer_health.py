@@ -101,7 +101,7 @@ class LayerHealth(Callback):
     ) -> None:
         if (trainer.global_step + 1) % self.every_n_steps:
             return
-        scale = _scale_left_in_gradients(trainer, optimizer)
+        scale = scale_left_in_gradients(trainer, optimizer)
         self._gradient_norms = [
             length(p.grad for p in layer if p.grad is not None) / scale
             for layer in self._layers.values()
@@ -201,7 +201,7 @@ def length(tensors: Iterable[Tensor]) -> Tensor:
     return torch.stack(whole).norm() if whole else torch.tensor(math.nan)
 
 
-def _scale_left_in_gradients(trainer: Trainer, optimizer: torch.optim.Optimizer) -> float:
+def scale_left_in_gradients(trainer: Trainer, optimizer: torch.optim.Optimizer) -> float:
     """What float16's gradients are still multiplied with: a fused optimizer divides by itself."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     unscales = getattr(optimizer, "_step_supports_amp_scaling", False)

@@ -1,5 +1,7 @@
-"""The pictures that a net gets wrong and is surest about: more telling than any average."""
+"""What a net gets wrong and is surest about, pictures or texts: more telling than any average."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -8,15 +10,19 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn import functional as F
 
+from callbacks.coloured_text import judged, text_figure
 from callbacks.denormalise import denormalise, is_picture_batch
 from callbacks.figures import BLUE, ORANGE, publish, short_names
 
+ENDED = -1  # stands where a text has no more tokens
+
 
 class Answers(NamedTuple):
-    """Some test pictures with what the net said about them."""
+    """Some test samples with what the net said about them."""
 
-    pictures: Tensor  # (N, C, H, W)
+    samples: Tensor  # pictures (N, C, H, W), or the tokens of texts (N, T) and -1 after their ends
     targets: Tensor  # (N,)
     predicted: Tensor  # (N,)
     confidences: Tensor  # (N,)
@@ -29,18 +35,30 @@ class Answers(NamedTuple):
         return Answers(*(values[order] for values in self))
 
     def and_also(self, other: "Answers") -> "Answers":
-        return Answers(*(torch.cat(pair) for pair in zip(self, other, strict=True)))
+        return Answers.joined([self, other])
+
+    @classmethod
+    def joined(cls, parts: Sequence["Answers"]) -> "Answers":
+        """All of them, the texts filled up to the longest one."""
+        samples = [part.samples for part in parts]
+        if samples[0].ndim == 2:
+            width = max(tokens.shape[1] for tokens in samples)
+            samples = [F.pad(t, (0, width - t.shape[1]), value=ENDED) for t in samples]
+        others = zip(*(part[1:] for part in parts), strict=True)
+        return cls(torch.cat(samples), *map(torch.cat, others))
 
 
 class Mistakes(Callback):
     """Draws `figures/mistakes.png` after a test: the wrong answers that the net was surest of.
 
     Cells without a mistake show the right answers that the net was least sure of, titled in blue.
-    The task must have `class_names` and its `test_step` return `{"logits": (B, K)}`.
+    Texts stand below each other, as the net reads them; `samples/mistakes.txt` has them in full.
+    The task must have `class_names`, for texts `words(tokens)`, and its `test_step` return
+    `{"logits": (B, K)}`.
 
     Args:
         rows: Rows of pictures, at least 1.
-        columns: Pictures in a row, at least 1.
+        columns: Pictures in a row, at least 1. Of texts, `rows * columns` are shown in all.
     """
 
     def __init__(self, rows: int = 4, columns: int = 8) -> None:
@@ -65,11 +83,15 @@ class Mistakes(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         inputs, targets = batch
-        if not is_picture_batch(inputs):
+        if isinstance(inputs, dict) and "input_ids" in inputs and hasattr(pl_module, "words"):
+            outside = ~inputs["attention_mask"].bool()  # (B, T)
+            inputs = inputs["input_ids"].masked_fill(outside, ENDED)  # (B, T)
+        elif not is_picture_batch(inputs):
             if self.drawable:
                 rank_zero_warn(
-                    "Mistakes draws nothing: it shows grey or RGB pictures (B, 1 or 3, H, W), and "
-                    "this test set holds something else. Leave the callback out for such data."
+                    "Mistakes draws nothing: it shows grey or RGB pictures (B, 1 or 3, H, W), or "
+                    "texts, and this test set holds something else. Leave the callback out for "
+                    "such data."
                 )
             self.drawable = False
             return
@@ -90,13 +112,47 @@ class Mistakes(Callback):
             # Objects, since processes with few test pictures bring fewer: tensors must be equal.
             gathered: list[Any] = [None] * trainer.world_size
             torch.distributed.all_gather_object(gathered, kept)
-            kept = Answers(*(torch.cat(values) for values in zip(*gathered, strict=True)))
-            kept = kept.worst(self.rows * self.columns)
+            kept = Answers.joined(gathered).worst(self.rows * self.columns)
         names = [str(name) for name in cast(list[str], pl_module.class_names)]
-        pictures = denormalise(kept.pictures, trainer)
+        if kept.samples.ndim == 2:
+            self._show_texts(trainer, pl_module, kept, names, tally)
+            return
+        pictures = denormalise(kept.samples, trainer)
         publish(
             trainer, "mistakes", lambda: mistakes_figure(pictures, kept, names, self.columns, tally)
         )
+
+    def _show_texts(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        kept: Answers,
+        names: list[str],
+        tally: list[int],
+    ) -> None:
+        passages = [
+            judged(cast(Any, pl_module).words(tokens[tokens != ENDED].tolist()), names, *said)
+            for tokens, *said in zip(kept.samples, *(v.tolist() for v in kept[1:]), strict=True)
+        ]
+        heading = _heading(tally, len(passages))
+        publish(trainer, "mistakes", lambda: text_figure(heading, passages))
+        folder = trainer.log_dir  # a broadcast: every process must ask
+        if trainer.is_global_zero and folder is not None:
+            path = Path(folder, "samples", "mistakes.txt")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            told = [f"{passage.title}\n{' '.join(passage.words)}\n" for passage in passages]
+            path.write_text("\n".join([f"{heading}\n", *told]), encoding="utf-8")
+
+
+def _heading(tally: list[int], cells: int) -> str:
+    asked, wrong = tally
+    shown = min(wrong, cells)
+    title = f"{wrong:,} of {asked:,} wrong"
+    if shown:
+        title += ", all shown" if shown == wrong else f", here the {shown} it was surest of"
+    if shown < cells:
+        title += "; blue: right, but least sure"
+    return title
 
 
 def mistakes_figure(
@@ -120,12 +176,5 @@ def mistakes_figure(
         text = f"said {names[predicted]} ({confidence:.0%})\n"
         text += "rightly" if right else f"is {names[target]}"
         axes.set_title(text, fontsize=7.5, color=BLUE if right else ORANGE)
-    asked, wrong = tally
-    shown = min(wrong, len(pictures))
-    title = f"{wrong:,} of {asked:,} wrong"
-    if shown:
-        title += ", all shown" if shown == wrong else f", here the {shown} it was surest of"
-    if shown < len(pictures):
-        title += "; blue: right, but least sure"
-    figure.suptitle(title)
+    figure.suptitle(_heading(tally, len(pictures)))
     return figure

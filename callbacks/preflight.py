@@ -9,9 +9,17 @@ from torch import Tensor
 
 
 class Preflight(L.Callback):
-    """Push two samples through the net, so that a misfit is one sentence and not a stack trace."""
+    """Push two samples through the net, so that a misfit is one sentence and not a stack trace.
+
+    Once a process: a net that was trained here fits, and a strategy may have cut it by now.
+    """
+
+    def __init__(self) -> None:
+        self._fitted = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if self._fitted:
+            return
         data = trainer.datamodule  # type: ignore[attr-defined]
         loader = {
             "fit": data.train_dataloader,
@@ -46,6 +54,7 @@ class Preflight(L.Callback):
                 f"{_names(pl_module, data)}: the net has {logits.shape[-1]} logits, too few for "
                 f"the data's target {int(targets.max())}."
             )
+        self._fitted = stage == "fit"
 
 
 def _names(pl_module: L.LightningModule, data: L.LightningDataModule) -> str:

@@ -30,9 +30,7 @@ class ReliabilityDiagram(Callback):
         self.bins = bins
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Per bin: how many, how many right, sum of confidences. torchmetrics gives a confidence of
-        # exactly 1 a bin of its own, hence one more: so our ECE is its ECE.
-        self.sums = torch.zeros(3, self.bins + 1, dtype=torch.float32, device=pl_module.device)
+        self.sums = torch.zeros(3, self.bins + 1, device=pl_module.device)
 
     def on_test_batch_end(
         self,
@@ -44,16 +42,34 @@ class ReliabilityDiagram(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         _, targets = batch
-        confidences, predicted = outputs["logits"].float().softmax(dim=-1).max(dim=-1)  # (B,)
-        right = (predicted == targets).float()
-        edges = torch.linspace(0, 1, self.bins + 1, device=confidences.device)
-        index = torch.bucketize(confidences, edges, right=True) - 1  # (B,)
-        values = torch.stack([torch.ones_like(right), right, confidences])  # (3, B)
-        self.sums.scatter_add_(1, index.expand(3, -1), values)
+        self.sums += sums_by_confidence(outputs["logits"], targets, self.bins)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         sums = cast(Tensor, trainer.strategy.reduce(self.sums, reduce_op="sum")).cpu().numpy()
         publish(trainer, "reliability_diagram", lambda: reliability_figure(*sums))
+
+
+def sums_by_confidence(logits: Tensor, targets: Tensor, bins: int) -> Tensor:
+    """Sorts answers into bins by confidence: how many, how many right, sum of confidences.
+
+    torchmetrics gives a confidence of exactly 1 a bin of its own, hence one more: so our ECE is its
+    ECE.
+
+    Args:
+        logits: (B, K).
+        targets: Class numbers (B,).
+        bins: Number of equal bins of 0 … 1.
+
+    Returns:
+        (3, bins + 1).
+    """
+    confidences, predicted = logits.float().softmax(dim=-1).max(dim=-1)  # (B,)
+    right = (predicted == targets).float()
+    edges = torch.linspace(0, 1, bins + 1, device=confidences.device)
+    index = torch.bucketize(confidences, edges, right=True) - 1  # (B,)
+    values = torch.stack([torch.ones_like(right), right, confidences])  # (3, B)
+    sums = torch.zeros(3, bins + 1, device=confidences.device)
+    return sums.scatter_add_(1, index.expand(3, -1), values)
 
 
 def expected_calibration_error(

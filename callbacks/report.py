@@ -30,12 +30,13 @@ class Announcement(L.Callback):
         net = getattr(pl_module, "net", pl_module)
         size = sum(parameter.numel() for parameter in net.parameters())
         because = f" ({self.why_precision})" if self.why_precision else ""
-        because = f" ({self.why_precision})" if self.why_precision else ""
         data = type(trainer.datamodule).__name__  # type: ignore[attr-defined]
         _say(
             f"{type(net).__name__} with {size:,} parameters learns {data}, precision "
             f"{trainer.precision}{because}, {machine(trainer)}"
         )
+        if summary := getattr(trainer.datamodule, "summary", None):  # type: ignore[attr-defined]
+            _say(f"{data}: {summary}")
 
 
 def report(metrics: Mapping[str, float], promises: Mapping[str, str], folder: Path) -> None:
@@ -48,8 +49,12 @@ def report(metrics: Mapping[str, float], promises: Mapping[str, str], folder: Pa
     """
     if metrics:
         Console().print(_table({**dict.fromkeys(promises), **metrics}, promises))
-    for place, kind in (("figures", "*.png"), ("samples", "*.txt"), (".", "predictions.csv")):
-        if names := sorted(file.name for file in (folder / place).glob(kind)):
+    for place, kinds in (
+        ("figures", ("*.png", "*.html")),
+        ("samples", ("*.txt",)),
+        (".", ("predictions.csv",)),
+    ):
+        if names := sorted(f.name for kind in kinds for f in (folder / place).glob(kind)):
             _say(f"look at, in {folder / place}: {', '.join(names)}")
     _say(f"run folder: {folder}")
 

@@ -1,16 +1,18 @@
 """Which run `--resume` means, the checkpoint that it goes on from, and what may differ then."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from callbacks.config_differences import differences
+
 # What may be told anew to a run that goes on, because it takes effect; all else would be overruled
 # by the checkpoint, or would make another run of it.
 CHANGEABLE = (
     *("resume", "ckpt_path", "config", "runs_dir", "experiment", "expect", "test_after_fit"),
-    *("checkpoint", "trainer", "data.init_args.data_dir", "auto_precision"),
+    *("checkpoint", "tracking", "trainer", "data.init_args.data_dir", "auto_precision"),
 )
 FIXED = ("trainer.limit_train_batches", "trainer.overfit_batches")  # they move the epochs' ends
 
@@ -20,13 +22,13 @@ def checkpoint_of(folder: Path, read: Any) -> Path | None:
 
     Args:
         folder: The run folder.
-        read: Reads a checkpoint; raises MisconfigurationException if it is none.
+        read: Reads or checks a checkpoint; raises MisconfigurationException if it is none.
     """
-    found = [folder / "checkpoints" / name for name in ("last.ckpt", "best.ckpt")]
+    names = ("last.ckpt", "last.ckpt.old", "best.ckpt", "best.ckpt.old")
+    found = [folder / "checkpoints" / name for name in names]
     for path in (path for path in found if path.exists()):
         try:
-            if path.is_file():
-                read(path)
+            read(path)
         except MisconfigurationException:
             continue
         return path
@@ -58,16 +60,13 @@ def check_unchanged(saved: Mapping[str, Any], asked: Mapping[str, Any], folder: 
     Raises:
         MisconfigurationException: Naming the keys.
     """
-    before, after = dict(_leaves(saved)), dict(_leaves(asked))
-    changed = [
-        key
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not _may_change(key)
-    ]
+    changed = sorted(
+        (key, *values)
+        for key, values in differences([saved, asked]).items()
+        if not _may_change(key)
+    )
     if changed:
-        told = "; ".join(
-            f"{key} was {before.get(key)!r}, is {after.get(key)!r}" for key in changed[:5]
-        )
+        told = "; ".join(f"{key} was {old!r}, is {new!r}" for key, old, new in changed[:5])
         raise MisconfigurationException(
             f"--resume: {folder} was begun with another config: {told}. A run that goes on keeps "
             "its net, data, optimizer and seed. To start a new run from its weights: "
@@ -80,11 +79,3 @@ def _may_change(key: str) -> bool:
         return any(key == name or key.startswith(name + ".") for name in names)
 
     return within(CHANGEABLE) and not within(FIXED)
-
-
-def _leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(config, Mapping) and config:
-        for key, value in config.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, config

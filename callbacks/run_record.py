@@ -18,6 +18,8 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
 from callbacks.run_folder import run_folder
+from callbacks.speed import rows_and_tokens
+from callbacks.tracking import tell_config
 
 PACKAGES = ("lightning", "torch", "torchmetrics", "torchvision", "transformers", "numpy")
 
@@ -32,13 +34,19 @@ class RunRecord(SaveConfigCallback):
         parser: LightningCLI's parser of the subcommand.
         config: Everything that the run was told, and every default.
         promises: Metric to promise, the config's `expect`.
+        origin: What else is to be told of where the run comes from, such as study and trial.
     """
 
     def __init__(
-        self, parser: LightningArgumentParser, config: Namespace, promises: Mapping[str, str]
+        self,
+        parser: LightningArgumentParser,
+        config: Namespace,
+        promises: Mapping[str, str],
+        origin: Mapping[str, Any],
     ) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
         self.promises = dict(promises)
+        self.origin = dict(origin)
         self.seconds = 0.0  # from the start to the end of fit, validation and checkpoints included
         self._training_seconds = 0.0  # without validation
         self._started = self._resumed = time.perf_counter()
@@ -47,13 +55,14 @@ class RunRecord(SaveConfigCallback):
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """On rank zero, before anything else happens."""
         text = self.parser.dump(self.config, skip_none=False)
-        facts = {"git commit": git_commit(), **versions()}
+        facts = {**self.origin, "git commit": git_commit(), **versions()}
         head = "".join(f"# {name}: {value}\n" for name, value in facts.items())
         (run_folder(trainer) / "config.yaml").write_text(head + text)
-        record = {"git_commit": git_commit(), "versions": versions(), **yaml.safe_load(text)}
+        record = {**self.origin, "git_commit": git_commit(), "versions": versions()}
+        record |= yaml.safe_load(text)
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):  # its folder has the config already
-                logger.log_hyperparams(record)
+                tell_config(logger, record)
 
     def state_dict(self) -> dict[str, float]:
         """What a run that goes on adds to."""
@@ -81,10 +90,9 @@ class RunRecord(SaveConfigCallback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        targets = batch[1]
-        self._samples += len(targets)
-        if targets.ndim > 1 and not targets.is_floating_point():  # those are probabilities
-            self._tokens += targets.numel()
+        rows, tokens = rows_and_tokens(batch)
+        self._samples += rows
+        self._tokens += tokens
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
@@ -111,6 +119,7 @@ class RunRecord(SaveConfigCallback):
         module = trainer.lightning_module
         net = getattr(module, "net", module)
         results: dict[str, Any] = {
+            **self.origin,
             "metrics": dict(metrics),
             "expect": {
                 name: {"promise": promise, "seen": metrics.get(name)}
@@ -123,7 +132,8 @@ class RunRecord(SaveConfigCallback):
             "seconds": round(self.seconds, 3),
         }
         if self._training_seconds:
-            scale = trainer.world_size / self._training_seconds
+            told = trainer.distributed_sampler_kwargs  # of the processes that see other rows
+            scale = (told["num_replicas"] if told else 1) / self._training_seconds
             results["samples_per_second"] = round(self._samples * scale, 1)
             if self._tokens:
                 results["tokens_per_second"] = round(self._tokens * scale, 1)

@@ -2,13 +2,14 @@
 
 import csv
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from matplotlib.axes import Axes
@@ -30,8 +31,8 @@ class TrainingCurves(Callback):
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        wanted = not isinstance(trainer.logger, DummyLogger)  # that is fast_dev_run's
-        if stage == "fit" and wanted and _csv_logger(trainer) is None:
+        dry = trainer.fast_dev_run  # type: ignore[attr-defined]
+        if stage == "fit" and not dry and _csv_logger(trainer) is None:
             rank_zero_warn(
                 "TrainingCurves draws nothing: it reads metrics.csv, and no logger of this trainer "
                 "writes one. Add lightning.pytorch.loggers.CSVLogger to trainer.logger."
@@ -112,20 +113,16 @@ def _panels(series: Series) -> dict[str, Series]:
     for column in sorted(series):
         if column.startswith("lr-"):  # LearningRateMonitor: lr-AdamW, lr-AdamW/pg2, …
             panels.setdefault("learning rate", {})[column.removeprefix("lr-")] = series[column]
+        elif column.startswith("optimizer/learning_rate"):  # callbacks.LearningRate
+            group = column.removeprefix("optimizer/learning_rate").removeprefix("/")
+            panels.setdefault("learning rate", {})[group or "all layers"] = series[column]
     return panels
 
 
 def _draw_panel(axes: Axes, title: str, lines: Series, best: int | None) -> None:
     for index, (name, points) in enumerate(lines.items()):
-        steps, values = np.array(list(points)), np.array(list(points.values()))
         color = STAGES.get(name, f"C{index}")
-        marker = "o" if len(steps) <= 20 else ""
-        if (
-            name in STAGES and len(steps) > 100
-        ):  # one value a batch: the mean of its neighbours tells the trend
-            axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.7)
-            values = _running_mean(values, len(steps) // 25)
-        axes.plot(steps, values, color=color, label=name, marker=marker, markersize=3)
+        draw_series(axes, [*points], [*points.values()], name in STAGES, color=color, label=name)
         if name == "val" and best in points:
             axes.plot(best, points[best], "o", markersize=9, fillstyle="none", color=INK)
             train = list(lines.get("train", {}).values())
@@ -139,14 +136,39 @@ def _draw_panel(axes: Axes, title: str, lines: Series, best: int | None) -> None
                 va="top" if below else "bottom",
                 fontsize=8,
             )
-    values = np.concatenate([list(points.values()) for points in lines.values()])
-    if title == "loss" and values.min() > 0 and values.max() > 30 * values.min():
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
+    if title == "loss":
+        use_log_scale_where_wide(axes, [v for points in lines.values() for v in points.values()])
     axes.set_title(title)
     axes.set_xlabel("step")
     axes.grid()
     axes.legend()
+
+
+def draw_series(
+    axes: Axes, places: Sequence[float], values: Sequence[float], noisy: bool, **looks: Any
+) -> None:
+    """Draw a line, with dots where it has few points.
+
+    Args:
+        axes: Where.
+        places: Steps or seconds.
+        values: What was logged there.
+        noisy: Whether many values are one a batch: the mean of the neighbours then tells the trend,
+            and the values themselves are pale.
+        **looks: For `axes.plot`.
+    """
+    line = np.asarray(values)
+    if noisy and len(line) > 100:
+        axes.plot(places, line, **{**looks, "label": None, "alpha": 0.25, "linewidth": 0.7})
+        line = _running_mean(line, len(line) // 25)
+    axes.plot(places, line, **{"marker": "o" if len(line) <= 20 else "", "markersize": 3, **looks})
+
+
+def use_log_scale_where_wide(axes: Axes, values: Sequence[float]) -> None:
+    """A loss that falls by a factor of 30 is drawn in powers."""
+    if min(values) > 0 and max(values) > 30 * min(values):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
 
 
 def _running_mean(values: np.ndarray, width: int) -> np.ndarray:

@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import lightning as L
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -22,7 +23,7 @@ class BatchLoader(DataLoader):
         sampler: Has the attributes `epoch`, set by Lightning, and `start`: how many batches of the
             epoch it leaves out.
         seed: Seed of the run; None, for evaluation, seeds nothing.
-        rank: Number of this process.
+        rank: Number of this process, see `share_of`.
         **others: Of DataLoader, for Lightning, which makes some loaders a second time.
     """
 
@@ -66,6 +67,15 @@ class BatchLoader(DataLoader):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """The next epoch that is served begins at the saved position."""
         self._resume_at = state["position"]
+
+
+def share_of(trainer: L.Trainer | None) -> tuple[int, int]:
+    """The number of this process among those that see different rows, and how many these are.
+
+    Processes that share the work on a row (tensor parallelism) see the same ones.
+    """
+    told = trainer.distributed_sampler_kwargs if trainer else None
+    return (told["rank"], told["num_replicas"]) if told else (0, 1)
 
 
 def seed_everything(*numbers: int) -> None:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
 
 from datamodules.files import default_data_dir
-from datamodules.loader import BatchLoader
+from datamodules.loader import BatchLoader, share_of
 from datamodules.whole_batches import (
     EvaluationBatches,
     TensorRows,
@@ -86,7 +86,7 @@ class PictureDataModule(L.LightningDataModule):
 
     @property
     def _world(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return share_of(self.trainer)
 
     def train_dataloader(self) -> DataLoader:
         rank, world_size = self._world

@@ -8,13 +8,13 @@ what they have never seen, byte pairs fall back to single bytes. And none change
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from datamodules.files import obtain
 
@@ -38,12 +38,29 @@ def characters(alphabet: str) -> Tokenizer:
     return tokenizer
 
 
-def byte_pairs(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Byte-level BPE with at most `vocab_size` tokens, learnt from `texts`; none spans two."""
+def byte_pairs(
+    texts: Iterable[str],
+    vocab_size: int,
+    specials: Sequence[str] = (),
+    normalizer: normalizers.Normalizer | None = None,
+    min_count: int = 2,  # a pair that occurs once teaches nothing
+) -> Tokenizer:
+    """Byte-level BPE with at most `vocab_size` tokens, learnt from `texts`; none spans two.
+
+    Args:
+        texts: What to learn from.
+        vocab_size: The most tokens there may be.
+        specials: Tokens for padding and the like, which come first.
+        normalizer: What is done to every text first; nothing unless given.
+        min_count: How often a pair must occur to become a token.
+    """
     tokenizer = _byte_level(models.BPE())
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        min_frequency=2,  # a pair that occurs once teaches nothing
+        min_frequency=min_count,
+        special_tokens=list(specials),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -51,7 +68,7 @@ def byte_pairs(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     if tokenizer.get_vocab_size() < vocab_size:
         rank_zero_warn(
             f"The text repeats too little for {vocab_size} byte pairs: the tokenizer has "
-            f"{tokenizer.get_vocab_size()}. A smaller bpe_vocab_size says what you get."
+            f"{tokenizer.get_vocab_size()}. A smaller vocabulary size says what you get."
         )
     return tokenizer
 
@@ -92,14 +109,13 @@ def _byte_level(model: models.BPE) -> Tokenizer:
 
 def encode_corpus(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[np.ndarray]:
     """The tokens of a long text that comes in pieces: those of the whole text, but fast."""
-    characters_only = isinstance(tokenizer.model, models.WordLevel)
-    return encode_each(tokenizer, texts if characters_only else in_chunks(texts))
+    return encode_each(tokenizer, texts if _is_of_characters(tokenizer) else in_chunks(texts))
 
 
 def encode_each(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[np.ndarray]:
     """The tokens of each text by itself, none of them very long."""
     dtype = token_dtype(tokenizer)
-    if isinstance(tokenizer.model, models.WordLevel):
+    if _is_of_characters(tokenizer):
         ids = {ord(name): index for name, index in tokenizer.get_vocab().items() if len(name) == 1}
         table = np.zeros(max(ids) + 1, dtype)
         table[list(ids)] = list(ids.values())
@@ -109,6 +125,11 @@ def encode_each(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[np.ndarr
     while batch := list(islice(texts, 64)):  # the library spreads a batch over the cores
         for encoding in tokenizer.encode_batch_fast(batch):
             yield np.array(encoding.ids, dtype)
+
+
+def _is_of_characters(tokenizer: Tokenizer) -> bool:
+    """Whether it is one of `characters`, whose unknown token is in no vocabulary."""
+    return isinstance(tokenizer.model, models.WordLevel) and tokenizer.model.unk_token == ""
 
 
 def token_dtype(tokenizer: Tokenizer) -> type[np.uint16] | type[np.uint32]:

@@ -7,6 +7,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Tokenizer
 from torch.utils.data import DataLoader
 
+from datamodules.loader import share_of
 from datamodules.token_batches import AllWindows, RandomCrops, Tokens, train_loader, val_loader
 from datamodules.whole_batches import share_of_batch
 
@@ -64,7 +65,7 @@ class TokenDataModule(LightningDataModule):
     # From tokens to batches.
 
     def setup(self, stage: str) -> None:
-        share_of_batch(self.batch_size, self.trainer.world_size if self.trainer else 1)
+        share_of_batch(self.batch_size, share_of(self.trainer)[1])
         if not hasattr(self, "train_tokens"):
             train_tokens, val_tokens = self.load("train"), self.load("val")
             self._check_length(len(train_tokens), len(val_tokens))
@@ -79,8 +80,8 @@ class TokenDataModule(LightningDataModule):
             )
 
     def _share(self) -> dict[str, int]:
-        trainer = self.trainer
-        return {"rank": trainer.global_rank, "world_size": trainer.world_size} if trainer else {}
+        rank, world_size = share_of(self.trainer)
+        return {"rank": rank, "world_size": world_size}
 
     def train_dataloader(self) -> DataLoader:
         crops = RandomCrops(

@@ -69,12 +69,19 @@ class TrainingBatches(Sampler[Tensor]):
 
 
 class EvaluationBatches(Sampler[Tensor]):
-    """Every row exactly once over all processes, in order; the last batch may be smaller."""
+    """Every row exactly once over all processes, in order; the last batch may be smaller.
+
+    All processes have as many batches: where the net is spread over them they compute each one
+    together, and whoever came late or not at all would leave the others waiting for ever.
+    """
 
     def __init__(self, size: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.start = 0
         rows = torch.arange(size).tensor_split(world_size)[rank]
+        number = -(-size // batch_size)
         self.batches = rows.split(batch_size // world_size) if len(rows) else ()
+        if len(self.batches) < number:  # those of others have one row more
+            self.batches = rows.tensor_split(number)
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -3,23 +3,30 @@
 import pickle
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from modules.sharded_checkpoint import check_whole, is_sharded, read_sharded
+
+Task = TypeVar("Task", bound=L.LightningModule)
 BEGINNINGS = (b"PK", b"\x80")  # of a zip file, as torch writes it, and of a plain pickle
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Load a Lightning checkpoint onto the CPU without running any code that it may carry.
 
+    Of a folder that several processes wrote come the weights and hyper-parameters.
+
     Raises:
         MisconfigurationException: If the file is missing, no checkpoint, or more than plain data.
     """
     path = Path(path)
+    if is_sharded(path):
+        return read_sharded(path)
     if not path.is_file():
         raise MisconfigurationException(f"there is no checkpoint at {path}.")
     with path.open("rb") as file:
@@ -44,6 +51,57 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} is no checkpoint of a LightningModule: it has no state_dict."
         )
     return checkpoint
+
+
+def open_task(path: str | Path, kind: type[Task], made_by: str) -> Task:
+    """Rebuild a task from its checkpoint alone, in eval mode on the CPU.
+
+    Args:
+        path: The checkpoint.
+        kind: The task that it must hold.
+        made_by: Configs that make such checkpoints, for the message.
+
+    Raises:
+        MisconfigurationException: Saying what stands there instead.
+    """
+    if is_sharded(Path(path)):
+        raise MisconfigurationException(
+            f"{path} is a folder that several processes wrote; one file is made of it by python "
+            f"export.py --checkpoint {path} --format checkpoint --output FOLDER."
+        )
+    saved = read_checkpoint(path).get("hyper_parameters", {})
+    task = saved.get("_class_path", "")
+    if task.rpartition(".")[2] != kind.__name__:
+        found = f"the task {task}" if task else "an unnamed task"
+        raise MisconfigurationException(
+            f"{path} holds {found}, and a modules.{kind.__name__} is needed: give a checkpoint "
+            f"that train.py made with {made_by}."
+        )
+    instantiator = saved.get("_instantiator", "")  # a name that Lightning would import and call
+    if instantiator != "lightning.pytorch.cli.instantiate_module":
+        raise MisconfigurationException(
+            f"{path} is refused: it asks to be built by {instantiator or 'nothing we know'}."
+        )
+    try:
+        # Read a second time: Lightning builds from files only.
+        model = kind.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, TypeError, ValueError) as error:  # of torch and jsonargparse
+        raise MisconfigurationException(
+            f"{path} does not fit this version of its net: {error}"
+        ) from error
+    return model.eval()
+
+
+def check_checkpoint(path: str | Path) -> None:
+    """Make sure that a checkpoint is whole; of a folder without reading it all.
+
+    Raises:
+        MisconfigurationException: As `read_checkpoint`.
+    """
+    if is_sharded(Path(path)):
+        check_whole(Path(path))
+    else:
+        read_checkpoint(path)
 
 
 def check_fits(checkpoint: dict[str, Any], task: L.LightningModule, path: str | Path) -> None:

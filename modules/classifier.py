@@ -7,9 +7,10 @@ import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from PIL import Image
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import ClasswiseWrapper, Metric, MetricCollection
+from torchmetrics import ClasswiseWrapper, Metric, MetricCollection, SumMetric
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassAUROC,
@@ -22,7 +23,8 @@ from torchmetrics.classification import (
 
 from modules.hyperparameters import save_arguments
 from modules.optim import configure
-from modules.preprocessing import pictures_to_inputs
+from modules.preprocessing import pictures_to_inputs, texts_to_inputs
+from modules.sharding import shard
 
 
 class Classifier(L.LightningModule):
@@ -46,6 +48,8 @@ class Classifier(L.LightningModule):
         per_class: Also log precision, recall and F1 of each class, as `test/f1/<class>`.
         class_names: Names of the classes; their numbers by default. Linked from the data.
         preprocessing: How a raw picture becomes an input. Linked from the data.
+        tokenizer: How a raw text becomes an input: a tokenizer with its cutting and padding, as
+            JSON. Linked from the data.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Classifier(L.LightningModule):
         per_class: bool = False,
         class_names: list[str] | None = None,
         preprocessing: dict[str, Any] | None = None,
+        tokenizer: str | None = None,
     ) -> None:
         super().__init__()
         save_arguments(self, {k: v for k, v in locals().items() if k not in ("self", "__class__")})
@@ -69,7 +74,11 @@ class Classifier(L.LightningModule):
         self.label_smoothing = label_smoothing
         self.class_names = class_names or [str(number) for number in range(num_classes)]
         self.preprocessing = preprocessing
+        self.tokenizer = None if tokenizer is None else Tokenizer.from_str(tokenizer)
 
+        # `self.log` would divide by whole rows a process: by 84 where two have 85 and 84.
+        self.evaluated_nats = SumMetric(nan_strategy="disable")
+        self.evaluated_rows = SumMetric()
         metrics = _metrics(num_classes)
         self.val_metrics = MetricCollection(dict(metrics), prefix="val/")
         if per_class:
@@ -77,7 +86,13 @@ class Classifier(L.LightningModule):
         self.test_metrics = MetricCollection(dict(metrics), prefix="test/")
         self.confusion_matrix = MulticlassConfusionMatrix(num_classes)  # of the last test
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    @property
+    def backbone(self) -> nn.Module:
+        """What callbacks.BackboneFinetuning freezes at first; only some nets say what it is."""
+        backbone: nn.Module = self.net.backbone  # type: ignore[assignment]
+        return backbone
+
+    def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
         """Inputs as the net takes them to logits (B, num_classes)."""
         logits: Tensor = self.net(inputs)
         return logits
@@ -95,38 +110,45 @@ class Classifier(L.LightningModule):
         if (self.global_step + 1) % interval == 0:
             targets = batch[1] if batch[1].ndim == 1 else batch[1].argmax(dim=1)  # (B,)
             accuracy = (logits.argmax(dim=1) == targets).float().mean()
-            self.log("train/loss", loss.detach(), prog_bar=True)
-            self.log("train/accuracy", accuracy)
+            self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
+            self.log("train/accuracy", accuracy, sync_dist=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         loss, logits = self._step(batch, "val")
-        self._log_evaluation("val", loss, logits, batch[1], self.val_metrics)
+        self._evaluate(loss, logits, batch[1], self.val_metrics)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         loss, logits = self._step(batch, "test")
-        self._log_evaluation("test", loss, logits, batch[1], self.test_metrics)
+        self._evaluate(loss, logits, batch[1], self.test_metrics)
         self.confusion_matrix.update(logits, batch[1])
         return {"loss": loss, "logits": logits}
 
-    def _log_evaluation(
-        self, stage: str, loss: Tensor, logits: Tensor, targets: Tensor, metrics: MetricCollection
+    def _evaluate(
+        self, loss: Tensor, logits: Tensor, targets: Tensor, metrics: MetricCollection
     ) -> None:
-        metrics.update(logits.float(), targets)
-        self.log(f"{stage}/loss", loss, batch_size=len(targets), sync_dist=True)
+        if len(targets):  # more processes than rows: some have none, and compute all the same
+            metrics.update(logits.float(), targets)
+            self.evaluated_nats.update(loss * len(targets))
+            self.evaluated_rows.update(len(targets))
+
+    def _log_evaluation(self, stage: str, metrics: MetricCollection) -> None:
+        values = metrics.compute()
+        loss = self.evaluated_nats.compute() / self.evaluated_rows.compute()
+        self.log(f"{stage}/loss", loss)
+        self.log(f"{stage}/accuracy", values.pop(f"{stage}/accuracy"), prog_bar=stage == "val")
+        self.log_dict(values)
+        for metric in (metrics, self.evaluated_nats, self.evaluated_rows):
+            metric.reset()
 
     def on_validation_epoch_end(self) -> None:
-        values = self.val_metrics.compute()
-        self.log("val/accuracy", values.pop("val/accuracy"), prog_bar=True)
-        self.log_dict(values)
-        self.val_metrics.reset()
+        self._log_evaluation("val", self.val_metrics)
 
     def on_test_epoch_start(self) -> None:
         self.confusion_matrix.reset()
 
     def on_test_epoch_end(self) -> None:
-        self.log_dict(self.test_metrics.compute())
-        self.test_metrics.reset()
+        self._log_evaluation("test", self.test_metrics)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         inputs = batch[0] if isinstance(batch, list | tuple) else batch
@@ -134,32 +156,64 @@ class Classifier(L.LightningModule):
 
     @torch.inference_mode()
     def classify(
-        self, pictures: Sequence[Image.Image | Tensor] | Tensor
+        self, samples: Sequence[Image.Image | Tensor] | Tensor | Sequence[str] | str
     ) -> list[tuple[str, float]]:
-        """Name what raw pictures show.
+        """Name what raw pictures show, or what raw texts are.
 
         Args:
-            pictures: PIL images, or tensors (C, height, width), uint8 in 0…255 or float in 0…1.
+            samples: PIL images, or tensors (C, height, width), uint8 in 0…255 or float in 0…1; or
+                texts, or a single one.
 
         Returns:
-            The most likely class of each picture and its probability.
+            The most likely class of each sample and its probability.
 
         Raises:
-            ValueError: If the task does not know how its training pictures were prepared.
+            ValueError: If the task does not know how its training samples were prepared.
         """
-        if self.preprocessing is None:
-            raise ValueError(
-                "this Classifier was built without `preprocessing`; it takes no raw pictures."
-            )
+        inputs = self._inputs(samples)
         training = self.training
         self.eval()
-        inputs = pictures_to_inputs(pictures, self.preprocessing).to(self.device)
         confidence, label = self.net(inputs).float().softmax(dim=1).max(dim=1)  # (B,), (B,)
         self.train(training)
         return [
             (self.class_names[i], p)
             for i, p in zip(label.tolist(), confidence.tolist(), strict=True)
         ]
+
+    def _inputs(self, samples: Any) -> Any:
+        if isinstance(samples, str):
+            samples = [samples]
+        if len(samples) and all(isinstance(sample, str) for sample in samples):
+            if self.tokenizer is None:
+                raise ValueError(
+                    "this Classifier was built without `tokenizer`; it takes no raw texts."
+                )
+            inputs = texts_to_inputs(samples, self.tokenizer)
+            return {name: tensor.to(self.device) for name, tensor in inputs.items()}
+        if self.preprocessing is None:
+            raise ValueError(
+                "this Classifier was built without `preprocessing`; it takes no raw pictures."
+            )
+        return pictures_to_inputs(samples, self.preprocessing).to(self.device)
+
+    def words(self, tokens: Sequence[int]) -> list[str]:
+        """The text of each token, for people to read.
+
+        Raises:
+            ValueError: If the task has no tokenizer.
+        """
+        if self.tokenizer is None:
+            raise ValueError("this Classifier was built without `tokenizer`; it knows no words.")
+        return [self.tokenizer.decode([token], skip_special_tokens=False) for token in tokens]
+
+    @torch.no_grad()
+    def attention(self, inputs: dict[str, Tensor]) -> Tensor | None:
+        """How much each token counts for the answer, (B, T); None where the net weighs none."""
+        weights = getattr(self.net, "attention_weights", None)
+        return None if weights is None else weights(inputs)
+
+    def configure_model(self) -> None:
+        shard(self)
 
     def configure_optimizers(self) -> Any:
         return configure(self, self.optimizer, self.lr_scheduler)

@@ -49,14 +49,18 @@ def save_arguments(task: L.LightningModule, arguments: Mapping[str, Any]) -> Non
 
 
 def _drop_what_the_net_does_not_take(description: Any, net: Any) -> None:
-    """Sizes linked from the data stand in the config of a net that never asked for them, too."""
+    """Sizes linked from the data stand in the config of a net that never asked for them, too.
+
+    And a checkpoint replaces what a net began with: it names such arguments `not_in_checkpoints`.
+    """
     if not isinstance(description, dict) or not isinstance(net, nn.Module):
         return
     taken = inspect.signature(type(net)).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
         return
-    for name in set(description.get("init_args", {})) - set(taken):
-        del description["init_args"][name]
+    dropped = set(description.get("init_args", {})) - set(taken)
+    for name in dropped | set(getattr(net, "not_in_checkpoints", ())):
+        description.get("init_args", {}).pop(name, None)
 
 
 def _plain(value: Any) -> Any:
@@ -78,6 +82,8 @@ def _plain(value: Any) -> Any:
 def _arguments_of(net: nn.Module) -> dict[str, Any]:
     arguments = {}
     for name, parameter in inspect.signature(type(net)).parameters.items():
+        if name in getattr(net, "not_in_checkpoints", ()):
+            continue
         value = getattr(net, name, _NotPlainError)
         variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if variadic or value is _NotPlainError or isinstance(value, nn.Module):

@@ -20,6 +20,7 @@ from modules.generation import generate
 from modules.hyperparameters import save_arguments
 from modules.optim import configure
 from modules.scratch.bpe import BYTE_OF_LETTER
+from modules.sharding import parts_of, shard
 from modules.streaming import Pieces
 
 IGNORED = -100  # a target that counts for nothing
@@ -60,7 +61,7 @@ class LanguageModel(L.LightningModule):
         self.lr_scheduler = lr_scheduler
         self.compile_net = compile
         self.tokenizer = None if tokenizer is None else Tokenizer.from_str(tokenizer)
-        self.val_nats = SumMetric()
+        self.val_nats = SumMetric(nan_strategy="disable")  # else it leaves NaN out
         self.val_tokens = SumMetric()
         self.val_characters = SumMetric()
         lengths = torch.ones(1) if self.tokenizer is None else characters_per_token(self.tokenizer)
@@ -81,7 +82,11 @@ class LanguageModel(L.LightningModule):
         if on_cpu and not any(map(shutil.which, compilers)):
             rank_zero_warn("compile: no C++ compiler here (g++ or clang++): slower, same result.")
             return
-        self.net.compile()
+        sharded = self._device_mesh is not None
+        for part in parts_of(self.net)[:-1] if sharded else []:  # between them weights are gathered
+            part.compile()
+        if not sharded:
+            self.net.compile()
 
     def _step(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Sum of the nats over the batch's targets, and how many there are."""
@@ -150,6 +155,9 @@ class LanguageModel(L.LightningModule):
             self.log(f"{stage}/bits_per_character", bits / self.val_characters.compute())
         for metric in (self.val_nats, self.val_tokens, self.val_characters):
             metric.reset()
+
+    def configure_model(self) -> None:
+        shard(self)
 
     def configure_optimizers(self) -> Any:
         return configure(self, self.optimizer, self.lr_scheduler)

@@ -8,9 +8,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from modules.checkpoint import read_checkpoint
+from modules.checkpoint import open_task
 from modules.language_model import LanguageModel
 from modules.nets.gpt_huggingface import load_gpt2
+from modules.sharded_checkpoint import is_sharded
 
 END_OF_TEXT = "<|endoftext|>"  # parts two texts of GPT-2's training
 
@@ -26,35 +27,15 @@ def open_language_model(path: str | Path) -> LanguageModel:
         MisconfigurationException: Saying what stands there instead.
     """
     path = Path(path)
-    if path.is_dir():
+    if path.is_dir() and not is_sharded(path):
         return _from_folder(path).eval()
-    checkpoint = read_checkpoint(path)
-    saved = checkpoint.get("hyper_parameters", {})
-    task = saved.get("_class_path", "")
-    if task.rpartition(".")[2] != "LanguageModel":
-        found = f"the task {task}" if task else "an unnamed task"
-        raise MisconfigurationException(
-            f"{path} holds {found}, and a modules.LanguageModel is needed: give a checkpoint that "
-            "train.py made with a language config, such as configs/shakespeare/*.yaml."
-        )
-    instantiator = saved.get("_instantiator", "")  # a name that Lightning would import and call
-    if instantiator != "lightning.pytorch.cli.instantiate_module":
-        raise MisconfigurationException(
-            f"{path} is refused: it asks to be built by {instantiator or 'nothing we know'}."
-        )
-    try:
-        # Read a second time: Lightning builds from files only.
-        model = LanguageModel.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, TypeError, ValueError) as error:  # of torch and jsonargparse
-        raise MisconfigurationException(
-            f"{path} does not fit this version of its net: {error}"
-        ) from error
+    model = open_task(path, LanguageModel, "a language config, such as configs/shakespeare/*.yaml")
     if model.tokenizer is None:
         raise MisconfigurationException(
             f"{path} holds no tokenizer: LanguageModel(…, tokenizer=…) was left out when it was "
             "trained, so it knows tokens but no text."
         )
-    return model.eval()
+    return model
 
 
 def _from_folder(folder: Path) -> LanguageModel:

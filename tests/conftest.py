@@ -10,7 +10,7 @@ os.environ.setdefault("WANDB_SILENT", "true")
 
 import pytest
 import torch
-from made_data import DATA_SETS, make_mnist
+from made_data import DATA_SETS, make_mnist, make_texts, trust_texts
 
 import train
 
@@ -63,6 +63,19 @@ def small_data(made_data: tuple[Path, dict], monkeypatch: pytest.MonkeyPatch) ->
         resources = [(file, checksums[name][file]) for file, _ in source.resources]
         monkeypatch.setattr(source, "resources", resources)
     return folder
+
+
+@pytest.fixture(scope="session")
+def made_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with a small copy of each set of labelled texts."""
+    return make_texts(tmp_path_factory.mktemp("made-texts"))
+
+
+@pytest.fixture
+def small_texts(made_texts: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of small texts, whose checksums are right for the time of this test."""
+    trust_texts(made_texts, monkeypatch)
+    return made_texts
 
 
 @pytest.fixture

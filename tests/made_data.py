@@ -1,14 +1,19 @@
 """Small data sets made on the spot, in the very file formats of the real ones."""
 
+import csv
 import gzip
 import hashlib
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
+import pytest
+from PIL import Image
 from tokenizers import Tokenizer
 from torchvision import datasets
 
-from datamodules import tokenization
+from datamodules import ag_news, imdb, sst2, tokenization
 from datamodules.token_shards import DTYPES, ShardWriter, write_index
 
 SIZES = {"train": 5_600, "t10k": 300}  # the validation split takes 5,000 of the training pictures
@@ -63,3 +68,101 @@ def make_shards(
         shards += writer.shards
     write_index(folder, made, end, shards, [{"name": "made on the spot", "documents": 1}])
     return folder
+
+
+def make_photographs(folder: Path, splits: dict[str, int], side: int = 20) -> Path:
+    """Write `<split>/<class>/*.jpg` (an empty split: `<class>/*.jpg`), so many of each class.
+
+    Red spots on ants, green ones on bees; sizes and places differ.
+    """
+    random = np.random.default_rng(0)
+    for split, number in splits.items():
+        for label, name in enumerate(("ants", "bees")):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(number):
+                height, width = random.integers(side, 2 * side, 2)
+                pixels = random.integers(0, 90, (height, width, 3), dtype=np.uint8)
+                top, left = random.integers(0, side // 2, 2)
+                pixels[top : top + side // 2, left : left + side // 2, label] = 240
+                Image.fromarray(pixels).save(folder / split / name / f"{i}.jpg", quality=95)
+    return folder
+
+
+TEXT_SETS = ("SST2", "IMDB", "AGNews")
+KINDS_OF_WORDS = (
+    "dull bad awful tedious bland sour",
+    "fine good superb moving witty sweet",
+    "shares market profit bank trade oil",
+    "chip probe virus code robot laser",
+)
+COMMON = "the a film it is and of this with for 's , . not very plot cast scene made one who"
+
+
+def make_text(random: np.random.Generator, label: int, words: int) -> str:
+    """Common words, and now and then one that tells the class."""
+    told = KINDS_OF_WORDS[label].split()
+    drawn = [
+        random.choice(told if random.random() < 0.3 else COMMON.split()) for _ in range(words - 1)
+    ]
+    return " ".join([*drawn, random.choice(told)])
+
+
+def make_texts(folder: Path) -> Path:
+    """Write a small SST-2, IMDB and AG News (in parts) in the formats of the real files."""
+    random = np.random.default_rng(0)
+
+    def some(number: int, classes: int, longest: int) -> list[tuple[str, int]]:
+        lengths = random.integers(2, longest, number)
+        return [
+            (make_text(random, n % classes, int(t)), n % classes) for n, t in enumerate(lengths)
+        ]
+
+    for name in ("sst2", "imdb", "ag_news"):
+        (folder / name).mkdir(parents=True)
+    for name, size in (("train.gz", 400), ("dev", 40), ("test", 50)):
+        lines = "".join(f"{text} \t{label}\n" for text, label in some(size, 2, 20)).encode()
+        packed = gzip.compress(lines, mtime=0) if name.endswith("gz") else lines
+        (folder / "sst2" / f"sentiment-{name}").write_bytes(packed)
+    with tarfile.open(folder / "imdb" / imdb.LABELLED_ONLY, "w:gz", compresslevel=1) as archive:
+        for split, size in (("train", 150), ("test", 60)):
+            for number, (text, label) in enumerate(some(size, 2, 60)):
+                data = text.replace(" . ", "<br /><br />").encode()
+                kind = ("neg", "pos")[label]
+                member = tarfile.TarInfo(f"aclImdb/{split}/{kind}/{number}_{1 + 8 * label}.txt")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    names = ag_news.AGNews.class_names
+    described = some(150, 4, 30)
+    titled = [(f"A title {text}", label) for text, label in [*described[:9], *some(90, 4, 30)]]
+    tested = [*described[9:12], *some(60, 4, 30)]
+    tables = {
+        ag_news.PARTS[0]: "".join(f"{text}\t{names[label]}\n" for text, label in described),
+        ag_news.PARTS[1]: in_csv([(text, str(label)) for text, label in titled]),
+        "test.csv.gz": in_csv([(str(label + 1), "Title", text) for text, label in tested]),
+    }
+    for file, table in tables.items():
+        (folder / "ag_news" / file).write_bytes(gzip.compress(table.encode(), mtime=0))
+    return folder
+
+
+def in_csv(rows: list[tuple[str, ...]]) -> str:
+    table = io.StringIO()
+    csv.writer(table, quoting=csv.QUOTE_ALL).writerows(rows)
+    return table.getvalue()
+
+
+def trust_texts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the checksums of the made texts be the right ones."""
+
+    def sha256(path: Path) -> str:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    for files in sst2.FILES.values():
+        for name in files:
+            if (folder / "sst2" / name).exists():
+                monkeypatch.setitem(files, name, sha256(folder / "sst2" / name))
+    monkeypatch.setattr(imdb, "VALIDATION_SIZE", 20)
+    archive = folder / "imdb" / imdb.LABELLED_ONLY
+    monkeypatch.setattr(imdb, "LABELLED_ONLY_SHA256", sha256(archive))
+    for path in (folder / "ag_news").iterdir():
+        monkeypatch.setitem(ag_news.SHA256, path.name, sha256(path))

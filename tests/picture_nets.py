@@ -6,7 +6,7 @@ from collections.abc import Callable
 from torch import nn
 
 import modules.nets
-from modules.nets import CNN, MLP, VGG, ResNet
+from modules.nets import CNN, MLP, VGG, ResNet, ResNet9, TorchvisionNet
 from modules.scratch.numpy_nets import NumpyCNN, NumpyMLP
 
 NUM_CLASSES = 7
@@ -14,6 +14,7 @@ TAKES_PICTURES = [
     net
     for net in (getattr(modules.nets, name) for name in modules.nets.__all__)
     if {"num_classes", "in_channels", "image_size"} <= set(inspect.signature(net).parameters)
+    and net is not TorchvisionNet  # which has no default, and whose nets are large for a test
 ] + [NumpyMLP, NumpyCNN]
 
 
@@ -27,8 +28,10 @@ SMALL_NETS: dict[str, Callable[[], nn.Module]] = {  # small enough to be trained
     "MLP-rgb-dropout": _with(MLP, image_size=6, in_channels=3, dropout=0.2),
     "CNN-padding": _with(CNN, image_size=8, channels=[8, 16], hidden_size=32, padding=1),
     "CNN-no-padding": _with(CNN, image_size=8, channels=[8, 16], hidden_size=32),
-    "CNN-rgb": _with(CNN, image_size=9, in_channels=3, channels=[6], hidden_size=16),
-    "CNN-deep": _with(CNN, image_size=8, channels=[4, 6, 8, 8], hidden_size=16, padding=1),
+    "CNN-rgb": _with(CNN, image_size=9, in_channels=3, channels=[6], hidden_size=16, dropout=0.2),
+    "CNN-deep": _with(
+        CNN, image_size=8, channels=[4, 6, 8, 8], hidden_size=16, padding=1, dropout=0.2
+    ),
     "NumpyMLP-deep": _with(NumpyMLP, image_size=8, hidden_sizes=[32, 24]),
     "NumpyMLP-tanh": _with(NumpyMLP, image_size=6, in_channels=3, activation="tanh", dropout=0.2),
     "NumpyMLP-batch-norm": _with(NumpyMLP, image_size=8, hidden_sizes=[32], batch_norm=True),
@@ -44,7 +47,12 @@ SMALL_NETS: dict[str, Callable[[], nn.Module]] = {  # small enough to be trained
     "ResNet-20": _with(ResNet, image_size=8, width=4),
     "ResNet-20-pre-activation": _with(ResNet, image_size=8, width=6, pre_activation=True),
     "ResNet-18-rgb": _with(ResNet, image_size=7, in_channels=3, depth=18, width=4),
+    "ResNet-9-rgb": _with(ResNet9, image_size=9, in_channels=3, width=8, dropout=0.1),
     "ResNet-50-imagenet": _with(ResNet, image_size=32, depth=50, width=4, stem="imagenet"),
 }
+OTHERS = {
+    "Torchvision": _with(TorchvisionNet, name="squeezenet1_1", image_size=33),
+    "Torchvision-grey": _with(TorchvisionNet, name="squeezenet1_1", image_size=33, in_channels=1),
+}
 DEFAULT_NETS = {net.__name__: _with(net) for net in TAKES_PICTURES}
-PICTURE_NETS = DEFAULT_NETS | SMALL_NETS
+PICTURE_NETS = DEFAULT_NETS | SMALL_NETS | OTHERS

@@ -9,7 +9,7 @@ import torch
 import yaml
 from conftest import REAL_DIR, ROOT
 from lightning import LightningModule
-from made_data import DATA_SETS, make_shards
+from made_data import DATA_SETS, TEXT_SETS, make_shards
 
 from callbacks.promises import kept
 from datamodules import tokenization
@@ -23,7 +23,11 @@ CHOICES = [
     *(ROOT / "configs").glob("schedule/*.yaml"),
 ]
 SIZES = sorted((ROOT / "configs").glob("size/*.yaml"))
-EXPERIMENTS = sorted(set((ROOT / "configs").glob("*/*.yaml")) - {*OVERLAYS, *CHOICES, *SIZES})
+SWEEPS = sorted((ROOT / "configs").glob("sweep/*.yaml"))
+SEARCHES = sorted((ROOT / "configs").glob("search/*.yaml"))  # tests/test_tune.py
+EXPERIMENTS = sorted(
+    set((ROOT / "configs").glob("*/*.yaml")) - {*OVERLAYS, *CHOICES, *SIZES, *SWEEPS, *SEARCHES}
+)
 # Millions of parameters with GPT-2's 50,257 tokens and 1,024 positions, as Radford et al. and
 # minGPT name their nets (minGPT counts without the table of logits, GPT-2 ties it).
 MILLIONS = {"gpt2": 124, "gpt2-medium": 355, "gpt2-large": 774, "gpt2-xl": 1558}
@@ -37,8 +41,16 @@ SMALLER: dict[str, tuple] = {
     "openwebtext/gpt2_124m": (
         *("--model.net.num_layers", 2, "--model.net.num_heads", 2, "--model.net.dim", 16),
         *("--model.compile", "false", "--data.context", 32, "--data.batch_size", 8),
-    )
+    ),
+    **dict.fromkeys(
+        ("hymenoptera/squeezenet", "hymenoptera/squeezenet_scratch"),
+        ("--data.in_memory", "false", "--data.batch_size", 4, "--trainer.precision", "32-true"),
+    ),
 }
+MISSING = (
+    *("is not there and could not be downloaded", "there are no pictures"),
+    "there are no pretrained weights",
+)
 
 
 def name(path: Path) -> str:
@@ -60,7 +72,20 @@ def value_at(config: Any, path: tuple[str, ...]) -> Any:
     return config
 
 
-def data_for(config: Path, data_of: Callable[[str], Path], tmp_path: Path) -> Path:
+def holds(seen: Any, told: Any) -> bool:
+    """Whether a resolved value is what the config told, and perhaps defaults beside it."""
+    if isinstance(told, list):
+        return len(seen) == len(told) and all(map(holds, seen, told))
+    if isinstance(told, dict):
+        return all(holds(seen[key], value) for key, value in told.items())
+    if isinstance(seen, dict):  # the short form of a class without arguments
+        seen = seen["class_path"]
+    return bool(seen == pytest.approx(told) if isinstance(told, float) else seen == told)
+
+
+def data_for(
+    config: Path, data_of: Callable[[str], Path], small_texts: Path, tmp_path: Path
+) -> Path:
     """A data folder with what the config trains on: the real data, or made data, or a skip."""
     data = yaml.safe_load(config.read_text())["data"]
     kind = (data if isinstance(data, str) else data["class_path"]).rpartition(".")[2]
@@ -71,6 +96,8 @@ def data_for(config: Path, data_of: Callable[[str], Path], tmp_path: Path) -> Pa
             tokenizer=tokenization.characters(alphabet),
         )
         return tmp_path / "data"
+    if kind in TEXT_SETS:  # the real ones take seconds to read: tests of their own do it
+        return small_texts
     return data_of(kind) if kind in DATA_SETS else REAL_DIR
 
 
@@ -92,15 +119,20 @@ def test_a_config_promises_a_result(config: Path) -> None:
 
 @pytest.mark.parametrize("config", EXPERIMENTS, ids=name)
 def test_a_config_runs_one_step_and_each_of_its_keys_is_read(
-    config: Path, run: Callable[..., Path], data_of: Callable, tmp_path: Path, capsys
+    config: Path,
+    run: Callable[..., Path],
+    data_of: Callable,
+    small_texts: Path,
+    tmp_path: Path,
+    capsys,
 ) -> None:
-    where = ("--data.data_dir", data_for(config, data_of, tmp_path))
+    where = ("--data.data_dir", data_for(config, data_of, small_texts, tmp_path))
     flags = (*ONE_STEP, *SMALLER.get(name(config), ()))
     try:
         folder = run("fit", "--config", config, *where, *flags)
     except SystemExit:
         told = capsys.readouterr().err
-        if "is not there and could not be downloaded" in told:
+        if any(missing in told for missing in MISSING):
             pytest.skip(f"no data for it: {told.strip()[:300]}")
         raise
     resolved = yaml.safe_load((folder / "config.yaml").read_text())
@@ -108,10 +140,7 @@ def test_a_config_runs_one_step_and_each_of_its_keys_is_read(
     for path, value in leaves(yaml.safe_load(config.read_text())):
         if path[-1] in set_by_flags or path[-1] == "callbacks":
             continue
-        seen = value_at(resolved, path)
-        if isinstance(seen, dict):  # the short form of a class without arguments
-            seen = seen["class_path"]
-        assert seen == pytest.approx(value) if isinstance(value, float) else seen == value
+        assert holds(value_at(resolved, path), value), path
     path = folder / "checkpoints/last.ckpt"  # alone it is enough to have the task again
     task = LightningModule.load_from_checkpoint(path, weights_only=True)
     assert type(task).__name__ == resolved["model"]["class_path"].rpartition(".")[2]
@@ -142,7 +171,9 @@ def test_an_overlay_opens_with_a_comment(overlay: Path) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=name)
 def test_an_overlay_stacks_on_the_quickstart(overlay: Path, run: Callable[..., Path]) -> None:
-    one_process = ("--trainer.devices", 1, "--trainer.strategy", "auto")  # tests stay in one
+    # Tests stay in one process on the CPU: how the devices are shared is told anew, all else is the
+    # overlay's. tests/test_many_devices.py runs it, except for what needs a GPU.
+    one_process = ("--trainer.devices", 1, "--trainer.strategy", "auto")
     stack = ("--config", ROOT / "configs/digits/cnn.yaml", "--config", overlay)
     folder = run("fit", *stack, *ONE_STEP, *one_process)
     told = yaml.safe_load(overlay.read_text())["trainer"]
@@ -153,10 +184,10 @@ def test_an_overlay_stacks_on_the_quickstart(overlay: Path, run: Callable[..., P
     base = yaml.safe_load((ROOT / "configs/digits/cnn.yaml").read_text())["trainer"]["callbacks"]
     for path, value in leaves(told):
         if path == ("callbacks+",):  # joins those of the experiment and replaces none
-            (added,) = value
+            added = [one if isinstance(one, str) else one["class_path"] for one in value]
             joined = [callback["class_path"] for callback in resolved["callbacks"]]
-            assert joined == [*base, added if isinstance(added, str) else added["class_path"]]
-        elif path not in (("devices",), ("strategy",)):
+            assert joined == [*base, *added]
+        elif path[0] not in ("accelerator", "devices", "strategy"):
             assert value_at(resolved, path) == value
     assert folder.parent.name == "digits-cnn"  # an overlay does not name the experiment
 

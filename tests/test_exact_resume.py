@@ -10,6 +10,8 @@ import lightning as L
 import pytest
 import torch
 from conftest import ROOT
+from made_data import make_photographs
+from torchvision import models
 
 from callbacks.full_disk import DiskFull
 from callbacks.preemption import EXIT_CODE
@@ -155,6 +157,36 @@ def test_a_run_that_goes_on_is_the_run_that_never_stopped(run: Run, case: str, c
     assert_the_same_run(whole, again)
 
 
+@pytest.mark.parametrize(
+    ("crash", "growth"),
+    # Four batches an epoch, a checkpoint at every third: the backbone is frozen in the first two
+    # epochs, joins in the third, at 8, and learns faster in the fourth.
+    [(7, 2), (14, 2), *(pytest.param(n, 2, marks=pytest.mark.slow) for n in (2, 4, 8, 9, 12))],
+)
+def test_a_backbone_that_joined_goes_on(
+    run: Run, tmp_path: Path, crash: int, growth: float
+) -> None:
+    make_photographs(tmp_path / "insects", {"train": 8, "val": 3, "test": 1}, side=40)
+    torch.manual_seed(1)
+    torch.save(models.shufflenet_v2_x0_5().state_dict(), tmp_path / "net.pth")
+    arguments = (
+        *("fit", "--config", ROOT / "configs/hymenoptera/squeezenet.yaml"),
+        *("--model.net.name", "shufflenet_v2_x0_5", "--model.net.pretrained", "net.pth"),
+        *("--data.data_dir", tmp_path, "--data.folder", "insects", "--data.num_workers", 0),
+        *("--data.image_size", 33, "--data.shorter_side", 40, "--data.batch_size", 4),
+        *("--data.augmentation", "torchvision.transforms.v2.RandomResizedCrop"),
+        *("--data.augmentation.size", 33, "--trainer.log_every_n_steps", 1),
+        *("--trainer.max_epochs", 4, "--trainer.precision", "32-true"),
+        *("--checkpoint.every_n_steps", 3, "--trainer.callbacks", "callbacks.BackboneFinetuning"),
+        *("--trainer.callbacks.unfreeze_at_epoch", 2, "--trainer.callbacks.growth", growth),
+    )
+    whole = run(*arguments, "--experiment", "whole")
+    with pytest.raises(Crash):
+        run(*arguments, "--experiment", "stopped", *after(crash))
+    again = run(*arguments, "--experiment", "stopped", "--resume", "auto")
+    assert_the_same_run(whole, again)
+
+
 SHORT = (*CASES["mid-epoch"], "--test_after_fit", "false", "--experiment", "short")
 
 
@@ -183,6 +215,7 @@ def test_a_folder_is_enough_to_go_on(run: Run, stopped: Path) -> None:
 
 
 def test_a_signal_stops_between_two_steps_with_a_checkpoint(run: Run, runs: Path, capsys) -> None:
+    before = signal.getsignal(signal.SIGINT)  # ignored where the tests run in the background
     with pytest.raises(SystemExit) as exit:
         run("fit", *SHORT, *after(6, SignalAfter))
     assert exit.value.code == EXIT_CODE
@@ -192,7 +225,7 @@ def test_a_signal_stops_between_two_steps_with_a_checkpoint(run: Run, runs: Path
     state = torch.load(runs / "short/001/checkpoints/last.ckpt", weights_only=True)
     assert state["global_step"] == 6
     assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
-    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) == before
     again = run("fit", *SHORT, "--resume", "auto")
     assert_the_same_run(run("fit", *SHORT), again)
 

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def overlay(name: str) -> tuple[str, Path]:
 def records(path: Path) -> Iterator[bytes]:
     """The records of a log file, pieced together from its blocks of 32 KiB."""
     data, position, parts = path.read_bytes(), 7, []  # 7 bytes ":W&B" and version before all
-    assert data[:4] == b":W&B"
+    assert data[:4] in (b":W&B", b"")
     while position + HEADER.size <= len(data):
         left = BLOCK - position % BLOCK
         if left < HEADER.size:  # too little room for a header: zeros until the next block
@@ -39,22 +40,52 @@ def records(path: Path) -> Iterator[bytes]:
 
 
 def read_wandb(folder: Path) -> dict[str, Any]:
-    """Run, configuration, history and files of the one W&B run in a folder."""
+    """What the one W&B file in a run folder holds."""
+    (found,) = read_all_wandb(folder)
+    return found
+
+
+def read_all_wandb(folder: Path, number: int = 1) -> list[dict[str, Any]]:
+    """The W&B files in a run folder, one a process that logged, in order of time.
+
+    W&B writes them by a process of its own, which may end after `wandb.finish` has returned.
+    """
+    limit = time.monotonic() + 60
+    while True:
+        paths = folder.glob("wandb/offline-run-*/*.wandb")
+        found = [_read(path) for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns)]
+        if len(found) >= number and all(one["over"] for one in found):
+            return found
+        assert time.monotonic() < limit, "W&B has not ended its files"
+        time.sleep(0.1)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Run, configuration, history, axes, artifacts and files."""
     from wandb.proto import wandb_internal_pb2
 
-    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
     found: dict[str, Any] = {"config": {}, "history": [], "files": [], "folder": path.parent}
+    found |= {"axes": {}, "artifacts": [], "over": False}
     for data in records(path):
         record = wandb_internal_pb2.Record.FromString(data)
         kind = record.WhichOneof("record_type")
         if kind == "run":
             found |= {"project": record.run.project, "name": record.run.display_name}
+            found["id"] = record.run.run_id
             found["config"] |= {u.key: json.loads(u.value_json) for u in record.run.config.update}
         elif kind == "config":
             found["config"] |= {u.key: json.loads(u.value_json) for u in record.config.update}
         elif kind == "history":
             row = {".".join(i.nested_key) or i.key: i.value_json for i in record.history.item}
             found["history"].append({key: json.loads(value) for key, value in row.items()})
+        elif kind == "metric" and record.metric.step_metric:
+            found["axes"][record.metric.glob_name or record.metric.name] = record.metric.step_metric
+        elif kind == "artifact":
+            found["artifacts"].append(record.artifact)
+        elif kind == "request":
+            found["artifacts"] += [record.request.log_artifact.artifact]
+        elif kind == "exit":
+            found["over"] = True
         elif kind == "files":
             found["files"] += [file.path for file in record.files.files]
     return found
@@ -100,6 +131,8 @@ def test_wandb_works_offline_and_carries_all_of_it(wandb_run: tuple[Path, dict, 
         assert history[metric][-1] == pytest.approx(value)
 
     # W&B's own step is no training step; the trainer's is there to plot against.
+    assert seen["axes"] == {"*": "trainer/global_step"}
+    assert all("trainer/global_step" in row for row in seen["history"])
     assert [row["trainer/global_step"] for row in seen["history"] if "train/loss" in row][-1] == 17
 
 
@@ -144,6 +177,7 @@ def test_mlflow_is_told_metrics_parameters_and_commit(run: Callable[..., Path], 
     assert found.info.run_name == "digits-tiny-001"
     assert found.info.status == "FINISHED"
     assert found.data.params["git_commit"] == git_commit()
+    assert found.data.tags["mlflow.source.git.commit"] == git_commit()
     assert found.data.params["data/class_path"] == "datamodules.Digits"
     for metric, value in final_metrics(folder).items():
         assert found.data.metrics[metric] == pytest.approx(value)

@@ -66,9 +66,9 @@ def told_state(scheduler: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def where(data_of: Callable, tmp_path: Path) -> Callable[[Path], tuple]:
+def where(data_of: Callable, small_texts: Path, tmp_path: Path) -> Callable[[Path], tuple]:
     return lambda experiment: (
-        *("--data.data_dir", data_for(experiment, data_of, tmp_path)),
+        *("--data.data_dir", data_for(experiment, data_of, small_texts, tmp_path)),
         *SMALLER.get(name(experiment), ()),
     )
 

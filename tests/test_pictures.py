@@ -24,6 +24,7 @@ from callbacks.figures import publish
 from callbacks.mistakes import Answers, mistakes_figure
 from callbacks.reliability_diagram import expected_calibration_error
 from callbacks.training_curves import curves_figure, read_metrics
+from modules.nets import CNN
 
 MEAN, STD = 0.3, 0.4
 
@@ -222,10 +223,10 @@ def answers(*triples: tuple[int, int, float]) -> Answers:
 
 def test_worst_mistakes_come_first_then_the_least_sure_right_answers() -> None:
     some = answers((0, 0, 0.99), (1, 2, 0.6), (1, 1, 0.4), (2, 0, 0.9), (3, 3, 0.7))
-    assert some.worst(4).pictures.flatten().tolist() == [3, 1, 2, 4]
+    assert some.worst(4).samples.flatten().tolist() == [3, 1, 2, 4]
     halves = Answers(*(v[:2] for v in some)), Answers(*(v[2:] for v in some))
     merged = halves[0].worst(4).and_also(halves[1].worst(4)).worst(4)
-    assert merged.pictures.flatten().tolist() == [3, 1, 2, 4]
+    assert merged.samples.flatten().tolist() == [3, 1, 2, 4]
 
 
 def test_mistakes_tell_wrong_from_right_by_colour() -> None:
@@ -383,3 +384,8 @@ def test_two_processes_draw_the_pictures_of_one(tmp_path: Path) -> None:
         assert one.shape == two.shape
         # Sums in another order move an edge by less than a pixel.
         assert np.abs(one - two).mean() < 1e-5, name
+
+
+def test_a_feature_map_is_what_the_convolution_gave_though_a_relu_writes_over_it() -> None:
+    maps = convolution_outputs(CNN(channels=(4,), image_size=8, padding=1), torch.randn(1, 1, 8, 8))
+    assert all((maps_of_layer < 0).any() for maps_of_layer in maps.values())

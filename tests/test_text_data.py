@@ -271,7 +271,7 @@ def test_a_pattern_that_matches_nothing_is_named_once_the_text_is_wanted():
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(text_file):
     data = text_file(verse(1000), batch_size=4)
-    data.trainer = SimpleNamespace(world_size=3, global_rank=0)
+    data.trainer = SimpleNamespace(distributed_sampler_kwargs={"num_replicas": 3, "rank": 0})
     with pytest.raises(MisconfigurationException, match="among 3 processes"):
         data.setup("fit")
 

@@ -85,7 +85,9 @@ def test_batches_are_the_same_however_the_row_was_cut(tmp_path: Path, world_size
         ranks = []
         for rank in range(world_size):
             data = TokenShards(str(folder), context=16, batch_size=4, seed=5)
-            data.trainer = SimpleNamespace(world_size=world_size, global_rank=rank)
+            data.trainer = SimpleNamespace(
+                distributed_sampler_kwargs={"num_replicas": world_size, "rank": rank}
+            )
             data.setup("fit")
             crops, windows = data.train_dataloader().dataset, data.val_dataloader()
             ranks.append([crops[0], crops[77], *windows])
@@ -184,7 +186,7 @@ def test_contexts_and_batches_that_do_not_fit_are_refused(tmp_path: Path) -> Non
         TokenShards(folder, context=400).setup("fit")
     TokenShards(folder, context=399).setup("fit")
     data = TokenShards(folder, context=8, batch_size=4)
-    data.trainer = SimpleNamespace(world_size=3, global_rank=0)
+    data.trainer = SimpleNamespace(distributed_sampler_kwargs={"num_replicas": 3, "rank": 0})
     with pytest.raises(MisconfigurationException, match="among 3 processes"):
         data.setup("fit")
     for wrong in ({"context": 0}, {"batch_size": 0}, {"seed": -1}, {"vocab_multiple": 0}):

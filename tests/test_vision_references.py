@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modules.nets import VGG, ResNet
+from modules.nets.convolution import Flatten
+from modules.nets.resnet import PaddingShortcut
 
 WEIGHED = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
 IMAGENET = {"num_classes": 1000, "in_channels": 3, "image_size": 224}
@@ -185,3 +187,28 @@ def test_vgg_pools_while_more_than_a_pixel_is_left(image_size: int, sizes: list[
 def test_a_net_that_no_paper_has_is_a_clear_error(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("order", [torch.channels_last, torch.contiguous_format])
+def test_flatten_is_torchs_and_its_gradient_keeps_the_order_in_memory(
+    order: torch.memory_format,
+) -> None:
+    pictures = torch.randn(2, 3, 4, 5).to(memory_format=order).requires_grad_()
+    weights = torch.randn(2, 60)
+    seen: list[Tensor] = []
+    for flatten in (Flatten(), nn.Flatten()):
+        inner = pictures * 1
+        inner.register_hook(seen.append)
+        vectors = flatten(inner)
+        assert torch.equal(vectors, pictures.flatten(1))
+        (vectors * weights).sum().backward()
+    assert torch.equal(*seen)
+    assert seen[0].is_contiguous(memory_format=order)
+
+
+def test_the_shortcut_without_weights_takes_every_other_pixel() -> None:
+    pictures = torch.randn(2, 3, 5, 5)
+    kept = PaddingShortcut(new_channels=2, stride=2)(pictures)
+    assert torch.equal(kept[:, :3], pictures[:, :, ::2, ::2])
+    assert kept.shape == (2, 5, 3, 3)
+    assert not kept[:, 3:].any()

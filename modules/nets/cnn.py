@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from modules.nets.convolution import conv_norm_relu
+from modules.nets.convolution import Flatten, conv_norm_relu
+from modules.nets.dropout import Dropout
 
 
 class CNN(nn.Module):
@@ -69,12 +70,12 @@ class CNN(nn.Module):
         layers: list[nn.Module] = []
         for fan_in, fan_out in zip([in_channels, *channels[:-1]], channels, strict=True):
             layers += conv_norm_relu(fan_in, fan_out, padding=padding, batch_norm=batch_norm)
-        self.features = nn.Sequential(*layers, nn.MaxPool2d(2), nn.Dropout(conv_dropout))
+        self.features = nn.Sequential(*layers, nn.MaxPool2d(2), Dropout(conv_dropout))
         self.head = nn.Sequential(
-            nn.Flatten(),
+            Flatten(),
             nn.Linear(channels[-1] * feature_size**2, hidden_size),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(hidden_size, num_classes),
         )
 

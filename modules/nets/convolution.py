@@ -1,6 +1,10 @@
-"""What the convolutional nets share: a convolution with its norm and ReLU, and how both begin."""
+"""What the convolutional nets share: a convolution with its norm and ReLU, the way out of pictures
+into one vector, and how weights begin."""
 
-from torch import nn
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 
 def conv_norm_relu(
@@ -28,7 +32,35 @@ def conv_norm_relu(
     around = kernel_size // 2 if padding is None else padding
     convolution = nn.Conv2d(fan_in, fan_out, kernel_size, stride, around, bias=not batch_norm)
     norm = [nn.BatchNorm2d(fan_out)] if batch_norm else []
-    return [convolution, *norm, nn.ReLU()]
+    return [convolution, *norm, nn.ReLU(inplace=True)]  # nobody needs what came before it
+
+
+class FlattenPictures(torch.autograd.Function):
+    """(B, C, H, W) to (B, C·H·W), whose gradient comes back in the memory order of the pictures.
+
+    torch's own flatten gives the gradient of channels-last pictures row by row, and where the
+    orders of two operands differ, the backward passes before it are five times as slow on a CPU.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, pictures: Tensor) -> Tensor:
+        ctx.shape = pictures.shape
+        ctx.channels_last = pictures.is_contiguous(memory_format=torch.channels_last)
+        return pictures.flatten(1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].view(ctx.shape)  # (B, C, H, W)
+        order = torch.channels_last if ctx.channels_last else torch.contiguous_format
+        return gradient.contiguous(memory_format=order)
+
+
+class Flatten(nn.Module):
+    """Pictures (B, C, H, W) to vectors (B, C·H·W), as fast backward as forward."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        vectors: Tensor = FlattenPictures.apply(pictures)
+        return vectors
 
 
 def initialise_for_relu(net: nn.Module) -> None:

@@ -100,12 +100,13 @@ class CausalSelfAttention(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None, angles: Tensor | None, cache: KeyValueCache | None
     ) -> Tensor:
-        B, T, D = x.shape
+        B, T, _ = x.shape
+        qkv = self.qkv(x)  # (B, T, (H + 2 G) K), or the heads of this process of them
+        unit = qkv.shape[-1] // (self.num_heads + 2 * self.num_kv_heads)
+        kv_width = self.num_kv_heads * unit
         q, k, v = (
             part.view(B, T, -1, self.head_dim).transpose(1, 2)
-            for part in self.qkv(x).split(
-                [D, self.num_kv_heads * self.head_dim, self.num_kv_heads * self.head_dim], dim=-1
-            )
+            for part in qkv.split([self.num_heads * unit, kv_width, kv_width], dim=-1)
         )  # (B, H, T, K), (B, G, T, K), (B, G, T, K)
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)  # (B, H, T, K), (B, G, T, K)
@@ -115,7 +116,7 @@ class CausalSelfAttention(nn.Module):
             k = k.repeat_interleave(self.num_heads // self.num_kv_heads, dim=1)  # (B, H, S, K)
             v = v.repeat_interleave(self.num_heads // self.num_kv_heads, dim=1)  # (B, H, S, K)
         y = self.attend(q, k, v, mask)  # (B, H, T, K)
-        return self.dropout(self.proj(y.transpose(1, 2).reshape(B, T, D)))  # (B, T, D)
+        return self.dropout(self.proj(y.transpose(1, 2).reshape(B, T, -1)))  # (B, T, D)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         if self.attention == "written_out" or (
@@ -266,6 +267,21 @@ class GPT(nn.Module):
                 nn.init.normal_(parameter, std=0.02 * (2 * self.num_layers) ** -0.5)
             elif "norm" not in name:
                 nn.init.normal_(parameter, std=0.02)
+
+    def tensor_parallel_plan(self) -> dict[str, str | list[int]]:
+        """Which matrices of every block several processes may share, see modules/sharding.py.
+
+        Each process has some heads, and some channels of the feed-forward layer; the matrix after
+        them is cut by rows. Two sums over the processes a block join what they give.
+        """
+        kv_heads = self.num_kv_heads or self.num_heads
+        hidden: int = self.get_submodule("blocks.0.mlp.proj").in_features  # type: ignore[assignment]
+        return {
+            "attention.qkv": [self.num_heads, kv_heads, kv_heads],
+            "attention.proj": "rows",
+            "mlp.up": [hidden, hidden] if self.activation == "swiglu" else [hidden],
+            "mlp.proj": "rows",
+        }
 
     def init_state(self, batch_size: int) -> list[KeyValueCache]:
         return [KeyValueCache(self.context) for _ in self.blocks]

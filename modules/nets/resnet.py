@@ -46,7 +46,8 @@ class PaddingShortcut(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        kept = x[:, :, :: self.stride, :: self.stride]  # (B, C, H', W')
+        # Pooling of single pixels: a slice would do, but its gradient loses the order in memory.
+        kept = F.avg_pool2d(x, kernel_size=1, stride=self.stride)  # (B, C, H', W')
         return F.pad(kept, (0, 0, 0, 0, 0, self.new_channels))  # (B, C', H', W')
 
 
@@ -84,7 +85,7 @@ class Block(nn.Module):
         self.shortcut = nn.Sequential(*shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.branch(x) + self.shortcut(x))  # (B, C', H', W')
+        return F.relu(self.branch(x) + self.shortcut(x), inplace=True)  # (B, C', H', W')
 
 
 class PreActivationBlock(nn.Module):

@@ -8,7 +8,8 @@ asks what depth alone gives, and goes from 11 layers to 19.
 
 from torch import Tensor, nn
 
-from modules.nets.convolution import conv_norm_relu, initialise_for_relu
+from modules.nets.convolution import Flatten, conv_norm_relu, initialise_for_relu
+from modules.nets.dropout import Dropout
 
 # Table 1 of the paper, columns A, B, D and E: the convolutions of each stage, by layers with
 # weights; and the stages' channels, 64, 128, 256, 512 and 512, as multiples of the first.
@@ -76,13 +77,13 @@ class VGG(nn.Module):
                 size //= 2
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(
-            nn.Flatten(),
+            Flatten(),
             nn.Linear(channels * size**2, hidden_size),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(hidden_size, hidden_size),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(hidden_size, num_classes),
         )
         initialise_for_relu(self)

@@ -1,0 +1,166 @@
+"""What batches of like length gain: `python -m benchmarks.text`.
+
+Tokens a second of training an LSTM classifier on SST-2, padding not counted, three ways: our loader
+(batches of texts of like length, cut from one row of tokens); the loader of most tutorials (one
+text after the other, random ones padded to the longest); and that with PyTorch's packed
+sequences, which leave the padding out of the LSTM. Same net, batch size and optimizer; all take
+turns, and the ratios are taken round by round.
+
+Real SST-2 where DATA_DIR has it, else random tokens in texts of such lengths: speed does not depend
+on what is said.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.trainer import rounds
+from datamodules import SST2
+from datamodules.length_batches import BucketedBatches
+from datamodules.loader import BatchLoader
+from datamodules.ragged import Inputs, LabelledTokens, RaggedTokens
+from modules.nets import TextRNN
+from train import prepare_process
+
+BATCHES, WARM_UP = (64, 128), 3
+VOCAB_SIZE = 14_000
+
+
+class Items(Dataset[tuple[Tensor, int]]):
+    """One text after the other, as most tutorials hold them."""
+
+    def __init__(self, texts: LabelledTokens) -> None:
+        self.texts = [texts.texts[row] for row in range(len(texts))]
+        self.labels = texts.labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, int]:
+        return self.texts[row], self.labels[row]
+
+
+def collate(items: list[tuple[Tensor, int]]) -> tuple[Inputs, Tensor]:
+    """Pads a list of texts to the longest of them."""
+    lengths = torch.tensor([len(text) for text, _ in items])
+    ids = pad_sequence([text for text, _ in items], batch_first=True)  # (B, T)
+    mask = torch.arange(ids.shape[1]) < lengths[:, None]  # (B, T)
+    return {"input_ids": ids, "attention_mask": mask}, torch.tensor([label for _, label in items])
+
+
+class PackedRNN(nn.Module):
+    """The net of the tutorials: torch.nn.LSTM over a packed sequence, the last states, a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCAB_SIZE, 128)
+        self.lstm = nn.LSTM(128, 128, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(256, 2)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        lengths = inputs["attention_mask"].sum(dim=1)  # (B,)
+        packed = pack_padded_sequence(
+            self.embedding(inputs["input_ids"]), lengths, batch_first=True, enforce_sorted=False
+        )
+        outputs, (states, _) = self.lstm(packed)
+        pad_packed_sequence(outputs, batch_first=True)
+        return self.head(torch.cat([states[0], states[1]], dim=1))
+
+
+def our_net() -> nn.Module:
+    return TextRNN(2, VOCAB_SIZE, dim=128, hidden_size=128, dropout=0.0)
+
+
+def tokens_a_second(net: nn.Module, batches: Iterable[tuple[Inputs, Tensor]], steps: int) -> float:
+    """Real tokens a second of a training loop, loading included."""
+    torch.manual_seed(0)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
+    started, tokens = 0.0, 0
+    for step, (inputs, labels) in enumerate(batches):
+        if step == WARM_UP:
+            started = time.perf_counter()
+        if step == WARM_UP + steps:
+            break
+        loss = F.cross_entropy(net(inputs), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        tokens += int(inputs["attention_mask"].sum()) if step >= WARM_UP else 0
+    return tokens / (time.perf_counter() - started)
+
+
+def texts() -> tuple[str, LabelledTokens]:
+    """The training phrases of SST-2, or random ones of such lengths."""
+    try:
+        data = SST2(context=64)
+        data.setup("fit")
+        return "SST-2", data.splits["train"]
+    except MisconfigurationException:
+        draw = torch.Generator().manual_seed(0)
+        uniform = torch.rand(67_349, generator=draw)
+        lengths = (1 - 9 * uniform.clamp(min=1e-3).log()).long().clamp(max=50)  # geometric, 9.4
+        rows = [torch.randint(2, VOCAB_SIZE, (n,), generator=draw) for n in lengths.tolist()]
+        labels = torch.randint(2, (len(rows),), generator=draw)
+        ragged = RaggedTokens.of([row.numpy() for row in rows])
+        return "random texts", LabelledTokens(ragged, labels, 0)
+
+
+def main() -> None:
+    """Measure and print; `--write` also puts the table into a file."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.text", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
+    parser.add_argument("--steps", type=int, default=100, help="training steps of a turn")
+    parser.add_argument("--write", type=Path, help="a Markdown file for the table")
+    options = parser.parse_args()
+    prepare_process()
+    name, train = texts()
+    items = Items(train)
+
+    def bucketed(size: int) -> Iterable[tuple[Inputs, Tensor]]:
+        return BatchLoader(train, sampler=BucketedBatches(train.texts.lengths, size), seed=0)
+
+    def one_by_one(size: int) -> Iterable[tuple[Inputs, Tensor]]:
+        generator = torch.Generator().manual_seed(0)
+        return DataLoader(items, size, shuffle=True, collate_fn=collate, generator=generator)
+
+    lines = [
+        "# Speed of text classification",
+        "",
+        f"`python -m benchmarks.text`, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPU cores "
+        f"({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}; "
+        f"{name}, bidirectional LSTM of 128, medians of {options.rounds} rounds.",
+        "",
+        "| batch | item by item, padded | item by item, packed | ours, of like length | "
+        "against padded | against packed |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    print("\n".join(lines))
+    for size in BATCHES:
+        contestants: dict[str, Callable[[], float]] = {
+            "padded": lambda n=size: tokens_a_second(our_net(), one_by_one(n), options.steps),  # type: ignore[misc]
+            "packed": lambda n=size: tokens_a_second(PackedRNN(), one_by_one(n), options.steps),  # type: ignore[misc]
+            "ours": lambda n=size: tokens_a_second(our_net(), bucketed(n), options.steps),  # type: ignore[misc]
+        }
+        seen = rounds(contestants, options.rounds)
+        speeds = [f"{statistics.median(values):,.0f}" for values in seen.values()]
+        pairs = [zip(seen["ours"], seen[key], strict=True) for key in ("padded", "packed")]
+        ratios = [f"{statistics.median(a / b for a, b in pair):.1f} x" for pair in pairs]
+        lines.append(f"| {' | '.join([str(size), *speeds, *ratios])} |")
+        print(lines[-1], flush=True)
+    if options.write:
+        options.write.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

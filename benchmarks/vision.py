@@ -1,0 +1,156 @@
+"""Speed of convolutional nets: `python -m benchmarks.vision`.
+
+Samples a second of training at the batch size of the official PyTorch MNIST example, 64, for its
+CNN and for ResNet-20: in a loop in the example's style (torchvision's MNIST, item by item, through
+a DataLoader; float32; Adadelta) and by `train.py fit` with our configs as they are, which means
+whole batches, channels-last and the precision that `auto_precision` chooses for the machine. Both
+take turns, and the ratio is taken round by round; the example runs in a process of its own, as it
+would, because train.py makes settings for its whole process (it keeps freed memory) from which the
+example would gain. The bare column is our net, data and precision in a loop without a Trainer: what
+there is to reach.
+
+Real MNIST where DATA_DIR has it, else noise of the same size: speed does not depend on it.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import lightning as L
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from benchmarks.timer import StepTimer, seconds_a_step
+from benchmarks.trainer import pictures_to_time, rounds, tutorial_dataset
+from datamodules import MNIST
+from modules.nets import CNN, ResNet
+from precision import recommended_precision
+from train import main as train
+from train import prepare_process
+
+BATCH = 64
+STEPS = {"cnn": 60, "resnet": 40}
+NETS: dict[str, type[nn.Module]] = {"cnn": CNN, "resnet": ResNet}
+
+
+def example_loop(name: str, data: MNIST) -> float:
+    """Samples a second of the official example's loop around the net."""
+    torch.manual_seed(0)
+    net = NETS[name]().train()
+    optimizer = torch.optim.Adadelta(net.parameters(), lr=1.0)
+    starts = []
+    with tutorial_dataset(data, BATCH * STEPS[name]) as dataset:
+        for inputs, targets in DataLoader(dataset, batch_size=BATCH, shuffle=True):
+            starts.append(time.perf_counter())
+            optimizer.zero_grad()
+            loss = F.nll_loss(F.log_softmax(net(inputs), dim=1), targets)
+            loss.backward()
+            optimizer.step()
+    return BATCH / seconds_a_step(starts)
+
+
+def example_apart(name: str) -> float:
+    """The same in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.vision", "--example", name]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return float(done.stdout.split()[-1])
+
+
+def bare_loop(name: str, data: MNIST) -> float:
+    """Samples a second of our net on whole batches in the recommended precision, no Trainer."""
+    torch.manual_seed(0)
+    net = NETS[name]().train().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
+    half = recommended_precision("cpu")[0] == "bf16-mixed"
+    pictures, labels = data.splits["train"]
+    starts = []
+    for rows in torch.randperm(len(labels)).split(BATCH)[: STEPS[name]]:
+        starts.append(time.perf_counter())
+        batch = pictures.index_select(0, rows), labels.index_select(0, rows)
+        inputs, targets = data.on_after_batch_transfer(batch, 0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            logits = net(inputs)
+        loss = F.cross_entropy(logits.float(), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return BATCH / seconds_a_step(starts)
+
+
+def fit(name: str, data: MNIST) -> float:
+    """Samples a second of `train.py fit --config configs/mnist/<name>.yaml`, not augmented."""
+    with tempfile.TemporaryDirectory() as runs_dir, contextlib.redirect_stdout(io.StringIO()):
+        train(
+            [
+                *("fit", "--config", f"configs/mnist/{name}.yaml", "--runs_dir", runs_dir),
+                *("--data", f"{type(data).__module__}.{type(data).__qualname__}"),
+                *("--data.batch_size", str(BATCH), "--data.augmentation", "null"),
+                *("--model.lr_scheduler", "null", "--test_after_fit", "false"),
+                *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"),
+                *("--trainer.limit_train_batches", str(STEPS[name])),
+                *("--trainer.limit_val_batches", "0", "--checkpoint.monitor", "null"),
+                "--trainer.callbacks=[{class_path: benchmarks.timer.StepTimer}]",
+            ]
+        )
+    return BATCH / StepTimer.last
+
+
+def main() -> None:
+    """Measure and print; `--write` also puts the table into a file."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.vision", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
+    parser.add_argument("--write", type=Path, help="a Markdown file for the table")
+    parser.add_argument("--example", choices=NETS, help="only this net in the example's loop")
+    options = parser.parse_args()
+    if options.example:
+        print(example_loop(options.example, pictures_to_time()))
+        return
+    prepare_process()
+    data = pictures_to_time()
+    lines = [
+        "# Speed of convolutional nets",
+        "",
+        f"`python -m benchmarks.vision`, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPU cores "
+        f"({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"lightning {L.__version__}; {type(data).__name__}, batch {BATCH}, medians of "
+        f"{options.rounds} rounds. Recommended precision: {recommended_precision('cpu')[0]}.",
+        "",
+        "| net | the example's loop | bare, recommended | `train.py fit` | against the example | "
+        "against bare |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    print("\n".join(lines))
+    for name in NETS:
+        seen = rounds(
+            {
+                "example": lambda name=name: example_apart(name),  # type: ignore[misc]
+                "bare": lambda name=name: bare_loop(name, data),  # type: ignore[misc]
+                "fit": lambda name=name: fit(name, data),  # type: ignore[misc]
+            },
+            options.rounds,
+        )
+        speeds = [f"{statistics.median(seen[key]):,.0f}/s" for key in ("example", "bare", "fit")]
+        ratios = [
+            statistics.median(f / e for f, e in zip(seen["fit"], seen[key], strict=True))
+            for key in ("example", "bare")
+        ]
+        lines.append(
+            f"| {name} | {' | '.join(speeds)} | " + " | ".join(f"{r:.2f} x" for r in ratios) + " |"
+        )
+        print(lines[-1], flush=True)
+    if options.write:
+        options.write.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

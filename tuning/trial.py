@@ -1,0 +1,120 @@
+"""A trial: one ordinary training with the parameters that the study suggested."""
+
+import io
+import json
+import math
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import optuna
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from callbacks.resuming import checkpoint_of
+from cli import CLI
+from modules.checkpoint import read_checkpoint
+from tuning.search import Search, flags
+
+
+class Pruning(L.Callback):
+    """Tell the study of every validation, and end the training where its pruner says so.
+
+    A pruner compares trials at the same validation, 0, 1, 2, …: whatever their batch
+    size, they have then seen as many epochs. So its `n_warmup_steps` are validations. Training ends
+    as by early stopping: the run folder is whole.
+
+    Args:
+        trial: Whose training this is.
+        metric: What to tell.
+    """
+
+    def __init__(self, trial: optuna.Trial, metric: str) -> None:
+        self.trial = trial
+        self.metric = metric
+        self.pruned = False
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        # A run that goes on may repeat a validation: the step tells which one it is.
+        steps = self.trial.user_attrs.get("validated_at", [])
+        if trainer.global_step not in steps:
+            steps = [*steps, trainer.global_step]
+            self.trial.set_user_attr("validated_at", steps)
+        value = float(trainer.callback_metrics[self.metric])
+        self.trial.report(value, step=steps.index(trainer.global_step))
+        if self.trial.should_prune():
+            self.pruned = trainer.should_stop = True
+
+
+class TrialRun(CLI):
+    """train.py's fit for a trial. The test set is left alone: it is for whoever has chosen.
+
+    Args:
+        trial: Its parameters are in the command line already.
+        metric: What the study watches.
+        *args: See LightningCLI.
+        **kwargs: See LightningCLI.
+    """
+
+    tests_after_fit = False
+
+    def __init__(self, *args: Any, trial: optuna.Trial, metric: str, **kwargs: Any) -> None:
+        self.trial = trial
+        self.pruning = Pruning(trial, metric)
+        self.companions = [self.pruning]
+        self.origin = {"study": trial.study.study_name, "trial": trial.number}
+        super().__init__(*args, **kwargs)
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        trainer = super().instantiate_trainer(**kwargs)
+        # Known from here on, so that whoever takes over a trial finds its checkpoint.
+        self.trial.set_user_attr("run", str(self.run_folder))
+        return trainer
+
+    def after_fit(self) -> None:
+        super().after_fit()
+        if self.pruning.pruned:
+            raise optuna.TrialPruned
+
+
+def resumable(run: str | None) -> bool:
+    """Whether a run folder has a checkpoint to go on from."""
+    return run is not None and checkpoint_of(Path(run), read_checkpoint) is not None
+
+
+def train(trial: optuna.Trial, search: Search, arguments: Sequence[str]) -> float:
+    """Train as the trial suggests, or go on where a process that died had taken the trial.
+
+    Args:
+        trial: With all parameters suggested.
+        search: What is searched.
+        arguments: train.py's command line without subcommand and parameters.
+
+    Returns:
+        The metric of the best checkpoint.
+
+    Raises:
+        optuna.TrialPruned: If the pruner ended it.
+        Exception: Whatever ended the training.
+    """
+    before = trial.user_attrs.get("run")
+    if before is not None and resumable(before):
+        command = ["fit", "--resume", before]
+    else:
+        command = ["fit", *arguments, *flags(trial.params)]
+    try:
+        with redirect_stdout(io.StringIO()):  # the study has a line for each trial
+            run = TrialRun.of(command, trial=trial, metric=search.metric)
+    finally:
+        wandb: Any = sys.modules.get("wandb")
+        if wandb is not None and wandb.run is not None:  # the next trial is another run
+            wandb.run.finish(exit_code=1)
+    results = json.loads((run.run_folder / "results.json").read_text())  # type: ignore[operator]
+    value = float(results["metrics"][search.metric])
+    if not math.isfinite(value):
+        raise MisconfigurationException(f"{search.metric} is {value}.")
+    return value
