@@ -1,6 +1,7 @@
 """One process dies, the disk is full, SLURM takes the machine away: what a run makes of it."""
 
 import os
+import queue
 import re
 import signal
 import socket
@@ -10,12 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, TINY
 from test_exact_resume import assert_the_same_run
 
-from callbacks.peers import EXIT_CODE, Lost, call_the_roll
+from callbacks.peers import EXIT_CODE, Lost, Peers, call_the_roll
+from callbacks.preemption import Preempted
 from callbacks.run_folder import experiment_name
 from cli import with_config_of_resumed
 
@@ -98,6 +101,71 @@ def test_a_process_that_never_comes_is_named(monkeypatch: pytest.MonkeyPatch) ->
         call_the_roll(0, 3, 0.5)
     with pytest.raises(Lost, match=r"rank 0 was not at 127\.0\.0\.1:\d+ within 0\.5 seconds"):
         call_the_roll(1, 3, 0.5)
+
+
+@pytest.fixture
+def two_peers(monkeypatch: pytest.MonkeyPatch) -> tuple[Peers, Peers, queue.Queue]:
+    """Rank 0, rank 1, and the exit codes of the processes that would have ended."""
+    ended: queue.Queue = queue.Queue()
+    told: list[object] = []
+
+    def end(code: int) -> None:
+        ended.put(code)
+        raise SystemExit  # of the thread, as the process is that of the tests
+
+    def broadcast(value: object) -> object:
+        told.append(value)
+        return told[0]
+
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setattr("callbacks.peers.os._exit", end)
+    monkeypatch.setattr("callbacks.peers.GRACE", 0.1)
+    peers = Peers(), Peers()
+    for rank, peer in enumerate(peers):
+        strategy = SimpleNamespace(broadcast=broadcast)
+        trainer = SimpleNamespace(world_size=2, global_rank=rank, strategy=strategy)
+        peer.setup(trainer, None, "fit")  # type: ignore[arg-type]
+    while not peers[0]._others:
+        time.sleep(0.01)
+    return *peers, ended
+
+
+def test_an_error_of_one_process_is_told_by_the_others(two_peers: tuple, capsys) -> None:
+    _, second, ended = two_peers
+    second.on_exception(None, None, ValueError("too hot\nindeed"))
+    assert ended.get(timeout=10) == EXIT_CODE
+    who = f"rank 1 (process {os.getpid()} on {socket.gethostname()})"
+    assert f"{who} ended by ValueError: too hot, so all" in capsys.readouterr().err
+
+
+def test_a_connection_that_breaks_is_a_death(two_peers: tuple, capsys) -> None:
+    first, _, ended = two_peers
+    first._others[0].shutdown(socket.SHUT_RDWR)  # as both sides see it
+    assert [ended.get(timeout=10) for _ in range(2)] == [EXIT_CODE, EXIT_CODE]
+    told = capsys.readouterr().err
+    assert "rank 1 (process" in told
+    assert "rank 0 (process" in told
+    assert told.count("has died") == 2
+
+
+@pytest.mark.parametrize("reason", [None, Preempted("SIGTERM")])
+def test_an_end_in_order_is_no_death(two_peers: tuple, reason: Preempted | None) -> None:
+    first, second, ended = two_peers
+    if reason:
+        second.on_exception(None, None, reason)
+    second._goodbye()
+    first._others[0].shutdown(socket.SHUT_RDWR)
+    with pytest.raises(queue.Empty):
+        ended.get(timeout=0.5)
+
+
+def test_a_stranger_is_shown_the_door(two_peers: tuple) -> None:
+    first, _, ended = two_peers
+    with socket.create_connection(first._others[0].getsockname()) as stranger:
+        stranger.sendall(b'{"token": "guessed", "rank": 1, "who": "me"}\n')
+        assert stranger.recv(1) == b""
+    with pytest.raises(queue.Empty):
+        ended.get(timeout=0.2)
 
 
 @pytest.mark.slow
