@@ -140,6 +140,14 @@ def check_devices(trainer: Any, checkpoint: str | Path | None) -> None:
             f"{'the CPU was asked for' if accelerator == 'cpu' else 'there is none here'}: take "
             "--config configs/trainer/fsdp.yaml, which cuts the same and runs on CPUs, too."
         )
+    found = torch.cuda.is_available() or (
+        accelerator in ("gpu", "mps") and torch.backends.mps.is_available()
+    )
+    if accelerator in ("gpu", "cuda", "mps") and not found:
+        raise MisconfigurationException(
+            f"--trainer.accelerator {accelerator}: PyTorch finds no GPU here; leave it out, or take "
+            "--config configs/trainer/cpu.yaml."
+        )
     if checkpoint is None or not Path(checkpoint).exists():
         return
     kind = kind_of(Path(checkpoint))

@@ -352,3 +352,9 @@ def test_a_folder_of_deepspeed_is_refused_by_other_strategies(zero: Path, refuse
     told = refused("validate", *GPT, "--ckpt_path", zero / "zero2")
     assert "deepspeed_zero2.yaml" in told
     assert "--format checkpoint" in told
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused(refused) -> None:
+    tiny, gpu = ROOT / "tests/configs/digits/tiny.yaml", ROOT / "configs/trainer/gpu.yaml"
+    assert "finds no GPU here" in refused("fit", "--config", tiny, "--config", gpu)
