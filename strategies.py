@@ -145,8 +145,8 @@ def check_devices(trainer: Any, checkpoint: str | Path | None) -> None:
     )
     if accelerator in ("gpu", "cuda", "mps") and not found:
         raise MisconfigurationException(
-            f"--trainer.accelerator {accelerator}: PyTorch finds no GPU here; leave it out, or take "
-            "--config configs/trainer/cpu.yaml."
+            f"--trainer.accelerator {accelerator}: PyTorch finds no GPU here; leave it out, or "
+            "take --config configs/trainer/cpu.yaml."
         )
     if checkpoint is None or not Path(checkpoint).exists():
         return
