@@ -163,6 +163,7 @@ class ImageFolder(PictureDataModule):
             # 4:3 is the shape of most photographs.
             kept = len(files) * 3 * self.shorter_side**2 * 4 / 3 <= MEMORY
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
+        Image.init()  # the formats, which threads would load over each other
         with ThreadPoolExecutor(workers) as pool:  # decoders let go of Python's lock
             look = self._decode if kept else self._peek
             found = dict(zip(files, pool.map(look, files), strict=True))
