@@ -7,6 +7,7 @@ bit, the one that nobody disturbed: weights, optimizer, metrics.csv.
 
 import argparse
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -104,7 +105,10 @@ def main() -> None:
     )
     print(report)
     if options.write:
-        options.write.write_text(report)
+        before = options.write.read_text() if options.write.exists() else ""
+        _, *others = re.split(r"(?m)^(?=# )", before.removeprefix("# "))
+        # What others have written below the report stays.
+        options.write.write_text("\n".join([report, "".join(others)]) if others else report)
 
 
 if __name__ == "__main__":
