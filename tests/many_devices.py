@@ -220,7 +220,8 @@ def start(number: int, folder: Path) -> str:
         command = [sys.executable, __file__]
         processes.append(subprocess.Popen(command, cwd=folder, env=environment, **pipes))
     outputs = [process.communicate(timeout=400)[0] for process in processes]
-    assert not any(process.returncode for process in processes), "\n\n".join(outputs)
+    codes = [process.returncode for process in processes]
+    assert not any(codes), f"ended with {codes}:\n" + "\n\n".join(outputs)
     return outputs[0]
 
 
