@@ -73,7 +73,7 @@ def map_figure(words: list[str], places: np.ndarray, groups: np.ndarray, method:
     axes = figure.subplots()
     axes.axis("off")
     axes.set_title(f"{len(words)} words by {'t-SNE' if method == 'tsne' else 'PCA'}", loc="left")
-    axes.scatter(*places.T, s=0)  # so that the axes know their limits
+    axes.scatter(places[:, 0], places[:, 1], s=0)  # so that the axes know their limits
     for word, (x, y), group in zip(words, places.tolist(), groups.tolist(), strict=True):
         axes.text(x, y, plain(shorter(word)), fontsize=7, color=f"C{group}", ha="center")
     return figure

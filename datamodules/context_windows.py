@@ -13,6 +13,11 @@ and their `window` neighbours on either side, and a matrix says which of these 1
 window) places are pairs. The words of a row share their negatives (Ji et al. 2016, "Parallelizing
 word2vec in shared and distributed memory"): each counts for as much as all that it stands for.
 So the scores of a row are one matrix product, and its gradients two.
+
+word2vec moves a vector at every pair; here all pairs of a step move it at once, from where it stood
+before. A word that is in many of them would be thrown far beyond its goal. So no word counts for
+more than `most` pairs and negatives of a step: beyond that, all of them weigh less. The true pairs
+and the negatives of a word lose the same share, so what is learned of it stays the same.
 """
 
 from typing import Any, Literal
@@ -53,6 +58,8 @@ class ContextWindows(RunningText):
         negatives: Negatives that stand against each pair.
         drawn: Negatives that a row draws; each stands for `negatives / drawn` of every pair.
         subsample: t, the share of the text above which a word is thinned out; 0 keeps all.
+        most: Pairs and negatives of a word that count in a step of training; None: all. The
+            product with the learning rate is what has to be small enough, about 12.
         **text: Arguments of RunningText; `batch_size` counts words of the text, before they are
             thinned out.
     """
@@ -64,6 +71,7 @@ class ContextWindows(RunningText):
         negatives: int = 5,
         drawn: int = 16,
         subsample: float = 1e-4,
+        most: float | None = 500.0,
         **text: Any,
     ) -> None:
         super().__init__(**text)
@@ -77,6 +85,9 @@ class ContextWindows(RunningText):
                 f"drawn is {drawn}: a row needs 1 negative or more.": drawn < 1,
                 f"subsample is {subsample}: it must be 0, to keep all words, or more, such as "
                 "0.0001.": not 0 <= subsample < float("inf"),
+                f"most is {most}: a word must count for something; null sets no limit.": (
+                    most is not None and not most > 0
+                ),
             }
         )
         self.model = model
@@ -84,8 +95,9 @@ class ContextWindows(RunningText):
         self.negatives = negatives
         self.drawn = drawn
         self.subsample = subsample
+        self.most = most
 
-    def _windows(self, split: str, batch_size: int) -> "Windows":
+    def _windows(self, split: str, batch_size: int, most: float | None) -> "Windows":
         rank, world_size = self._world
         return Windows(
             self.words[split],
@@ -95,6 +107,7 @@ class ContextWindows(RunningText):
             negatives=self.negatives,
             drawn=self.drawn,
             subsample=self.subsample,
+            most=most,
             batch_size=batch_size,
             seed=self.seed,
             rank=rank,
@@ -102,12 +115,12 @@ class ContextWindows(RunningText):
         )
 
     def train_dataloader(self) -> DataLoader:
-        windows = self._windows("train", self.batch_size)
+        windows = self._windows("train", self.batch_size, self.most)
         return train_loader(windows, self.seed, windows.rank)
 
     def held_out(self) -> Dataset:
         """The same for texts that were held out; every validation draws the same."""
-        return self._windows("val", min(self.batch_size, len(self.words["val"].tokens)))
+        return self._windows("val", min(self.batch_size, len(self.words["val"].tokens)), None)
 
 
 class Windows(Dataset[Batch]):
@@ -124,6 +137,7 @@ class Windows(Dataset[Batch]):
         negatives: Against each pair.
         drawn: Negatives of a row.
         subsample: Share above which a word is thinned out.
+        most: Pairs and negatives of a word that count in a step.
         batch_size: Words of a step over all processes.
         seed: Seed of the run.
         rank: Number of this process.
@@ -140,6 +154,7 @@ class Windows(Dataset[Batch]):
         negatives: int = 5,
         drawn: int = 16,
         subsample: float = 1e-4,
+        most: float | None = None,
         batch_size: int = 2048,
         seed: int = 0,
         rank: int = 0,
@@ -161,7 +176,8 @@ class Windows(Dataset[Batch]):
         # What stands against a word with n pairs: n · negatives, spread over those drawn.
         sides = torch.arange(window + 1)
         found = (sides[:, None] + sides).float() if model == "skip_gram" else None
-        self._against = negatives / drawn
+        self.against = negatives / drawn
+        self.most = most
         self._table = self._targets(found)  # (L · (W + 1)², C)
         self._windows = self.pairs / self.pairs.sum(-1, keepdim=True).clamp(min=1)
         self._row: tuple[int, Tensor, Tensor] | None = None  # epoch, words, number of their text
@@ -172,7 +188,7 @@ class Windows(Dataset[Batch]):
         if found is None:  # CBOW: one pair, the word itself and its neighbours, if it has any
             found = (pairs.sum(-1)[0] > 0).float()
             pairs = torch.eye(ROW)[:, None, None] * found[:, :, None]  # (L, W + 1, W + 1, L)
-        against = -self._against * found[None, :, :, None].expand(ROW, -1, -1, self.drawn)
+        against = -self.against * found[None, :, :, None].expand(ROW, -1, -1, self.drawn)
         return torch.cat([pairs, against], dim=-1).flatten(0, 2)
 
     def __len__(self) -> int:
@@ -210,26 +226,55 @@ class Windows(Dataset[Batch]):
         """
         left, right = self._neighbours(texts, draw)  # (T,), (T,)
         count = max(1, -(-len(words) // (ROW * self.world_size))) * self.world_size  # R
-        negatives = self._negatives(count, draw)[self._mine]  # (R, N)
+        negatives = self._negatives(count, draw)  # (R, N)
         padded = words.new_zeros(count * ROW + 2 * self.window)
         padded[self.window : self.window + len(words)] = words
-        spans = padded.unfold(0, ROW + 2 * self.window, ROW)[self._mine]  # (R, S)
-        centers = spans[:, self.window : self.window + ROW]  # (R, L)
+        spans = padded.unfold(0, ROW + 2 * self.window, ROW)  # (R, S)
+        centers = padded[self.window : len(padded) - self.window].view(count, ROW)  # (R, L)
+        own = spans if self.model == "skip_gram" else centers
+        candidates = torch.cat([own, negatives], dim=1)[self._mine]  # (R, C)
         # Which row of the tables a word has: its place in the row and its neighbours' numbers.
         code = torch.arange(ROW).repeat(count) * (self.window + 1) ** 2
         code[: len(words)] += left * (self.window + 1) + right
         code = code.view(count, ROW)[self._mine]  # (R, L)
         targets = self._table.index_select(0, code.flatten()).unflatten(0, code.shape)
+        if self.most is not None:
+            as_word, as_candidate = self._weights(words, left + right, negatives)  # (V,), (V,)
+            targets *= as_candidate[candidates][:, None, :]
+            if self.model == "skip_gram":  # CBOW's mean is of many words, each moved but little
+                targets *= as_word[centers[self._mine]][:, :, None]
         if self.model == "skip_gram":
-            inputs = {"input_ids": centers, "candidates": torch.cat([spans, negatives], dim=1)}
+            inputs = {"input_ids": centers[self._mine], "candidates": candidates}
             return inputs, targets  # (R, L, S + N)
         table = self._windows.flatten(0, 2)
         inputs = {
-            "input_ids": spans,
+            "input_ids": spans[self._mine],
             "windows": table.index_select(0, code.flatten()).unflatten(0, code.shape),
-            "candidates": torch.cat([centers, negatives], dim=1),
+            "candidates": candidates,
         }
         return inputs, targets  # (R, L, L + N)
+
+    def _weights(self, words: Tensor, pairs: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+        """What a pair weighs by its word and by its candidate, so that none counts too much.
+
+        Pairs are as many the other way round, so a word's own tell how often it is a candidate.
+
+        Args:
+            words: (T,).
+            pairs: How many pairs each is the word of, (T,).
+            negatives: (R, N).
+        """
+        assert self.most is not None
+        pairs = (pairs if self.model == "skip_gram" else pairs.clamp(max=1)).double()
+        a_row = pairs.new_zeros(len(negatives) * ROW)
+        a_row[: len(words)] = pairs
+        drawn = (self.against * a_row.view(-1, ROW).sum(1, keepdim=True)).expand_as(negatives)
+        size = len(self.keep)
+        found = torch.bincount(words, pairs, size)  # (V,)
+        against = torch.bincount(negatives.flatten(), drawn.flatten(), size)  # (V,)
+        as_word = self.most / (found * (1 + self.against * self.drawn))
+        as_candidate = self.most / (found + against)
+        return as_word.clamp(max=1).float(), as_candidate.clamp(max=1).float()
 
     @property
     def _mine(self) -> slice:

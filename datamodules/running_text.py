@@ -164,7 +164,8 @@ class RunningText(L.LightningDataModule):
         rows = RaggedTokens.of(encode_each(self.tokenizer, (p for text in pieces for p in text)))
         ends = torch.tensor([0, *map(len, pieces)]).cumsum(0)  # of each text, in pieces
         whole = RaggedTokens(rows.tokens, rows.offsets[ends])
-        return whole.without(int(self.tokenizer.token_to_id(UNK)))
+        unknown: int = self.tokenizer.token_to_id(UNK)  # type: ignore[assignment]
+        return whole.without(unknown)
 
     @cached_property
     def counts(self) -> Tensor:
@@ -245,7 +246,7 @@ class Examination(Dataset[tuple[dict[str, Tensor], Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[dict[str, Tensor], Tensor]:
         if index < len(self.held_out):
-            return self.held_out[index]  # type: ignore[no-any-return]
+            return self.held_out[index]
         section = self.questions[index - len(self.held_out)]
         return {
             section.name: section.words,
