@@ -29,8 +29,9 @@ class WordVectors(L.LightningModule):
 
     Then, where the data ask them: `val/<benchmark>`, Spearman's correlation of cosines with
     people's scores (of words that are all unknown, none), `val/analogies`, the share answered
-    rightly, and `val/analogies/<section>`. Questions with an unknown word are left out and counted:
-    `val/<benchmark>/asked` is the share that was asked.
+    rightly. Questions with an unknown word are left out: `val/<benchmark>/asked` is the share that
+    was asked, and `val/analogies/<section>` the share answered rightly of a section. These two are
+    told of a validation that is no part of a training, as `train.py fit` does it at its end.
 
     The gradient is that of the sum over a batch, as if word2vec's steps were all made at once: with
     `torch.optim.SGD` its rates are word2vec's, 0.025 and less. But a word that stands in a batch a
@@ -115,17 +116,19 @@ class WordVectors(L.LightningModule):
         self.evaluated_pairs.reset()
         found, self._answers = self._answers, {}
         sections = {k: v for k, v in found.items() if k.startswith(ANALOGIES)}
-        for name, (value, known, asked) in found.items():
-            if name not in sections:
-                self.log(f"val/{name}", value)
-                self.log(f"val/{name}/asked", known / asked)
+        scores = {name: answers for name, answers in found.items() if name not in sections}
         if sections:
             right, known, asked = (sum(column) for column in zip(*sections.values(), strict=True))
-            self.log(f"val/{ANALOGIES}", right / max(known, 1))
-            self.log(f"val/{ANALOGIES}/asked", known / asked)
-            for name, (value, number, _) in sections.items():
-                if number:
-                    self.log(f"val/{name}", value / number)
+            scores[ANALOGIES] = right / max(known, 1), known, asked
+        for name, (score, _, _) in scores.items():
+            self.log(f"val/{name}", score)
+        if self.trainer.state.fn == "fit":  # what else there is to know is told once, at the end
+            return
+        for name, (_, known, asked) in scores.items():
+            self.log(f"val/{name}/asked", known / asked)
+        for name, (number, known, _) in sections.items():
+            if known:
+                self.log(f"val/{name}", number / known)
 
     def configure_optimizers(self) -> Any:
         # Said by nobody, torch warns of it where an optimizer makes its own sparse tensors.
