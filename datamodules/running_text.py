@@ -121,7 +121,7 @@ class RunningText(L.LightningDataModule):
         if self.text == "source":
             return PythonSource().find()
         patterns = [self.text] if isinstance(self.text, str) else self.text
-        return [path for pattern in patterns for path in matching_files(pattern)]
+        return [path for pattern in patterns for path in matching_files(pattern, "--data.text")]
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

@@ -134,6 +134,8 @@ class WordVectors(L.LightningModule):
         # Said by nobody, torch warns of it where an optimizer makes its own sparse tensors.
         torch.sparse.check_sparse_tensor_invariants.disable()
         optimizer = self.optimizer or (lambda p: torch.optim.Adagrad(p, lr=0.1))
+        if any(getattr(module, "sparse", False) for module in self.net.modules()):
+            _check_takes_sparse(optimizer)
         return configure(self, optimizer, self.lr_scheduler)
 
     # What vectors are for.
@@ -210,6 +212,22 @@ class WordVectors(L.LightningModule):
             [(names[n], c) for n, c in zip(*row, strict=True) if c > -torch.inf]
             for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
+
+
+def _check_takes_sparse(optimizer: OptimizerCallable) -> None:
+    """Let an optimizer make two steps with gradients of a few rows, before any work is done."""
+    probe = nn.Parameter(torch.zeros(2, 1))
+    made = optimizer([probe])
+    try:
+        for _ in range(2):
+            probe.grad = torch.sparse_coo_tensor(torch.tensor([[1]]), torch.ones(1, 1), (2, 1))
+            made.step()
+    except RuntimeError as error:
+        raise MisconfigurationException(
+            f"{type(made).__name__} takes no gradients of single rows, as a net of word vectors "
+            f"gives them ({str(error).splitlines()[0]}): choose --model.optimizer SGD, Adagrad or "
+            "SparseAdam, SGD without weight decay."
+        ) from error
 
 
 def negative_sampling(logits: Tensor, targets: Tensor) -> Tensor:

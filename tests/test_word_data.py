@@ -330,5 +330,5 @@ def test_too_few_pairs_and_missing_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("a b c " * 20)
     with pytest.raises(MisconfigurationException, match="6 different pairs of words stand"):
         _ = Cooccurrences(text=str(tmp_path / "text.txt"), benchmarks=[]).splits
-    with pytest.raises(MisconfigurationException, match="No file is named"):
+    with pytest.raises(MisconfigurationException, match=r"No file is named .* in --data\.text"):
         _ = ContextWindows(text=str(tmp_path / "other.txt"), benchmarks=[]).texts

@@ -312,6 +312,15 @@ def test_a_net_that_does_not_fit_the_data_is_one_sentence(refused, small_texts: 
     assert "CBOW does not fit ContextWindows" in told
 
 
+@pytest.mark.parametrize("wrong", [("AdamW",), ("SGD", "--model.optimizer.weight_decay", 0.1)])
+def test_an_optimizer_that_needs_whole_tables_is_refused(refused, tmp_path, wrong: tuple) -> None:
+    planted(tmp_path / "text.txt")
+    where = ("--config", ROOT / "configs/source/skip_gram.yaml", "--data.text", "text.txt")
+    told = refused("fit", *where, "--model.optimizer", *wrong)
+    assert f"{wrong[0]} takes no gradients of single rows" in told
+    assert "choose --model.optimizer SGD, Adagrad or SparseAdam" in told
+
+
 def test_only_word_vectors_are_exported_as_such(tmp_path: Path, capsys) -> None:
     task = Classifier(MLP(hidden_sizes=[4]))
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
