@@ -7,6 +7,8 @@
 safetensors: the weights of the net of any task, and its hyper-parameters as JSON in the metadata.
 huggingface: a GPT with its tokenizer, as `AutoModelForCausalLM.from_pretrained` and
 `AutoTokenizer.from_pretrained` open it: the same logits, the same text.
+word2vec: the vectors of WordVectors as `vectors.txt`, which gensim's
+`KeyedVectors.load_word2vec_format` opens, the most frequent word first.
 checkpoint: one file with weights and hyper-parameters, for train.py test, --init_from, generate.py.
 
 A checkpoint may be a folder that several processes wrote, by strategies.Sharded or by DeepSpeed
@@ -22,11 +24,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save_file
 from torch import Tensor
 
-from modules.checkpoint import read_checkpoint
+from modules.checkpoint import open_task, read_checkpoint
 from modules.nets.gpt import GPT
 from modules.nets.gpt_huggingface import save_gpt2
 from modules.pretrained import open_language_model, save_tokenizer
 from modules.sharded_checkpoint import KEPT, as_one_file
+from modules.word_vectors import WordVectors
 from user_errors import exit_on_user_error
 
 
@@ -116,9 +119,27 @@ def export_huggingface(checkpoint: Path, folder: Path) -> None:
     save_tokenizer(model.tokenizer, folder, model.net.context)
 
 
+def export_word2vec(checkpoint: Path, folder: Path) -> None:
+    with as_one_file(checkpoint) as file:
+        task = open_task(file, WordVectors, "a config of word vectors, configs/imdb/skip_gram.yaml")
+    if task.tokenizer is None:
+        raise MisconfigurationException(
+            f"{checkpoint} holds no vocabulary: WordVectors(…, tokenizer=…) was left out when it "
+            "was trained, so it has vectors but no words; take --format safetensors."
+        )
+    vectors = task.net.vectors().float()  # type: ignore[operator]
+    rows = [(word, row) for word, row in zip(task.words, vectors.tolist(), strict=True) if word]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "vectors.txt").open("w", encoding="utf-8") as file:
+        file.write(f"{len(rows)} {vectors.shape[1]}\n")
+        for word, row in rows:  # nine digits tell any two float32 apart
+            file.write(f"{word} {' '.join(format(number, '.9g') for number in row)}\n")
+
+
 FORMATS = {
     "safetensors": export_safetensors,
     "huggingface": export_huggingface,
+    "word2vec": export_word2vec,
     "checkpoint": export_checkpoint,
 }
 

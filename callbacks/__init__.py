@@ -18,3 +18,5 @@ from callbacks.training_curves import TrainingCurves as TrainingCurves
 from callbacks.weight_averaging import EMAWeightAveraging as EMAWeightAveraging
 from callbacks.weight_averaging import StochasticWeightAveraging as StochasticWeightAveraging
 from callbacks.word_attention import WordAttention as WordAttention
+from callbacks.word_map import WordMap as WordMap
+from callbacks.word_neighbours import WordNeighbours as WordNeighbours

@@ -1,6 +1,8 @@
 """The data: one data set, or one file format, a file."""
 
 from datamodules.ag_news import AGNews
+from datamodules.context_windows import ContextWindows
+from datamodules.cooccurrences import Cooccurrences
 from datamodules.digits import Digits
 from datamodules.hugging_face_texts import HuggingFaceTexts
 from datamodules.image_folder import ImageFolder
@@ -19,6 +21,8 @@ __all__ = [
     "MNIST",
     "SST2",
     "AGNews",
+    "ContextWindows",
+    "Cooccurrences",
     "Digits",
     "FashionMNIST",
     "HuggingFaceTexts",

@@ -19,7 +19,8 @@ Kind = Literal["words", "characters", "bpe", "wordpiece", "bert"]
 KINDS: tuple[str, ...] = get_args(Kind)
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 # A word, the end of a contracted one, or any other sign: don't → don 't, film's → film 's.
-WORD = r"\w+|'(?:s|t|re|ve|m|ll|d)\b|[^\w\s]"
+PLAIN_WORD = r"\w+|'(?:s|t|re|ve|m|ll|d)\b"
+WORD = PLAIN_WORD + r"|[^\w\s]"
 LINE_BREAK = r"<br\s*/?>"  # the only markup of the IMDB reviews
 BERT_URL = "https://huggingface.co/google-bert/bert-base-uncased/resolve/main/vocab.txt"
 BERT_SHA256 = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
@@ -33,6 +34,7 @@ def learn(
     lowercase: bool = True,
     specials: Sequence[str] = (),
     data_dir: Path = Path("data"),
+    punctuation: bool = True,
 ) -> Tokenizer:
     """A tokenizer of texts, without cutting and padding.
 
@@ -45,6 +47,7 @@ def learn(
         lowercase: Read capital letters as small ones.
         specials: More tokens that no text is read as, such as "[BOS]"; they follow [PAD] and [UNK].
         data_dir: Where BERT's vocabulary is, or will be.
+        punctuation: Of `words`: whether commas and the like are words, too, or left out.
     """
     normalizer = cleaning(lowercase)
     reserved = [PAD, UNK, *specials]
@@ -54,9 +57,8 @@ def learn(
         return word_pieces(texts, max_vocab_size, min_count, lowercase, specials)
     if kind == "bpe":
         return byte_pairs(texts, max_vocab_size, reserved, normalizer, max(2, min_count))
-    split = pre_tokenizers.Split(
-        Regex(WORD if kind == "words" else r"[\s\S]"), behavior="removed", invert=True
-    )
+    pattern = (WORD if punctuation else PLAIN_WORD) if kind == "words" else r"[\s\S]"
+    split = pre_tokenizers.Split(Regex(pattern), behavior="removed", invert=True)
     counted = Tokenizer(models.WordLevel(unk_token=UNK))
     counted.normalizer, counted.pre_tokenizer = normalizer, split
     counted.train_from_iterator(

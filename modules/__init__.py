@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from modules.classifier import Classifier
     from modules.language_model import LanguageModel
+    from modules.word_vectors import WordVectors
 
-__all__ = ["Classifier", "LanguageModel"]
-FILES = {"Classifier": "classifier", "LanguageModel": "language_model"}
+__all__ = ["Classifier", "LanguageModel", "WordVectors"]
+FILES = {
+    "Classifier": "classifier",
+    "LanguageModel": "language_model",
+    "WordVectors": "word_vectors",
+}
 
 
 def __getattr__(name: str) -> Any:

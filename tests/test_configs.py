@@ -9,7 +9,7 @@ import torch
 import yaml
 from conftest import REAL_DIR, ROOT
 from lightning import LightningModule
-from made_data import DATA_SETS, TEXT_SETS, make_shards
+from made_data import DATA_SETS, RUNNING_TEXTS, TEXT_SETS, make_shards
 
 from callbacks.promises import kept
 from datamodules import tokenization
@@ -47,6 +47,9 @@ SMALLER: dict[str, tuple] = {
         ("--data.in_memory", "false", "--data.batch_size", 4, "--trainer.precision", "32-true"),
     ),
 }
+# The made reviews have some thousand words.
+SMALLER |= dict.fromkeys(("imdb/skip_gram", "imdb/cbow"), ("--data.batch_size", 512))
+SMALLER["imdb/glove"] = ("--data.batch_size", 32)
 MISSING = (
     *("is not there and could not be downloaded", "there are no pictures"),
     "there are no pretrained weights",
@@ -96,7 +99,9 @@ def data_for(
             tokenizer=tokenization.characters(alphabet),
         )
         return tmp_path / "data"
-    if kind in TEXT_SETS:  # the real ones take seconds to read: tests of their own do it
+    if (
+        kind in TEXT_SETS + RUNNING_TEXTS
+    ):  # the real ones take seconds to read: tests of their own do it
         return small_texts
     return data_of(kind) if kind in DATA_SETS else REAL_DIR
 

@@ -4,12 +4,14 @@ from modules.nets.attention_rnn import AttentionRNN
 from modules.nets.bag_of_words import BagOfWords
 from modules.nets.bigram import Bigram
 from modules.nets.cnn import CNN
+from modules.nets.glove import GloVe
 from modules.nets.gpt import GPT
 from modules.nets.mlp import MLP
 from modules.nets.mlp_lm import MLPLM
 from modules.nets.resnet import ResNet
 from modules.nets.resnet9 import ResNet9
 from modules.nets.rnn import RNNLM, RecurrentEncoder
+from modules.nets.skip_gram import CBOW, SkipGram
 from modules.nets.text_cnn import TextCNN
 from modules.nets.text_rnn import TextRNN
 from modules.nets.torchvision_net import TorchvisionNet
@@ -17,6 +19,7 @@ from modules.nets.transformer_classifier import TransformerClassifier
 from modules.nets.vgg import VGG
 
 __all__ = [
+    "CBOW",
     "CNN",
     "GPT",
     "MLP",
@@ -26,9 +29,11 @@ __all__ = [
     "AttentionRNN",
     "BagOfWords",
     "Bigram",
+    "GloVe",
     "RecurrentEncoder",
     "ResNet",
     "ResNet9",
+    "SkipGram",
     "TextCNN",
     "TextRNN",
     "TorchvisionNet",
