@@ -15,6 +15,7 @@ from datamodules.sst2 import SST2
 from datamodules.text_file import TextFile
 from datamodules.text_table import TextTable
 from datamodules.token_shards import TokenShards
+from datamodules.token_stream import TokenStream
 
 __all__ = [
     "IMDB",
@@ -33,4 +34,5 @@ __all__ = [
     "TextFile",
     "TextTable",
     "TokenShards",
+    "TokenStream",
 ]

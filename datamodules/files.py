@@ -8,7 +8,9 @@ import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
+import fsspec
 from filelock import FileLock
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -52,9 +54,9 @@ def obtain(
                 folder.rmdir()
         raise MisconfigurationException(
             f"{path} is not there and could not be downloaded ({error}). Looked for: {path.name} "
-            f"({checksum}) in {path.parent.resolve()}; tried: {', '.join(urls)}. Put the file "
-            "there, name another folder with DATA_DIR=… or --data.data_dir …, or start with a "
-            f"config that needs no download: --config {no_download}"
+            f"({checksum}) in {path.parent.resolve()}; tried: {', '.join(dict.fromkeys(urls))}. "
+            "Put the file there, name another folder with DATA_DIR=… or --data.data_dir …, or "
+            f"start with a config that needs no download: --config {no_download}"
         ) from error
     return path
 
@@ -65,10 +67,7 @@ def _download(path: Path, urls: Sequence[str], checksum: str) -> None:
     try:
         for url in urls:
             try:
-                with (
-                    urllib.request.urlopen(url, timeout=60) as source,
-                    partial.open("wb") as target,
-                ):
+                with open_url(url) as source, partial.open("wb") as target:
                     shutil.copyfileobj(source, target)
             except OSError as error:  # URLError and timeouts are OSErrors
                 failure = error
@@ -81,6 +80,21 @@ def _download(path: Path, urls: Sequence[str], checksum: str) -> None:
     finally:
         partial.unlink(missing_ok=True)
     raise failure
+
+
+def open_url(url: str) -> BinaryIO:
+    """Opens what lies elsewhere: by Python itself, or by fsspec and the package for the protocol.
+
+    Raises:
+        OSError: If that can't be done, for whatever reason.
+    """
+    if url.startswith(("http:", "https:", "file:")):
+        opened: BinaryIO = urllib.request.urlopen(url, timeout=60)
+        return opened
+    try:
+        return fsspec.open(url, "rb").open()
+    except (ImportError, ValueError) as error:  # no package for it, no such protocol
+        raise OSError(str(error)) from error
 
 
 def verify(path: Path, checksum: str, remedy: str) -> None:

@@ -54,11 +54,16 @@ class RandomCrops(Dataset[Batch]):
         """The steps of an epoch, in which as many tokens are seen as the text has."""
         return self.steps
 
+    def row(self, step: int) -> Tokens:
+        """What the crops of a step are taken from."""
+        return self.tokens
+
     def __getitem__(self, step: int) -> Batch:
+        tokens = self.row(step)
         draw = np.random.default_rng((self.seed, step))
-        starts = draw.integers(len(self.tokens) - self.context, size=self.batch_size)  # (B,)
+        starts = draw.integers(len(tokens) - self.context, size=self.batch_size)  # (B,)
         crops = np.stack(
-            [self.tokens[start : start + self.context + 1] for start in starts[self.rows].tolist()]
+            [tokens[start : start + self.context + 1] for start in starts[self.rows].tolist()]
         )  # (B, T + 1)
         inputs, targets = crops[:, :-1].astype(np.int64), crops[:, 1:].astype(np.int64)
         return torch.from_numpy(inputs), torch.from_numpy(targets)  # (B, T), (B, T)

@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Tokenizer
 
 from datamodules.files import default_data_dir, verify
+from datamodules.token_batches import Tokens
 from datamodules.tokenization import token_dtype
 from datamodules.tokens import TokenDataModule, refuse
 
@@ -127,7 +128,7 @@ class TokenShards(TokenDataModule):
                 self._check_size(path, shard["tokens"])
                 verify(path, f"sha256:{shard['sha256']}", REMEDY)
 
-    def load(self, split: str) -> JoinedShards:
+    def load(self, split: str) -> Tokens:
         shards = [shard for shard in self.index["shards"] if shard["split"] == split]
         paths = [self.folder / shard["file"] for shard in shards]
         for path, shard in zip(paths, shards, strict=True):
@@ -163,8 +164,17 @@ def read_index(folder: Path) -> dict[str, Any]:
             f"{folder} {what}: make token shards first, for example by "
             f"`{MAKE} 'texts/*.txt' --output {folder}`, or name another --data.folder."
         )
+    return parse_index(path.read_bytes(), str(path))
+
+
+def parse_index(data: bytes, path: str) -> dict[str, Any]:
+    """What an index says that was read from somewhere.
+
+    Raises:
+        MisconfigurationException: If it is not one that this version understands.
+    """
     try:
-        index = json.loads(path.read_bytes())
+        index = json.loads(data)
         version = index["version"]
     except (ValueError, TypeError, KeyError) as error:
         raise MisconfigurationException(

@@ -2,7 +2,8 @@
 
 import os
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny nets: two threads mostly wait for each other
@@ -76,6 +77,16 @@ def small_texts(made_texts: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of small texts, whose checksums are right for the time of this test."""
     trust_texts(made_texts, monkeypatch)
     return made_texts
+
+
+@pytest.fixture(autouse=True)
+def _no_run_left_at_wandb() -> Iterator[None]:
+    """A W&B run that a test leaves open would be taken for the next test's own."""
+    yield
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and hasattr(wandb, "finish"):
+        wandb.finish()
+        wandb.teardown()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from benchmarks import memory
 from benchmarks.memory import Job, SavedBytes
+from benchmarks.memory.__main__ import main as memory_main
 from modules.nets import CNN, GPT, MLP, RNNLM
 
 SHAPE = {"vocab_size": 300, "context": 64, "num_layers": 2, "num_heads": 4, "dim": 128}
@@ -206,7 +207,7 @@ def text_config(tmp_path: Path) -> Path:
 @pytest.fixture
 def say(capsys: pytest.CaptureFixture) -> Callable[..., str]:
     def say(*arguments: object) -> str:
-        memory.main([*map(str, arguments)])
+        memory_main([*map(str, arguments)])
         return capsys.readouterr().out
 
     return say
@@ -273,7 +274,7 @@ def test_mistakes_are_told_in_one_sentence(
         ("--config", text_config, "--", "--model.net.num_layer", 3): "num_layer",
     }.items():
         with pytest.raises(SystemExit) as exit:
-            memory.main([*map(str, arguments)])
+            memory_main([*map(str, arguments)])
         assert exit.value.code == 2
         told = capsys.readouterr().err
         assert said in told

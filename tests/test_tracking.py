@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,6 @@ BOTH = (
         ]
     ),
 )
-
-
-@pytest.fixture(autouse=True)
-def _no_wandb_left() -> Iterator[None]:
-    yield
-    import wandb
-
-    wandb.teardown()
 
 
 def mlflow_runs(runs: Path) -> tuple[Any, list[Any]]:

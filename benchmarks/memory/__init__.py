@@ -1,0 +1,31 @@
+"""Memory that a training takes on each device, by formula and measured: see `__main__.py`."""
+
+from benchmarks.memory.activations import (
+    SavedBytes,
+    activations,
+    counted_activations,
+    gpt_activations,
+    peak,
+)
+from benchmarks.memory.configured import job_from
+from benchmarks.memory.job import Job, Parts
+from benchmarks.memory.measured import measure
+from benchmarks.memory.plan import PLAN, plan, planned
+from benchmarks.memory.states import optimizer_bytes, states
+
+__all__ = [
+    "PLAN",
+    "Job",
+    "Parts",
+    "SavedBytes",
+    "activations",
+    "counted_activations",
+    "gpt_activations",
+    "job_from",
+    "measure",
+    "optimizer_bytes",
+    "peak",
+    "plan",
+    "planned",
+    "states",
+]

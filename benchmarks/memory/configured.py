@@ -1,0 +1,93 @@
+"""The job of a config: what train.py would train, without weights."""
+
+import argparse
+import warnings
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from benchmarks.memory.job import Job
+from modules.nets import GPT
+
+
+class Sizes(L.LightningDataModule):
+    """Stands for a text that is not at hand: its sizes are all that memory depends on."""
+
+    def __init__(self, vocab_size: int, context: int, batch_size: int, seed: int = 0) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.context = context
+        self.batch_size = batch_size
+        self.tokenizer_json = None
+
+
+def job_from(arguments: list[str], options: argparse.Namespace) -> tuple[Job, L.LightningModule]:
+    """What train.py would train, and the task."""
+    from jsonargparse import Namespace
+
+    from cli import CLI
+
+    class Planned(CLI):
+        """Builds task and data, with weights that have no contents, and goes no further."""
+
+        def instantiate_classes(self) -> None:
+            config = self.config[self.subcommand]
+            self.batch_size = config.data.init_args.batch_size
+            self.trainer_config = config.trainer
+            config.trainer = Namespace({**vars(config.trainer), "callbacks": None, "logger": False})
+            if options.vocab_size is not None:
+                sizes = {"vocab_size": options.vocab_size, "batch_size": self.batch_size}
+                sizes["context"] = getattr(config.data.init_args, "context", None)
+                name = f"{Sizes.__module__}.{Sizes.__name__}"
+                config.data = Namespace(class_path=name, init_args=Namespace(sizes))
+            with torch.device("meta"), warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # Lightning calls it so, too
+                made = self.parser.instantiate_classes(self.config)
+            self.model, self.datamodule = self._get(made, "model"), self._get(made, "data")
+
+        def _run_subcommand(self, subcommand: str) -> None:
+            """Nothing is run."""
+
+    cli = Planned.of(["fit", *arguments])
+    if getattr(cli.model, "net", None) is None:
+        raise MisconfigurationException(
+            f"{type(cli.model).__name__} has no single net whose memory could be told."
+        )
+    net: nn.Module = cli.model.net
+    devices = options.devices
+    share = 1 if options.strategy == "tensor_parallel" else devices
+    if cli.batch_size % share:
+        raise MisconfigurationException(
+            f"batch_size {cli.batch_size} can't be divided among {share} devices: choose another "
+            "number after `--`, as in `-- --data.batch_size …`."
+        )
+    inputs = None
+    if not isinstance(net, GPT):
+        cli.datamodule.prepare_data()
+        cli.datamodule.setup("fit")
+        batch = next(iter(cli.datamodule.train_dataloader()))
+        inputs, _ = cli.datamodule.on_after_batch_transfer(batch, 0)
+    job = Job(
+        net,
+        rows=cli.batch_size // share,
+        precision=options.precision or _precision(cli, options.device),
+        optimizer=cli.model.optimizer,
+        strategy=options.strategy,
+        devices=devices,
+        accumulate=cli.trainer_config.accumulate_grad_batches,
+        device=options.device,
+        inputs=inputs,
+    )
+    return job, cli.model
+
+
+def _precision(cli: Any, device: str) -> str:
+    from precision import recommended_precision
+
+    wanted = cli.trainer_config.precision
+    if wanted is None and cli._get(cli.config, "auto_precision"):
+        return "bf16-mixed" if device == "cuda" else recommended_precision("cpu")[0]
+    return {None: "32-true", 32: "32-true", "32": "32-true"}.get(wanted, str(wanted))

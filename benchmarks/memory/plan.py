@@ -1,0 +1,59 @@
+"""A plan from one machine to many: the table of docs/scaling.md."""
+
+import torch
+
+from benchmarks.memory.activations import activations, peak
+from benchmarks.memory.job import GIB, Job
+from benchmarks.memory.states import states
+from modules.nets import GPT
+
+SHAPES = {  # layers, heads, width, context
+    "10.7 M": (6, 6, 384, 256),
+    "124 M": (12, 12, 768, 1024),
+    "355 M": (24, 16, 1024, 1024),
+    "774 M": (36, 20, 1280, 1024),
+    "1.6 B": (48, 25, 1600, 1024),
+    "6.7 B": (32, 32, 4096, 2048),  # as Brown et al. 2020 name it, and the next
+    "13 B": (40, 40, 5120, 2048),
+}
+PLAN = (  # size, machine, devices, strategy, rows a device, accumulated batches
+    ("10.7 M", "laptop, CPU", 1, "single", 12, 5),
+    ("124 M", "1 x 24 GB", 1, "single", 8, 60),
+    ("124 M", "1 x 80 GB", 1, "single", 32, 15),
+    ("124 M", "8 x 40 GB", 8, "ddp", 12, 5),
+    ("355 M", "8 x 80 GB", 8, "ddp", 15, 4),
+    ("774 M", "8 x 80 GB", 8, "ddp", 6, 10),
+    ("774 M", "8 x 80 GB", 8, "zero2", 6, 10),
+    ("1.6 B", "8 x 80 GB", 8, "fsdp", 6, 10),
+    ("1.6 B", "8 x 8 x 80 GB", 64, "fsdp", 8, 1),
+    ("6.7 B", "8 x 8 x 80 GB", 64, "fsdp", 4, 4),
+    ("6.7 B", "8 x 8 x 80 GB", 64, "zero3", 4, 4),
+    ("13 B", "16 x 8 x 80 GB", 128, "fsdp", 2, 4),
+    ("13 B", "64 x 8 x 80 GB", 512, "fsdp", 2, 1),
+)
+
+
+def planned(
+    size: str, devices: int = 1, strategy: str = "single", rows: int = 1, accumulate: int = 1
+) -> Job:
+    """A GPT in bfloat16 on GPUs (the smallest: in float32 on a CPU), without dropout."""
+    layers, heads, dim, context = SHAPES[size]
+    on_cpu = size == "10.7 M"
+    vocab_size = 65 if on_cpu else 50_304
+    with torch.device("meta"):
+        net = GPT(vocab_size, context, num_layers=layers, num_heads=heads, dim=dim, bias=False)
+    precision, device = ("32-true", "cpu") if on_cpu else ("bf16-mixed", "cuda")
+    return Job(net, rows, precision, None, strategy, devices, accumulate, device)
+
+
+def plan() -> str:
+    """The table in Markdown."""
+    head = "size | machine | strategy | rows a device x batches | tokens a step | states"
+    lines = [f"| {head} | activations | peak |", "|" + " --- |" * 8]
+    for size, machine, devices, strategy, rows, accumulate in PLAN:
+        job = planned(size, devices, strategy, rows, accumulate)
+        tokens = rows * devices * accumulate * SHAPES[size][3]
+        sizes = (sum(states(job).values()), sum(activations(job).values()), peak(job))
+        cells = [size, machine, strategy, f"{rows} x {accumulate}", f"{tokens:,}"]
+        lines.append("| " + " | ".join([*cells, *(f"{s / GIB:.1f} GiB" for s in sizes)]) + " |")
+    return "\n".join(lines)
