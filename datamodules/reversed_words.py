@@ -20,7 +20,7 @@ class ReversedWords(TranslationDataModule):
         words: Different words of each language, 2 to 36.
         longest: Words of the longest sentence; the shortest has one.
         sizes: Sentences to train, validate and test.
-        **translation: The arguments of TranslationDataModule.
+        **translation: Other arguments of TranslationDataModule.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class ReversedWords(TranslationDataModule):
         sizes: tuple[int, int, int] = (20_000, 500, 500),
         **translation: Any,
     ) -> None:
-        super().__init__(**({"tokenizer": "words", "min_count": 1} | translation))
+        super().__init__(tokenizer="words", min_count=1, **translation)
         refuse(
             {
                 f"words is {words}: give 2 to 36.": not 2 <= words <= 36,

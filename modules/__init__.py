@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from modules.classifier import Classifier
     from modules.language_model import LanguageModel
+    from modules.translator import Translator
 
-__all__ = ["Classifier", "LanguageModel"]
-FILES = {"Classifier": "classifier", "LanguageModel": "language_model"}
+__all__ = ["Classifier", "LanguageModel", "Translator"]
+FILES = {
+    "Classifier": "classifier",
+    "LanguageModel": "language_model",
+    "Translator": "translator",
+}
 
 
 def __getattr__(name: str) -> Any:
