@@ -1,7 +1,7 @@
 """Write the likeliest sentences that a net can: beam search, one word at a time, all at once.
 
 At each step every sentence has `beam_size` beginnings; all words may follow each of them; of all
-these the likeliest `beam_size` are kept. A beam of 1 is greedy: the likeliest word, again and again.
+these the likeliest `beam_size` are kept. A beam of 1 is greedy: always the likeliest word.
 
 Likelihood is a product, so longer sentences have less of it. Wu et al. 2016 (GNMT), equation 14,
 divide its logarithm by a power of the length:
@@ -30,9 +30,7 @@ class Translates(Protocol):
 
     def rows_of_state(self, state: Any, rows: Tensor) -> Any: ...
 
-    def decode(
-        self, tokens: Tensor, memory: Memory, state: Any = None
-    ) -> tuple[Tensor, Any]: ...
+    def decode(self, tokens: Tensor, memory: Memory, state: Any = None) -> tuple[Tensor, Any]: ...
 
 
 def length_penalty(length: Tensor | int, alpha: float) -> Tensor:
@@ -49,7 +47,8 @@ def check_search(beam_size: int, penalty: float, max_length: int | None = None) 
     for complaint, justified in {
         f"beam_size must be 1 or more, not {beam_size}": beam_size < 1,
         f"length_penalty must be 0 or more, not {penalty}; 0 is none": not 0 <= penalty < 100,
-        f"max_length must be 1 or more, not {max_length}": max_length is not None and max_length < 1,
+        f"max_length must be 1 or more, not {max_length}": max_length is not None
+        and max_length < 1,
     }.items():
         if justified:
             raise MisconfigurationException(f"{complaint}.")

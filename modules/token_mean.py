@@ -47,7 +47,9 @@ class TokenMean:
         total = trainer.strategy.reduce(counted, reduce_op="sum")
         batches = trainer.accumulate_grad_batches * trainer.world_size
         factor = batches * self.nominal / total.clamp(min=1)  # type: ignore[union-attr]
-        if counted.device.type == "cpu" and float(factor) == 1.0:
-            return
+        if counted.device.type == "cpu":  # a number is no tensor that a sharded gradient minds
+            factor = float(factor)
+            if factor == 1.0:
+                return
         gradients = [p.grad for p in task.parameters() if p.grad is not None]
         torch._foreach_mul_(gradients, factor)

@@ -4,19 +4,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchmetrics import SumMetric
 
 from modules.beam_search import beam_search, check_search
 from modules.hyperparameters import save_arguments
 from modules.optim import configure
 from modules.preprocessing import texts_to_inputs
+from modules.token_loss import token_loss
 from modules.token_mean import TokenMean
 
 IGNORED = -100  # a target that counts for nothing
@@ -99,13 +100,7 @@ class Translator(L.LightningModule):
         inputs, targets = batch
         logits = self.net(inputs).flatten(0, 1)  # (B T, V)
         flat = targets.flatten()  # (B T,)
-        nats = F.cross_entropy(
-            logits.float(),
-            flat,
-            ignore_index=IGNORED,
-            reduction="sum",
-            label_smoothing=smoothing,
-        )
+        nats = token_loss(logits, flat, smoothing, IGNORED)
         return nats, (flat != IGNORED).sum(), logits.detach()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -209,16 +204,30 @@ class Translator(L.LightningModule):
     def _texts(self, found: tuple[list[list[int]], Tensor]) -> list[str]:
         return self._decode(1, found[0])
 
-    def words(self, language: int, tokens: Sequence[int]) -> list[str]:
-        """The text of each token of the source (0) or the target (1), for people to read."""
-        tokenizer = self._tokenizer(language)
-        return [tokenizer.decode([token], skip_special_tokens=False) for token in tokens]
+    @torch.inference_mode()
+    def alignment(self, text: str) -> tuple[list[str], list[str], np.ndarray] | None:
+        """What the net looks at while it translates a sentence.
 
-    @torch.no_grad()
-    def attention(self, inputs: dict[str, Tensor]) -> Tensor | None:
-        """How each word that is written weighs those of the source, (B, T, S), if at all."""
-        weights = getattr(self.net, "attention_weights", None)
-        return None if weights is None else weights(inputs)
+        Returns:
+            The tokens read (S), those written (T), and the weights (T, S): 0 or more, 1 in sum for
+            each token written. None where the net weighs nothing.
+        """
+        source, target = (self._tokenizer(language) for language in (0, 1))
+        inputs = texts_to_inputs([text], source)
+        written = target.encode(str(self.translate(text))).ids  # from [BOS] to [EOS]
+        inputs["decoder_input_ids"] = torch.tensor([written[:-1]])
+        net: Any = self.net
+        training = self.training
+        self.eval()
+        weights = net.attention_weights({k: v.to(self.device) for k, v in inputs.items()})
+        self.train(training)
+        if weights is None:
+            return None
+        names = [
+            [one.decode([token], skip_special_tokens=False) for token in tokens]
+            for one, tokens in ((source, inputs["input_ids"][0].tolist()), (target, written[1:]))
+        ]
+        return names[0], names[1], weights[0].float().cpu().numpy()  # (T, S)
 
     def _search(
         self, inputs: dict[str, Tensor], beam_size: int, penalty: float
