@@ -100,10 +100,12 @@ class CLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.init_args.seed")
         for name in ("num_classes", "class_names", "preprocessing"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
-        parser.link_arguments(
-            "data.tokenizer_json", "model.init_args.tokenizer", apply_on="instantiate"
-        )
-        sizes = ("num_classes", "in_channels", "image_size", "vocab_size", "context")
+        for name in ("tokenizer", "source_tokenizer", "target_tokenizer"):
+            parser.link_arguments(
+                f"data.{name}_json", f"model.init_args.{name}", apply_on="instantiate"
+            )
+        sizes = ["num_classes", "in_channels", "image_size", "vocab_size", "context"]
+        sizes += ["source_vocab_size", "target_vocab_size", "shared_vocabulary"]
         for name in (*sizes, "data_dir"):  # the last for a net that begins with weights of others
             target = f"model.init_args.net.init_args.{name}"
             parser.link_arguments(f"data.{name}", target, apply_on="instantiate")

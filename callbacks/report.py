@@ -52,7 +52,7 @@ def report(metrics: Mapping[str, float], promises: Mapping[str, str], folder: Pa
     for place, kinds in (
         ("figures", ("*.png", "*.html")),
         ("samples", ("*.txt",)),
-        (".", ("predictions.csv",)),
+        (".", ("predictions.csv", "predictions.txt")),
     ):
         if names := sorted(f.name for kind in kinds for f in (folder / place).glob(kind)):
             _say(f"look at, in {folder / place}: {', '.join(names)}")

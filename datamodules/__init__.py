@@ -8,6 +8,9 @@ from datamodules.hugging_face_texts import HuggingFaceTexts
 from datamodules.image_folder import ImageFolder
 from datamodules.imdb import IMDB
 from datamodules.mnist import MNIST, FashionMNIST
+from datamodules.multi30k import Multi30k
+from datamodules.parallel_files import ParallelFiles
+from datamodules.reversed_words import ReversedWords
 from datamodules.shakespeare import Shakespeare
 from datamodules.source import PythonSource
 from datamodules.sst2 import SST2
@@ -27,7 +30,10 @@ __all__ = [
     "FashionMNIST",
     "HuggingFaceTexts",
     "ImageFolder",
+    "Multi30k",
+    "ParallelFiles",
     "PythonSource",
+    "ReversedWords",
     "Shakespeare",
     "TextFile",
     "TextTable",

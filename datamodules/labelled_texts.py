@@ -36,9 +36,14 @@ class Row(NamedTuple):
 
 def split_off(texts: LabelledTexts, size: int, seed: int = 0) -> tuple[LabelledTexts, ...]:
     """The texts without `size` of them, and those; drawn by a seed that no run changes."""
-    order = torch.randperm(len(texts.labels), generator=torch.Generator().manual_seed(seed))
-    rest, part = order[size:].sort().values, order[:size].sort().values
-    return texts.chosen(rest.tolist()), texts.chosen(part.tolist())
+    rest, part = split_order(len(texts.labels), size, seed)
+    return texts.chosen(rest), texts.chosen(part)
+
+
+def split_order(total: int, size: int, seed: int) -> tuple[list[int], list[int]]:
+    """The numbers below `total` without `size` of them, and those; both ascending."""
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+    return order[size:].sort().values.tolist(), order[:size].sort().values.tolist()
 
 
 def number_labels(rows: Sequence[Row], class_names: Sequence[str]) -> LabelledTexts:
@@ -86,7 +91,7 @@ def read_table(
             f"{path} is of no known kind: give a file called {', '.join(f'*{f}' for f in FORMATS)} "
             "or the same with .gz behind it."
         )
-    text = _decoded(path)
+    text = decoded(path)
     rows = _json_lines(path, text) if kind.endswith(".jsonl") else _table(path, text, kind, header)
     wanted = [*text_columns, label_column]
     for where, record in rows:
@@ -112,7 +117,8 @@ def _listed(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown or "nothing"
 
 
-def _decoded(path: Path) -> str:
+def decoded(path: Path) -> str:
+    """The text of a file in UTF-8, packed if it is called `*.gz`."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:

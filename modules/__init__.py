@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from modules.classifier import Classifier
     from modules.language_model import LanguageModel
+    from modules.translator import Translator
     from modules.word_vectors import WordVectors
 
-__all__ = ["Classifier", "LanguageModel", "WordVectors"]
+__all__ = ["Classifier", "LanguageModel", "Translator", "WordVectors"]
 FILES = {
     "Classifier": "classifier",
     "LanguageModel": "language_model",
+    "Translator": "translator",
     "WordVectors": "word_vectors",
 }
 

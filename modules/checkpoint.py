@@ -13,6 +13,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from modules.sharded_checkpoint import check_whole, is_sharded, read_sharded
 
 Task = TypeVar("Task", bound=L.LightningModule)
+INSTEAD = {  # what a checkpoint of another task is good for
+    "Translator": (
+        " A Translator translates by `python train.py predict --config RUN_FOLDER/config.yaml "
+        "--ckpt_path CHECKPOINT --data.predict FILE`, or in Python by its `translate(texts)`."
+    )
+}
 BEGINNINGS = (b"PK", b"\x80")  # of a zip file, as torch writes it, and of a plain pickle
 
 
@@ -75,7 +81,7 @@ def open_task(path: str | Path, kind: type[Task], made_by: str) -> Task:
         found = f"the task {task}" if task else "an unnamed task"
         raise MisconfigurationException(
             f"{path} holds {found}, and a modules.{kind.__name__} is needed: give a checkpoint "
-            f"that train.py made with {made_by}."
+            f"that train.py made with {made_by}.{INSTEAD.get(task.rpartition('.')[2], '')}"
         )
     instantiator = saved.get("_instantiator", "")  # a name that Lightning would import and call
     if instantiator != "lightning.pytorch.cli.instantiate_module":

@@ -116,6 +116,44 @@ class OneCycle(LRScheduler):
         return [base * factor for base in self.base_lrs]
 
 
+class Noam(LRScheduler):
+    """Linear warm-up, then down with the square root of the steps.
+
+    With the optimizer's `lr` as a factor, the width `D` of the net and the warm-up `w`:
+
+        rate(t) = lr · D^(-1/2) · min((t + 1)^(-1/2), (t + 1) · w^(-3/2))
+
+    Vaswani et al. 2017, "Attention is all you need", equation 3, where `lr` is 1; so named after
+    Noam Shazeer. The rate does not know when the run ends, and never comes to nothing: averaged
+    weights (configs/trainer/ema.yaml) go well with it.
+
+    Args:
+        optimizer: Its rates are the factors.
+        dim: Width `D` of the net.
+        warmup_steps: Steps `w` until the rate is highest, `lr / sqrt(D w)`; at least 1.
+    """
+
+    total_steps = None  # it counts steps, and to no end
+
+    def __init__(self, optimizer: Optimizer, dim: int, warmup_steps: int = 4000) -> None:
+        if dim < 1 or warmup_steps < 1:
+            raise ValueError(
+                f"Noam: dim and warmup_steps must be 1 or more, not {dim} and {warmup_steps}."
+            )
+        self.dim = dim
+        self.warmup_steps = warmup_steps
+        super().__init__(optimizer)
+
+    def factor(self, step: int) -> float:
+        """What the optimizer's rate is multiplied by at a step."""
+        t = step + 1
+        return self.dim**-0.5 * min(t**-0.5, t * self.warmup_steps**-1.5)
+
+    def get_lr(self) -> list[float | Tensor]:
+        """Called by torch after each step: one rate per parameter group."""
+        return [base * self.factor(self.last_epoch) for base in self.base_lrs]
+
+
 def cosine(start: float, end: float, progress: float) -> float:
     """Half a cosine from start, at progress 0, to end, at progress 1."""
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
@@ -129,8 +167,8 @@ def configure(
     """What a task returns from `configure_optimizers`.
 
     Weight decay, where the optimizer has any, acts on matrices only: decaying biases and
-    normalisation gains pulls them to where nothing is learned. Schedules that count to
-    `total_steps` (WarmupCosine, OneCycle, OneCycleLR) advance by optimizer steps, a
+    normalisation gains pulls them to where nothing is learned. Schedules that have
+    `total_steps` (WarmupCosine, OneCycle, OneCycleLR; None for Noam) advance by optimizer steps, a
     ReduceLROnPlateau by validations, all others by epochs.
 
     Args:

@@ -11,10 +11,12 @@ from modules.nets.mlp_lm import MLPLM
 from modules.nets.resnet import ResNet
 from modules.nets.resnet9 import ResNet9
 from modules.nets.rnn import RNNLM, RecurrentEncoder
+from modules.nets.seq2seq import Seq2Seq
 from modules.nets.skip_gram import CBOW, SkipGram
 from modules.nets.text_cnn import TextCNN
 from modules.nets.text_rnn import TextRNN
 from modules.nets.torchvision_net import TorchvisionNet
+from modules.nets.transformer import Transformer
 from modules.nets.transformer_classifier import TransformerClassifier
 from modules.nets.vgg import VGG
 
@@ -33,9 +35,11 @@ __all__ = [
     "RecurrentEncoder",
     "ResNet",
     "ResNet9",
+    "Seq2Seq",
     "SkipGram",
     "TextCNN",
     "TextRNN",
     "TorchvisionNet",
+    "Transformer",
     "TransformerClassifier",
 ]

@@ -30,7 +30,11 @@ class AdditiveAttention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, D) and a mask (B, T) to weights (B, T): 0 or more, 1 in sum, 0 on padding."""
         # e_t = v · tanh(W x_t + b)        α = softmax(e)
-        scores = self.score(torch.tanh(self.hidden(x))).squeeze(-1)  # (B, T)
+        return self.weigh(self.hidden(x), mask)  # (B, T)
+
+    def weigh(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """The weights, from what the hidden layer has before its tanh, (B, T, hidden_size)."""
+        scores = self.score(torch.tanh(hidden)).squeeze(-1)  # (B, T)
         return scores.float().masked_fill(~mask, float("-inf")).softmax(dim=-1)  # (B, T)
 
 

@@ -74,6 +74,16 @@ class KeyValueCache:
         self.values[:, :, start : self.length] = values
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]  # (B, G, S, K)
 
+    def of_rows(self, rows: Tensor) -> "KeyValueCache":
+        """What these rows of the batch have read: a beam search moves, leaves and repeats them."""
+        chosen = KeyValueCache(self.capacity)
+        if self.keys is not None and self.values is not None:
+            chosen.append(
+                self.keys[:, :, : self.length].index_select(0, rows),
+                self.values[:, :, : self.length].index_select(0, rows),
+            )
+        return chosen
+
 
 class CausalSelfAttention(nn.Module):
     """Each token asks (q) those up to itself what they offer (k); it takes a mean of their (v)."""
@@ -138,13 +148,16 @@ class CausalSelfAttention(nn.Module):
 class FeedForward(nn.Module):
     """Two layers, applied to each token by itself."""
 
-    def __init__(self, dim: int, activation: str, dropout: float, bias: bool) -> None:
+    def __init__(
+        self, dim: int, activation: str, dropout: float, bias: bool, hidden: int | None = None
+    ) -> None:
         super().__init__()
         self.gated = activation == "swiglu"
+        self.rectified = activation == "relu"
         self.approximate = "tanh" if activation == "gelu_tanh" else "none"
         # The gate is a third matrix: 2/3 of the width keeps the number of parameters (rounded up to
         # a multiple of 8).
-        hidden = -(-8 * dim // 3 // 8) * 8 if self.gated else 4 * dim
+        hidden = hidden or (-(-8 * dim // 3 // 8) * 8 if self.gated else 4 * dim)
         self.up = nn.Linear(dim, 2 * hidden if self.gated else hidden, bias=bias)
         self.proj = nn.Linear(hidden, dim, bias=bias)
         self.dropout = Dropout(dropout)
@@ -154,6 +167,9 @@ class FeedForward(nn.Module):
             # SwiGLU(x) = (W x) ⊙ silu(V x)
             content, gate = self.up(x).chunk(2, dim=-1)  # (B, T, 8/3 D), (B, T, 8/3 D)
             hidden = content * F.silu(gate)  # (B, T, 8/3 D)
+        elif self.rectified:
+            # relu(x) = max(x, 0)
+            hidden = F.relu(self.up(x))  # (B, T, 4D)
         else:
             # gelu(x) = x/2 · (1 + erf(x / sqrt(2)))   (Hendrycks & Gimpel 2016)
             #         ≈ x/2 · (1 + tanh(sqrt(2/π) (x + 0.044715 x³))), as GPT-2 was trained

@@ -35,15 +35,27 @@ def sinusoids(length: int, dim: int, device: torch.device) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)  # (T, D)
 
 
+def padding_mask(mask: Tensor) -> Tensor:
+    """What is added to the scores: 0 where there is text, -inf on padding, (B, 1, 1, S)."""
+    blocked = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, float("-inf"))
+    return blocked[:, None, None, :]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: Dropout) -> Tensor:
+    """What queries (B, H, T, K) get of values (B, H, S, K), by the faster way for the device."""
+    if q.device.type == "cpu" and (q.dtype == torch.bfloat16 or dropout.active):
+        return written_out_attention(q, k, v, mask, dropout)  # (B, H, T, K)
+    mask = None if mask is None else mask.to(q.dtype)  # broadcasts to (B, H, T, S)
+    return F.scaled_dot_product_attention(
+        q, k, v, mask, dropout_p=dropout.p if dropout.active else 0.0
+    )  # (B, H, T, K)
+
+
 class SelfAttention(CausalSelfAttention):
     """GPT's attention without its blinkers: what may be seen is said by the mask alone."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        if q.device.type == "cpu" and (q.dtype == torch.bfloat16 or self.weights_dropout.active):
-            return written_out_attention(q, k, v, mask, self.weights_dropout)  # (B, H, T, K)
-        p = self.weights_dropout.p if self.training else 0.0
-        mask = None if mask is None else mask.to(q.dtype)  # (B, 1, 1, S)
-        return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=p)  # (B, H, T, K)
+        return attend(q, k, v, mask, self.weights_dropout)  # (B, H, T, K)
 
 
 class TransformerClassifier(nn.Module):
@@ -123,8 +135,7 @@ class TransformerClassifier(nn.Module):
         else:
             x = x + sinusoids(T, self.dim, x.device)  # (B, T, D)
         x = self.drop(x)
-        # What is added to the scores: 0 where there is text, -inf on padding.
-        blocked = torch.zeros(mask.shape, device=x.device).masked_fill(~mask, float("-inf"))
+        blocked = padding_mask(mask)  # (B, 1, 1, T)
         for block in self.blocks:
-            x = block(x, blocked[:, None, None, :], None, None)  # (B, T, D)
+            x = block(x, blocked, None, None)  # (B, T, D)
         return self.head(masked_mean(self.last_norm(x), mask))  # (B, num_classes)
