@@ -4,10 +4,11 @@ from datamodules.ag_news import AGNews
 from datamodules.digits import Digits
 from datamodules.hugging_face_texts import HuggingFaceTexts
 from datamodules.image_folder import ImageFolder
-from datamodules.imdb import IMDB
+from datamodules.imdb import IMDB, PackedIMDB
 from datamodules.mnist import MNIST, FashionMNIST
+from datamodules.packed_texts import PackedFiles
 from datamodules.shakespeare import Shakespeare
-from datamodules.source import PythonSource
+from datamodules.source import PackedSource, PythonSource
 from datamodules.sst2 import SST2
 from datamodules.text_file import TextFile
 from datamodules.text_table import TextTable
@@ -22,6 +23,9 @@ __all__ = [
     "FashionMNIST",
     "HuggingFaceTexts",
     "ImageFolder",
+    "PackedFiles",
+    "PackedIMDB",
+    "PackedSource",
     "PythonSource",
     "Shakespeare",
     "TextFile",

@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from modules.classifier import Classifier
     from modules.language_model import LanguageModel
+    from modules.masked_language_model import MaskedLanguageModel
 
-__all__ = ["Classifier", "LanguageModel"]
-FILES = {"Classifier": "classifier", "LanguageModel": "language_model"}
+__all__ = ["Classifier", "LanguageModel", "MaskedLanguageModel"]
+FILES = {
+    "Classifier": "classifier",
+    "LanguageModel": "language_model",
+    "MaskedLanguageModel": "masked_language_model",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -18,6 +17,7 @@ from torchmetrics import SumMetric
 
 from modules.generation import generate
 from modules.hyperparameters import save_arguments
+from modules.mean_over_targets import MeanOverTargets
 from modules.optim import configure
 from modules.scratch.bpe import BYTE_OF_LETTER
 from modules.sharding import parts_of, shard
@@ -26,7 +26,7 @@ from modules.streaming import Pieces
 IGNORED = -100  # a target that counts for nothing
 
 
-class LanguageModel(L.LightningModule):
+class LanguageModel(MeanOverTargets):
     """Train any net whose `forward(tokens, state=None)` returns `(logits (B, T, V), state)`.
 
     Logs `train/loss` of single batches every `trainer.log_every_n_steps` and, over the whole
@@ -66,8 +66,6 @@ class LanguageModel(L.LightningModule):
         self.val_characters = SumMetric()
         lengths = torch.ones(1) if self.tokenizer is None else characters_per_token(self.tokenizer)
         self.register_buffer("token_lengths", lengths, persistent=False)  # (V,)
-        self._counted: Tensor | None = None  # targets of the step under way
-        self._nominal = 0  # targets of the run's first batch
 
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Tokens (B, T) to logits (B, T, V); see modules/nets/bigram.py for the state."""
@@ -102,27 +100,11 @@ class LanguageModel(L.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         nats, count = self._step(batch)
-        self._counted = count if self._counted is None else self._counted + count
-        if not self._nominal:  # any number would do: the same for all batches and processes
-            self._nominal = self.trainer.strategy.broadcast(batch[1].numel())
         interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.global_step + 1) % interval == 0:
             loss = nats.detach() / count.clamp(min=1)
             self.log("train/loss", loss, prog_bar=True, sync_dist=True)
-        return nats / self._nominal
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Turn the mean over batches, which Lightning and DDP formed, into that over tokens."""
-        counted, self._counted = self._counted, None
-        if counted is None:
-            return
-        total = self.trainer.strategy.reduce(counted, reduce_op="sum")
-        batches = self.trainer.accumulate_grad_batches * self.trainer.world_size
-        factor = batches * self._nominal / total.clamp(min=1)
-        if counted.device.type == "cpu" and float(factor) == 1.0:  # no padding: the usual case
-            return
-        gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        torch._foreach_mul_(gradients, factor)
+        return self.share_of_step(nats, count, batch[1].numel())
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._evaluate(batch)
