@@ -17,7 +17,7 @@ from datamodules.files import default_data_dir
 from datamodules.loader import BatchLoader, share_of
 from datamodules.ragged import Inputs
 from datamodules.text_reading import matching_files, read_text, survey
-from datamodules.text_tokenizers import CLS, MASK, PAD, SEP, UNK, choose
+from datamodules.text_tokenizers import CLS, MASK, PAD, SEP, UNK, choose, file_of
 from datamodules.text_tokenizers import with_cutting_and_padding as complete
 from datamodules.tokenization import encode_each
 from datamodules.tokens import refuse
@@ -72,6 +72,7 @@ class PackedTexts(L.LightningDataModule):
         self.context = context
         self.batch_size = batch_size
         self.data_dir = Path(data_dir or default_data_dir())
+        file_of(tokenizer, self.data_dir)  # an error now, and not after all texts were read
         self.seed = seed
         self.splits: dict[str, PackedRows] = {}
 

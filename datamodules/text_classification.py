@@ -17,7 +17,7 @@ from datamodules.labelled_texts import LabelledTexts
 from datamodules.length_batches import BucketedBatches, EvaluationByLength, padding_share
 from datamodules.loader import BatchLoader, share_of
 from datamodules.ragged import LabelledTokens, RaggedTokens
-from datamodules.text_tokenizers import PAD, UNK, choose, with_cutting_and_padding
+from datamodules.text_tokenizers import PAD, UNK, choose, file_of, with_cutting_and_padding
 from datamodules.tokenization import NUM_BYTES, encode_each
 from datamodules.tokens import refuse
 from datamodules.whole_batches import EvaluationBatches, share_of_batch
@@ -75,6 +75,7 @@ class TextClassificationDataModule(L.LightningDataModule):
         self.context = context
         self.batch_size = batch_size
         self.data_dir = Path(data_dir or default_data_dir())
+        file_of(tokenizer, self.data_dir)  # an error now, and not after all texts were read
         self.seed = seed
         self.splits: dict[str, LabelledTokens] = {}
 

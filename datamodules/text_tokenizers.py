@@ -56,16 +56,10 @@ def choose(
     Raises:
         MisconfigurationException: If there is no such tokenizer.
     """
-    if name in KINDS:
+    path = file_of(name, data_dir)
+    if path is None:
         kind: Kind = name  # type: ignore[assignment]
         return learn(kind, texts(), max_vocab_size, min_count, lowercase, data_dir=data_dir)
-    path = next((p for p in (Path(name), data_dir / name) if p.exists()), None)
-    if path is None:
-        raise MisconfigurationException(
-            f"tokenizer is {name!r}: choose one of {', '.join(KINDS)}, or name a checkpoint, a "
-            f"tokenizer.json or a Hugging Face folder; there is no file of that name here in "
-            f"{Path.cwd()}, and none in {data_dir.resolve()}."
-        )
     made = saved(path)
     if made.token_to_id(PAD) is None or made.token_to_id(UNK) is None:
         raise MisconfigurationException(
@@ -73,6 +67,24 @@ def choose(
             "different lengths can't be read with it. Name that of a text classifier or a BERT."
         )
     return made
+
+
+def file_of(name: str, data_dir: Path) -> Path | None:
+    """The file or folder that a tokenizer is named by; None for one of `KINDS`.
+
+    Raises:
+        MisconfigurationException: If it is neither.
+    """
+    if name in KINDS:
+        return None
+    for path in (Path(name), data_dir / name):
+        if path.exists():
+            return path
+    raise MisconfigurationException(
+        f"tokenizer is {name!r}: choose one of {', '.join(KINDS)}, or name a checkpoint, a "
+        f"tokenizer.json or a Hugging Face folder; there is no file of that name here in "
+        f"{Path.cwd()}, and none in {data_dir.resolve()}."
+    )
 
 
 def saved(path: Path) -> Tokenizer:

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from modules.nets.bert_huggingface import find_folder, sizes_of, weights_of
 from modules.nets.dropout import Dropout
 from modules.nets.gpt import FeedForward
-from modules.nets.transformer_classifier import SelfAttention
+from modules.nets.transformer_classifier import SelfAttention, sinusoids
 
 NORM_EPS = 1e-12
 SEGMENTS = 2  # a pair of texts has a first and a second one
@@ -218,12 +218,20 @@ class BertClassifier(nn.Module):
 
 
 def init_weights(net: nn.Module, dim: int) -> None:
-    """N(0, 0.02²) at BERT's width of 768; in narrower nets the sums of fewer are as large."""
+    """N(0, 0.02²) at BERT's width of 768; in narrower nets the sums of fewer are as large.
+
+    Places, which are learned, begin as sines of the same size and not at random: then one matrix
+    turns any place into its neighbour, and attention finds the words next to a hidden one sooner.
+    """
+    std = 0.02 * (768 / dim) ** 0.5
     for name, parameter in net.named_parameters():
         if name.endswith("bias"):
             nn.init.zeros_(parameter)
+        elif "position_embedding" in name:
+            waves = sinusoids(len(parameter), dim, parameter.device)[:, :dim]  # (T, D)
+            parameter.data.copy_(waves * std * 2**0.5)
         elif "norm" not in name:
-            nn.init.normal_(parameter, std=0.02 * (768 / dim) ** 0.5)
+            nn.init.normal_(parameter, std=std)
     if isinstance(net, BertClassifier):
         nn.init.normal_(net.head.weight, std=0.02)  # the first loss is near ln K
 
