@@ -38,6 +38,7 @@ ONE_STEP = (
 )
 # What is too large for a test is made small: everything else in the config stays as it is.
 SMALLER: dict[str, tuple] = {
+    "source/bert": ("--data.max_vocab_size", 300),
     "openwebtext/gpt2_124m": (
         *("--model.net.num_layers", 2, "--model.net.num_heads", 2, "--model.net.dim", 16),
         *("--model.compile", "false", "--data.context", 32, "--data.batch_size", 8),
@@ -98,10 +99,8 @@ def data_for(
             tokenizer=tokenization.characters(alphabet),
         )
         return tmp_path / "data"
-    if kind in (
-        *TEXT_SETS,
-        "PackedIMDB",
-    ):  # the real ones take seconds to read: tests of their own do it
+    # The real ones take seconds to read: tests of their own do it.
+    if kind in (*TEXT_SETS, "PackedIMDB"):
         return small_texts
     return data_of(kind) if kind in DATA_SETS else REAL_DIR
 
