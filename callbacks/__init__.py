@@ -10,6 +10,7 @@ from callbacks.gradient_norms import GradientNorms as GradientNorms
 from callbacks.layer_health import LayerHealth as LayerHealth
 from callbacks.learning_rate import LearningRate as LearningRate
 from callbacks.learning_rate_finder import LearningRateFinder as LearningRateFinder
+from callbacks.masked_words import MaskedWords as MaskedWords
 from callbacks.memory import Memory as Memory
 from callbacks.mistakes import Mistakes as Mistakes
 from callbacks.reliability_diagram import ReliabilityDiagram as ReliabilityDiagram

@@ -2,6 +2,7 @@
 
 from modules.nets.attention_rnn import AttentionRNN
 from modules.nets.bag_of_words import BagOfWords
+from modules.nets.bert import BertClassifier, BertMLM
 from modules.nets.bigram import Bigram
 from modules.nets.cnn import CNN
 from modules.nets.glove import GloVe
@@ -30,6 +31,8 @@ __all__ = [
     "VGG",
     "AttentionRNN",
     "BagOfWords",
+    "BertClassifier",
+    "BertMLM",
     "Bigram",
     "GloVe",
     "RecurrentEncoder",
