@@ -32,7 +32,7 @@ import train
 from callbacks import MaskedWords
 from callbacks.masked_words import in_brackets, passage, place_of_a_word
 from datamodules import SST2, PackedFiles, PackedIMDB
-from datamodules.packed_texts import packed
+from datamodules.packed_texts import TrainingVisits, packed
 from datamodules.text_tokenizers import learn
 from modules import Classifier, MaskedLanguageModel
 from modules.masked_language_model import IGNORED, hide, random_numbers
@@ -260,6 +260,22 @@ def test_each_epoch_hides_others_and_each_validation_the_same(reviews: PackedIMD
     )
     reviews.seed = 1
     assert not set(first.values()) & set(draws(reviews.train_dataloader(), 0).values())
+
+
+def test_two_processes_hide_what_one_would() -> None:
+    def visits(world_size: int) -> list[tuple]:
+        shares = [TrainingVisits(50, 8, 3, rank, world_size) for rank in range(world_size)]
+        for share in shares:
+            share.set_epoch(2)
+        return [
+            (torch.cat([rows for rows, _ in step]).tolist(), torch.cat([d for _, d in step]))
+            for step in zip(*shares, strict=True)
+        ]
+
+    for (rows, draw), (others, other_draw) in zip(visits(1), visits(2), strict=True):
+        assert rows == others
+        assert torch.equal(draw, other_draw)
+        assert torch.equal(draw - draw[0], torch.tensor(rows) - rows[0])
 
 
 def test_the_tokenizer_is_learnt_from_the_texts_that_train(tmp_path: Path) -> None:
