@@ -112,6 +112,7 @@ def passage(pieces: Sequence[str], place: int, guesses: Sequence[str], sure: Ten
     for number, piece in enumerate(pieces):
         if piece.startswith(CONTINUES) and words:
             words[-1] += piece.removeprefix(CONTINUES)
+            weights[-1] = max(weights[-1], float(number == place))  # a part of it is hidden
         else:
             words.append(piece)
             weights.append(float(number == place))

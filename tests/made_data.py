@@ -13,7 +13,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torchvision import datasets
 
-from datamodules import ag_news, imdb, sst2, tokenization, word_benchmarks
+from datamodules import ag_news, imdb, multi30k, sst2, tokenization, word_benchmarks
 from datamodules.token_shards import DTYPES, ShardWriter, write_index
 
 SIZES = {"train": 5_600, "t10k": 300}  # the validation split takes 5,000 of the training pictures
@@ -90,6 +90,7 @@ def make_photographs(folder: Path, splits: dict[str, int], side: int = 20) -> Pa
 
 TEXT_SETS = ("SST2", "IMDB", "AGNews")
 RUNNING_TEXTS = ("ContextWindows", "Cooccurrences")
+PAIR_SETS = ("Multi30k",)
 KINDS_OF_WORDS = (
     "dull bad awful tedious bland sour",
     "fine good superb moving witty sweet",
@@ -144,6 +145,24 @@ def make_texts(folder: Path) -> Path:
     for file, table in tables.items():
         (folder / "ag_news" / file).write_bytes(gzip.compress(table.encode(), mtime=0))
     make_benchmarks(folder / "word-similarity")
+    make_pairs(folder / "multi30k")
+    return folder
+
+
+GERMAN = "ein mann hund kind ball läuft sieht wirft und . groß straße"
+ENGLISH = "a man dog child ball runs sees throws and . big street"
+
+
+def make_pairs(folder: Path) -> Path:
+    """Write a small Multi30k: word for word, the first letter large, umlauts in it."""
+    random = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for name, size in (("train", 260), ("val", 40), ("test_2016_flickr", 30)):
+        drawn = [random.integers(0, 12, length) for length in random.integers(1, 9, size)]
+        for suffix, words in (("de", GERMAN.split()), ("en", ENGLISH.split())):
+            lines = [" ".join(words[word] for word in sentence).capitalize() for sentence in drawn]
+            data = ("\n".join(lines) + "\n").encode()
+            (folder / f"{name}.{suffix}.gz").write_bytes(gzip.compress(data, mtime=0))
     return folder
 
 
@@ -184,5 +203,6 @@ def trust_texts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, (file, _) in list(word_benchmarks.FILES.items()):
         right = (file, sha256(folder / "word-similarity" / file))
         monkeypatch.setitem(word_benchmarks.FILES, name, right)
-    for path in (folder / "ag_news").iterdir():
-        monkeypatch.setitem(ag_news.SHA256, path.name, sha256(path))
+    for name, known in (("ag_news", ag_news.SHA256), ("multi30k", multi30k.SHA256)):
+        for path in (folder / name).iterdir():
+            monkeypatch.setitem(known, path.name, sha256(path))

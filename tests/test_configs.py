@@ -9,7 +9,7 @@ import torch
 import yaml
 from conftest import REAL_DIR, ROOT
 from lightning import LightningModule
-from made_data import DATA_SETS, RUNNING_TEXTS, TEXT_SETS, make_shards
+from made_data import DATA_SETS, PAIR_SETS, RUNNING_TEXTS, TEXT_SETS, make_shards
 
 from callbacks.promises import kept
 from datamodules import tokenization
@@ -43,6 +43,11 @@ SMALLER: dict[str, tuple] = {
         *("--model.net.num_layers", 2, "--model.net.num_heads", 2, "--model.net.dim", 16),
         *("--model.compile", "false", "--data.context", 32, "--data.batch_size", 8),
     ),
+    **dict.fromkeys(  # a net that has learnt nothing writes as long sentences as it may
+        (f"multi30k/{net}" for net in ("seq2seq", "seq2seq_bahdanau", "seq2seq_luong")),
+        ("--model.net.dim", 16, "--model.net.hidden_size", 16, "--data.batch_size", 16),
+    ),
+    "multi30k/transformer": ("--model.net.dim", 16, "--data.batch_size", 16),
     **dict.fromkeys(
         ("hymenoptera/squeezenet", "hymenoptera/squeezenet_scratch"),
         ("--data.in_memory", "false", "--data.batch_size", 4, "--trainer.precision", "32-true"),
@@ -103,7 +108,7 @@ def data_for(
         )
         return tmp_path / "data"
     # The real ones take seconds to read: tests of their own do it.
-    if kind in (*TEXT_SETS, *RUNNING_TEXTS, "PackedIMDB"):
+    if kind in (*TEXT_SETS, *RUNNING_TEXTS, *PAIR_SETS, "PackedIMDB"):
         return small_texts
     return data_of(kind) if kind in DATA_SETS else REAL_DIR
 
