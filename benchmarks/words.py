@@ -89,7 +89,7 @@ def ours(model: str, text: Path) -> float:
                 *("--data.text", str(text), "--data.benchmarks", "[]"),
                 *("--trainer.max_epochs", "1", "--test_after_fit", "false"),
                 *("--trainer.accelerator", "cpu"),
-                *("--trainer.callbacks", "benchmarks.timer.StepTimer"),
+                *("--trainer.callbacks", "[benchmarks.timer.StepTimer]"),
             ]
         )
     config = yaml.safe_load(Path(f"configs/imdb/{model}.yaml").read_text())
