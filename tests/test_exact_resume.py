@@ -77,6 +77,12 @@ TEXT = (
     *("--trainer.limit_val_batches", 2, "--trainer.log_every_n_steps", 1),
     *("--trainer.precision", "32-true", "--model.lr_scheduler.warmup_steps", 3),
 )
+PAIRS = (
+    *("--config", ROOT / "configs/toy/reversed_words.yaml", "--data.sizes", "[160, 8, 8]"),
+    *("--data.batch_size", 16, "--model.net.dim", 16, "--model.net.dropout", 0.1),
+    *("--model.label_smoothing", 0.1, "--trainer.log_every_n_steps", 1),
+    *("--model.lr_scheduler.warmup_steps", 3, "--trainer.callbacks", "[]"),
+)
 ACROSS = ("--trainer.check_val_every_n_epoch", "null")
 CASES = {
     "mid-epoch": (*PICTURES, *COSINE, "--checkpoint.every_n_steps", 4),
@@ -101,6 +107,11 @@ CASES = {
     "text": (
         *(*TEXT, "--trainer.max_steps", 24, "--trainer.val_check_interval", 6),
         *("--checkpoint.every_n_steps", 4),
+    ),
+    "translation": (*PAIRS, "--trainer.max_epochs", 3, "--checkpoint.every_n_steps", 4),
+    "translation, accumulation": (
+        *(*PAIRS, "--trainer.max_epochs", 4, "--checkpoint.every_n_steps", 1),
+        *("--trainer.accumulate_grad_batches", 3),
     ),
     "text, accumulation": (
         *(*TEXT, "--trainer.max_steps", 12, "--trainer.val_check_interval", 6),
