@@ -46,7 +46,7 @@ class TokenMean:
         trainer = task.trainer
         total = trainer.strategy.reduce(counted, reduce_op="sum")
         batches = trainer.accumulate_grad_batches * trainer.world_size
-        factor = batches * self.nominal / total.clamp(min=1)  # type: ignore[union-attr]
+        factor = batches * self.nominal / total.clamp(min=1)
         if counted.device.type == "cpu":  # a number is no tensor that a sharded gradient minds
             factor = float(factor)
             if factor == 1.0:

@@ -228,7 +228,7 @@ class Transformer(nn.Module):
         The mean of all heads of the last block.
         """
         seen: list[Tensor] = []
-        last: CrossAttention = self.decoder[-1].cross  # type: ignore[assignment, union-attr]
+        last: CrossAttention = self.decoder[-1].cross  # type: ignore[assignment]
         hook = last.register_forward_pre_hook(
             lambda cross, given: seen.append(cross.weights(given[0], given[1], given[3]))
         )
