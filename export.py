@@ -5,8 +5,11 @@
     python export.py --checkpoint runs/…/best.ckpt --format checkpoint --output one/
 
 safetensors: the weights of the net of any task, and its hyper-parameters as JSON in the metadata.
-huggingface: a GPT with its tokenizer, as `AutoModelForCausalLM.from_pretrained` and
-`AutoTokenizer.from_pretrained` open it: the same logits, the same text.
+huggingface: a GPT or a BERT with its tokenizer, as `AutoModelForCausalLM.from_pretrained` (for a
+BERT …ForMaskedLM or …ForSequenceClassification) and `AutoTokenizer.from_pretrained` open it: the
+same logits, the same text.
+word2vec: the vectors of WordVectors as `vectors.txt`, which gensim's
+`KeyedVectors.load_word2vec_format` opens, the most frequent word first.
 checkpoint: one file with weights and hyper-parameters, for train.py test, --init_from, generate.py.
 
 A checkpoint may be a folder that several processes wrote, by strategies.Sharded or by DeepSpeed
@@ -16,13 +19,17 @@ A checkpoint may be a folder that several processes wrote, by strategies.Sharded
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save_file
 from torch import Tensor
 
-from modules.checkpoint import read_checkpoint
+from modules import Classifier, MaskedLanguageModel, WordVectors
+from modules.checkpoint import open_task, read_checkpoint
+from modules.nets.bert import BertClassifier, BertMLM
+from modules.nets.bert_huggingface import save_bert
 from modules.nets.gpt import GPT
 from modules.nets.gpt_huggingface import save_gpt2
 from modules.pretrained import open_language_model, save_tokenizer
@@ -102,23 +109,59 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> None:
 
 def export_huggingface(checkpoint: Path, folder: Path) -> None:
     with as_one_file(checkpoint) as file:
-        model = open_language_model(file)
-    assert model.tokenizer is not None  # open_language_model sees to it
-    if not isinstance(model.net, GPT):
-        raise MisconfigurationException(
-            f"{checkpoint} holds the net {type(model.net).__name__}, and --format huggingface "
-            "writes a modules.nets.GPT only: take --format safetensors."
-        )
+        task = read_checkpoint(file).get("hyper_parameters", {}).get("_class_path", "")
+        kind = BERT_TASKS.get(task.rpartition(".")[2])
+        model = open_task(file, kind, "a BERT's config") if kind else open_language_model(file)
+    net: Any = model.net
     try:
-        save_gpt2(model.net, folder)
+        if isinstance(net, GPT):
+            assert model.tokenizer is not None  # open_language_model sees to it
+            save_gpt2(net, folder)
+            save_tokenizer(model.tokenizer, folder, net.context)
+            return
+        if isinstance(net, BertMLM | BertClassifier):
+            if model.tokenizer is None:
+                raise MisconfigurationException(
+                    f"{checkpoint} holds no tokenizer, and a folder without one reads no text: "
+                    "take --format safetensors."
+                )
+            save_bert(net, folder, getattr(model, "class_names", None))
+            save_tokenizer(model.tokenizer, folder, net.context)
+            return
     except ValueError as error:
         raise MisconfigurationException(f"{error}; take --format safetensors.") from error
-    save_tokenizer(model.tokenizer, folder, model.net.context)
+    raise MisconfigurationException(
+        f"{checkpoint} holds the net {type(net).__name__}, and --format huggingface writes a "
+        "modules.nets.GPT, BertMLM or BertClassifier only: take --format safetensors."
+    )
 
 
+def export_word2vec(checkpoint: Path, folder: Path) -> None:
+    with as_one_file(checkpoint) as file:
+        task = open_task(file, WordVectors, "a config of word vectors, configs/imdb/skip_gram.yaml")
+    if task.tokenizer is None:
+        raise MisconfigurationException(
+            f"{checkpoint} holds no vocabulary: WordVectors(…, tokenizer=…) was left out when it "
+            "was trained, so it has vectors but no words; take --format safetensors."
+        )
+    vectors = task.net.vectors().float()  # type: ignore[operator]
+    rows = [(word, row) for word, row in zip(task.words, vectors.tolist(), strict=True) if word]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "vectors.txt").open("w", encoding="utf-8") as file:
+        file.write(f"{len(rows)} {vectors.shape[1]}\n")
+        for word, row in rows:  # nine digits tell any two float32 apart
+            file.write(f"{word} {' '.join(format(number, '.9g') for number in row)}\n")
+
+
+# Tasks whose nets may be BERTs; all else is taken for a language model.
+BERT_TASKS: dict[str, Any] = {
+    "Classifier": Classifier,
+    "MaskedLanguageModel": MaskedLanguageModel,
+}
 FORMATS = {
     "safetensors": export_safetensors,
     "huggingface": export_huggingface,
+    "word2vec": export_word2vec,
     "checkpoint": export_checkpoint,
 }
 

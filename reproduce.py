@@ -123,15 +123,19 @@ def judge(config: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
     """Put rows into the table, in place of older ones of the same config and metric."""
     lines: dict[tuple[str, str], str] = {}
+    below = ""  # what others have written there: it stays
     if path.exists():
-        for line in path.read_text().splitlines():
+        above, heading, rest = path.read_text().partition("\n## ")
+        below = heading + rest
+        for line in above.splitlines():
             cells = [cell.strip() for cell in line.strip("|").split("|")]
             if line.startswith("| `"):
                 lines[cells[0], cells[3]] = line
     lines |= {row["key"]: row["line"] for row in rows}
     table = ["| " + COLUMNS + " |", "|" + " --- |" * (COLUMNS.count("|") + 1)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(HEAD + "\n".join([*table, *(lines[key] for key in sorted(lines))]) + "\n")
+    table += [lines[key] for key in sorted(lines)]
+    path.write_text(HEAD + "\n".join(table) + "\n" + below)
 
 
 def name_of(config: Path) -> str:

@@ -10,6 +10,7 @@ from callbacks.gradient_norms import GradientNorms as GradientNorms
 from callbacks.layer_health import LayerHealth as LayerHealth
 from callbacks.learning_rate import LearningRate as LearningRate
 from callbacks.learning_rate_finder import LearningRateFinder as LearningRateFinder
+from callbacks.masked_words import MaskedWords as MaskedWords
 from callbacks.memory import Memory as Memory
 from callbacks.mistakes import Mistakes as Mistakes
 from callbacks.reliability_diagram import ReliabilityDiagram as ReliabilityDiagram
@@ -20,3 +21,5 @@ from callbacks.translations import Translations as Translations
 from callbacks.weight_averaging import EMAWeightAveraging as EMAWeightAveraging
 from callbacks.weight_averaging import StochasticWeightAveraging as StochasticWeightAveraging
 from callbacks.word_attention import WordAttention as WordAttention
+from callbacks.word_map import WordMap as WordMap
+from callbacks.word_neighbours import WordNeighbours as WordNeighbours

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
-from callbacks.coloured_text import judged, text_figure
+from callbacks.coloured_text import Passage, judged, text_figure
 from callbacks.denormalise import denormalise, is_picture_batch
 from callbacks.figures import BLUE, ORANGE, publish, short_names
 
@@ -84,10 +84,8 @@ class Mistakes(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         inputs, targets = batch
-        if isinstance(inputs, dict) and "input_ids" in inputs and hasattr(pl_module, "words"):
-            outside = ~inputs["attention_mask"].bool()  # (B, T)
-            inputs = inputs["input_ids"].masked_fill(outside, ENDED)  # (B, T)
-        elif not is_picture_batch(inputs):
+        samples = visible(inputs)
+        if samples is None or (samples.ndim == 2 and not hasattr(pl_module, "words")):
             if self.drawable:
                 rank_zero_warn(
                     "Mistakes draws nothing: it shows grey or RGB pictures (B, 1 or 3, H, W), or "
@@ -100,7 +98,7 @@ class Mistakes(Callback):
         self.tally += torch.stack([torch.ones_like(targets), predicted != targets]).sum(dim=1)
         most = self.rows * self.columns
         # Only a gridful stays in memory, however large the test set is.
-        new = Answers(inputs, targets, predicted, confidences).worst(most)
+        new = Answers(samples, targets, predicted, confidences).worst(most)
         self.kept = new if self.kept is None else self.kept.and_also(new).worst(most)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -131,19 +129,41 @@ class Mistakes(Callback):
         names: list[str],
         tally: list[int],
     ) -> None:
-        passages = [
-            judged(cast(Any, pl_module).words(tokens[tokens != ENDED].tolist()), names, *said)
-            for tokens, *said in zip(kept.samples, *(v.tolist() for v in kept[1:]), strict=True)
-        ]
-        drawn = passages[:SHOWN_TEXTS]
-        publish(trainer, "mistakes", lambda: text_figure(_heading(tally, len(drawn)), drawn))
+        passages = passages_of(kept, pl_module, names)
+        publish(trainer, "mistakes", lambda: mistaken_texts_figure(passages, tally))
         folder = trainer.log_dir  # a broadcast: every process must ask
         if trainer.is_global_zero and folder is not None:
             path = Path(folder, "samples", "mistakes.txt")
             path.parent.mkdir(parents=True, exist_ok=True)
-            told = [f"{passage.title}\n{' '.join(passage.words)}\n" for passage in passages]
-            heading = _heading(tally, len(passages))
-            path.write_text("\n".join([f"{heading}\n", *told]), encoding="utf-8")
+            path.write_text(as_text(passages, tally), encoding="utf-8")
+
+
+def visible(inputs: Any) -> Tensor | None:
+    """What `Answers` keeps of pictures or texts; None for what is neither."""
+    if isinstance(inputs, dict) and "input_ids" in inputs:
+        outside = ~inputs["attention_mask"].bool()  # (B, T)
+        return inputs["input_ids"].masked_fill(outside, ENDED)  # (B, T)
+    return inputs if is_picture_batch(inputs) else None
+
+
+def passages_of(answers: Answers, task: Any, class_names: Sequence[str]) -> list[Passage]:
+    """Texts with what was said about them, in words."""
+    return [
+        judged(task.words(tokens[tokens != ENDED].tolist()), class_names, *said)
+        for tokens, *said in zip(answers.samples, *(v.tolist() for v in answers[1:]), strict=True)
+    ]
+
+
+def as_text(passages: Sequence[Passage], tally: list[int]) -> str:
+    """All passages below a heading, as a file for people."""
+    told = [f"{passage.title}\n{' '.join(passage.words)}\n" for passage in passages]
+    return "\n".join([f"{_heading(tally, len(passages))}\n", *told])
+
+
+def mistaken_texts_figure(passages: Sequence[Passage], tally: list[int]) -> Figure:
+    """Draws the first dozen, one below the other."""
+    drawn = passages[:SHOWN_TEXTS]
+    return text_figure(_heading(tally, len(drawn)), drawn)
 
 
 def _heading(tally: list[int], cells: int) -> str:

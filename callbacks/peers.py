@@ -119,6 +119,8 @@ class Peers(L.Callback):
                 self._send(other, dead={"rank": rank, "who": who, "why": why})
         if why:
             time.sleep(GRACE)
+            if self._over:  # this one has met the same error, told it, and goes its own way
+                return
         if self._rank == 0 or rank == 0:
             how = f"ended by {why}" if why else "has died (killed, out of memory, or its machine)"
             sys.stderr.write(

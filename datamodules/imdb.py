@@ -2,6 +2,7 @@
 
 import tarfile
 import zlib
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules.files import obtain, verify
 from datamodules.labelled_texts import LabelledTexts, split_off
+from datamodules.packed_texts import PackedTexts
 from datamodules.text_classification import TextClassificationDataModule
 
 URL = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
@@ -34,19 +36,48 @@ class IMDB(TextClassificationDataModule):
         super().__init__(**text)
 
     def prepare_data(self) -> None:
-        self._find()
-
-    def _find(self) -> Path:
-        smaller = self.data_dir / "imdb" / LABELLED_ONLY
-        if smaller.exists():
-            verify(smaller, f"sha256:{LABELLED_ONLY_SHA256}", "Delete it.")
-            return smaller
-        return obtain(self.data_dir / "imdb" / "aclImdb_v1.tar.gz", [URL], f"md5:{MD5}")
+        find(self.data_dir)
 
     def load(self) -> dict[str, LabelledTexts]:
-        reviews = _read(self._find())
-        train, val = split_off(reviews["train"], VALIDATION_SIZE)
-        return {"train": train, "val": val, "test": reviews["test"]}
+        return splits(self.data_dir)
+
+
+class PackedIMDB(PackedTexts):
+    """The same reviews without their labels, in rows of equal length, to guess hidden words in.
+
+    The texts of `train` and `val` are those of IMDB; the test reviews are left alone.
+
+    Takes the arguments of PackedTexts.
+    """
+
+    def __init__(self, **packed: Any) -> None:
+        super().__init__(**packed)
+
+    def prepare_data(self) -> None:
+        find(self.data_dir)
+
+    @cached_property
+    def _texts(self) -> dict[str, LabelledTexts]:
+        return splits(self.data_dir)
+
+    def documents(self, split: str) -> list[str]:
+        return self._texts[split].texts
+
+
+def find(data_dir: Path) -> Path:
+    """The archive of the reviews, found or downloaded."""
+    smaller = data_dir / "imdb" / LABELLED_ONLY
+    if smaller.exists():
+        verify(smaller, f"sha256:{LABELLED_ONLY_SHA256}", "Delete it.")
+        return smaller
+    return obtain(data_dir / "imdb" / "aclImdb_v1.tar.gz", [URL], f"md5:{MD5}")
+
+
+def splits(data_dir: Path) -> dict[str, LabelledTexts]:
+    """The reviews that train, those of them that validate instead, and the test reviews."""
+    reviews = _read(find(data_dir))
+    train, val = split_off(reviews["train"], VALIDATION_SIZE)
+    return {"train": train, "val": val, "test": reviews["test"]}
 
 
 def _read(path: Path) -> dict[str, LabelledTexts]:

@@ -58,6 +58,12 @@ class RaggedTokens:
             result.tokens[result.offsets[1:][cut] - 1] = self.tokens[self.offsets[1:][cut] - 1]
         return result
 
+    def without(self, token: int) -> "RaggedTokens":
+        """The same texts less all occurrences of a token."""
+        kept = self.tokens != token  # (total,)
+        before = torch.cat([torch.zeros(1, dtype=torch.int64), kept.cumsum(0)])  # (total + 1,)
+        return RaggedTokens(self.tokens[kept], before[self.offsets])
+
     def padded(self, rows: Tensor, pad: int) -> Inputs:
         """A batch of texts, as wide as the longest of them.
 

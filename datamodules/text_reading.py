@@ -117,13 +117,14 @@ def _text_of_line(line: str, field: str, where: str) -> str:
     return text
 
 
-def matching_files(pattern: str) -> list[Path]:
+def matching_files(pattern: str, flag: str = "--data.files") -> list[Path]:
+    """The files that a pattern names, sorted; `flag` is where a user corrects it."""
     found = sorted(path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file())
     if not found and Path(pattern).is_file():  # a name with brackets in it is no pattern
         found = [Path(pattern)]
     if not found:
         raise MisconfigurationException(
             f"No file is named {pattern!r} (looked for from {Path.cwd()}). "
-            "Correct it in --data.files, which takes files and patterns such as 'texts/*.txt'."
+            f"Correct it in {flag}, which takes files and patterns such as 'texts/*.txt'."
         )
     return found

@@ -6,11 +6,23 @@ what was not in the texts learnt from, and may make a text lower case first. All
 raw text stands in the JSON: the markup that is removed, the cutting, the padding.
 """
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from datamodules.files import obtain
 from datamodules.tokenization import byte_pairs
@@ -19,10 +31,86 @@ Kind = Literal["words", "characters", "bpe", "wordpiece", "bert"]
 KINDS: tuple[str, ...] = get_args(Kind)
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 # A word, the end of a contracted one, or any other sign: don't → don 't, film's → film 's.
-WORD = r"\w+|'(?:s|t|re|ve|m|ll|d)\b|[^\w\s]"
+PLAIN_WORD = r"\w+|'(?:s|t|re|ve|m|ll|d)\b"
+WORD = PLAIN_WORD + r"|[^\w\s]"
 LINE_BREAK = r"<br\s*/?>"  # the only markup of the IMDB reviews
 BERT_URL = "https://huggingface.co/google-bert/bert-base-uncased/resolve/main/vocab.txt"
 BERT_SHA256 = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
+
+
+def choose(
+    name: str,
+    texts: Callable[[], Iterable[str]],
+    max_vocab_size: int,
+    min_count: int,
+    lowercase: bool,
+    data_dir: Path,
+) -> Tokenizer:
+    """The tokenizer that a data set was asked for: learnt, or the very one of a trained net.
+
+    Args:
+        name: One of `KINDS`; or a checkpoint, a `tokenizer.json`, or a Hugging Face folder, looked
+            for as it stands and then in data_dir.
+        texts: Gives what to learn from, where that is needed.
+        **others: See `learn`.
+
+    Raises:
+        MisconfigurationException: If there is no such tokenizer.
+    """
+    path = file_of(name, data_dir)
+    if path is None:
+        kind: Kind = name  # type: ignore[assignment]
+        return learn(kind, texts(), max_vocab_size, min_count, lowercase, data_dir=data_dir)
+    made = saved(path)
+    if made.token_to_id(PAD) is None or made.token_to_id(UNK) is None:
+        raise MisconfigurationException(
+            f"{path} holds a tokenizer without {PAD} or {UNK}, as a language model's is: texts of "
+            "different lengths can't be read with it. Name that of a text classifier or a BERT."
+        )
+    return made
+
+
+def file_of(name: str, data_dir: Path) -> Path | None:
+    """The file or folder that a tokenizer is named by; None for one of `KINDS`.
+
+    Raises:
+        MisconfigurationException: If it is neither.
+    """
+    if name in KINDS:
+        return None
+    for path in (Path(name), data_dir / name):
+        if path.exists():
+            return path
+    raise MisconfigurationException(
+        f"tokenizer is {name!r}: choose one of {', '.join(KINDS)}, or name a checkpoint, a "
+        f"tokenizer.json or a Hugging Face folder; there is no file of that name here in "
+        f"{Path.cwd()}, and none in {data_dir.resolve()}."
+    )
+
+
+def saved(path: Path) -> Tokenizer:
+    """The tokenizer of a checkpoint, of a file `tokenizer.json` or of a Hugging Face folder.
+
+    Raises:
+        MisconfigurationException: If there is none.
+    """
+    if path.is_dir() and (path / "vocab.txt").is_file() and not (path / "tokenizer.json").is_file():
+        return _of_pieces(_read_vocabulary(path / "vocab.txt"), lowercase=_lowercases(path))
+    file = path / "tokenizer.json" if path.is_dir() else path
+    try:
+        if file.suffix == ".json":
+            made = Tokenizer.from_str(file.read_text(encoding="utf-8"))
+        else:
+            content = torch.load(file, weights_only=True, map_location="cpu", mmap=True)
+            made = Tokenizer.from_str(content["hyper_parameters"]["tokenizer"])
+    except Exception as error:  # neither library raises anything more precise
+        raise MisconfigurationException(
+            f"tokenizer: {file} has none that can be read ({str(error).splitlines()[0]}): name a "
+            "checkpoint of a net for texts, a tokenizer.json or a Hugging Face folder."
+        ) from error
+    made.no_truncation()
+    made.no_padding()
+    return made
 
 
 def learn(
@@ -33,6 +121,7 @@ def learn(
     lowercase: bool = True,
     specials: Sequence[str] = (),
     data_dir: Path = Path("data"),
+    punctuation: bool = True,
 ) -> Tokenizer:
     """A tokenizer of texts, without cutting and padding.
 
@@ -45,6 +134,7 @@ def learn(
         lowercase: Read capital letters as small ones.
         specials: More tokens that no text is read as, such as "[BOS]"; they follow [PAD] and [UNK].
         data_dir: Where BERT's vocabulary is, or will be.
+        punctuation: Of `words`: whether commas and the like are words, too, or left out.
     """
     normalizer = cleaning(lowercase)
     reserved = [PAD, UNK, *specials]
@@ -54,9 +144,8 @@ def learn(
         return word_pieces(texts, max_vocab_size, min_count, lowercase, specials)
     if kind == "bpe":
         return byte_pairs(texts, max_vocab_size, reserved, normalizer, max(2, min_count))
-    split = pre_tokenizers.Split(
-        Regex(WORD if kind == "words" else r"[\s\S]"), behavior="removed", invert=True
-    )
+    pattern = (WORD if punctuation else PLAIN_WORD) if kind == "words" else r"[\s\S]"
+    split = pre_tokenizers.Split(Regex(pattern), behavior="removed", invert=True)
     counted = Tokenizer(models.WordLevel(unk_token=UNK))
     counted.normalizer, counted.pre_tokenizer = normalizer, split
     counted.train_from_iterator(
@@ -87,20 +176,51 @@ def word_pieces(
     lowercase: bool,
     specials: Sequence[str] = (),
 ) -> Tokenizer:
-    """WordPiece learnt from texts, each of which is read as [CLS] … [SEP] (Schuster 2012, BERT)."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token=UNK))
+    """WordPiece learnt from texts, each of which is read as [CLS] … [SEP] (Schuster 2012, BERT).
+
+    The library numbers the letters within words ("##a") in an order that changes from run to run,
+    and with them all that is learnt. A run that goes on must find the very same tokens: so the
+    letters are looked up first, and then given to it in their order.
+    """
+    texts = list(texts)
+    reserved = [PAD, UNK, CLS, SEP, MASK, *specials]
+    letters = _learnt_pieces(texts, reserved, len(reserved), min_count, lowercase)
+    within = sorted(name for name in letters if name.startswith("##") and name not in reserved)
+    vocab = _learnt_pieces(texts, [*reserved, *within], max_vocab_size, min_count, lowercase)
+    return _of_pieces(vocab, lowercase, specials)
+
+
+def _learnt_pieces(
+    texts: Iterable[str], first: list[str], max_vocab_size: int, min_count: int, lowercase: bool
+) -> dict[str, int]:
+    """A vocabulary that begins with the tokens told and has all letters, whatever its size."""
+    tokenizer = _of_pieces({}, lowercase)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=max_vocab_size,
+        min_frequency=min_count,
+        special_tokens=first,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer.get_vocab()
+
+
+def _of_pieces(vocab: dict[str, int], lowercase: bool, specials: Sequence[str] = ()) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=UNK))
     tokenizer.normalizer = normalizers.Sequence(
         [cleaning(False), normalizers.BertNormalizer(lowercase=lowercase)]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=max_vocab_size,
-        min_frequency=min_count,
-        special_tokens=[PAD, UNK, CLS, SEP, MASK, *specials],
-        show_progress=False,
+    tokenizer.decoder = decoders.WordPiece(cleanup=False)
+    if not vocab:
+        return tokenizer
+    tokenizer.add_special_tokens([PAD, UNK, CLS, SEP, MASK, *specials])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{CLS} $A {SEP}",
+        pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
+        special_tokens=[(name, tokenizer.token_to_id(name)) for name in (CLS, SEP)],
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    return _framed(tokenizer)
+    return tokenizer
 
 
 def bert(data_dir: Path) -> Tokenizer:
@@ -111,24 +231,19 @@ def bert(data_dir: Path) -> Tokenizer:
         f"sha256:{BERT_SHA256}",
         no_download="configs/source/gpt.yaml",
     )
+    return _of_pieces(_read_vocabulary(path), lowercase=True)
+
+
+def _read_vocabulary(path: Path) -> dict[str, int]:
     names = path.read_text(encoding="utf-8").split("\n")  # one a line; some are odd signs
-    vocab = {name: number for number, name in enumerate(names) if name}
-    tokenizer = Tokenizer(models.WordPiece(vocab=vocab, unk_token=UNK))
-    tokenizer.normalizer = normalizers.Sequence(
-        [cleaning(False), normalizers.BertNormalizer(lowercase=True)]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.add_special_tokens([PAD, UNK, CLS, SEP, MASK])
-    return _framed(tokenizer)
+    return {name: number for number, name in enumerate(names) if name}
 
 
-def _framed(tokenizer: Tokenizer) -> Tokenizer:
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{CLS} $A {SEP}",
-        pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
-        special_tokens=[(name, tokenizer.token_to_id(name)) for name in (CLS, SEP)],
-    )
-    return tokenizer
+def _lowercases(folder: Path) -> bool:
+    """Whether the words of an old folder, which has no tokenizer.json, are uncased."""
+    settings = folder / "tokenizer_config.json"
+    told = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    return bool(told.get("do_lower_case", True))
 
 
 def with_cutting_and_padding(tokenizer: Tokenizer, context: int) -> str:

@@ -123,11 +123,13 @@ class Steps(DistributedSampler[int]):
         return iter(range(first + self.start, first + len(self)))
 
 
-def train_loader(crops: RandomCrops) -> DataLoader:
-    sampler = Steps(crops, num_replicas=1, rank=0, shuffle=False)
-    return BatchLoader(crops, sampler=sampler, seed=crops.seed, rank=crops.rank)
+def train_loader(batches: Dataset, seed: int, rank: int) -> DataLoader:
+    """Serves the item of every step: a pure function of (seed, step)."""
+    sampler = Steps(batches, num_replicas=1, rank=0, shuffle=False)
+    return BatchLoader(batches, sampler=sampler, seed=seed, rank=rank)
 
 
-def val_loader(windows: AllWindows) -> DataLoader:
-    sampler: DistributedSampler = DistributedSampler(windows, num_replicas=1, rank=0, shuffle=False)
-    return BatchLoader(windows, sampler=sampler)
+def val_loader(batches: Dataset) -> DataLoader:
+    """Serves every item, in order."""
+    sampler: DistributedSampler = DistributedSampler(batches, num_replicas=1, rank=0, shuffle=False)
+    return BatchLoader(batches, sampler=sampler)

@@ -260,15 +260,14 @@ class TokenStream(TokenShards):
         return JoinedShards(fetched.open(numbers), names, self.index["vocab_size"])
 
     def train_dataloader(self) -> DataLoader:
-        return train_loader(
-            WindowCrops(
-                self._fetched("train", self.keep),
-                self.train_tokens,
-                self.index["vocab_size"],
-                self.window,
-                context=self.context,
-                batch_size=self.batch_size,
-                seed=self.seed,
-                **self._share(),
-            )
+        crops = WindowCrops(
+            self._fetched("train", self.keep),
+            self.train_tokens,
+            self.index["vocab_size"],
+            self.window,
+            context=self.context,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            **self._share(),
         )
+        return train_loader(crops, crops.seed, crops.rank)

@@ -87,7 +87,7 @@ class TokenDataModule(LightningDataModule):
         crops = RandomCrops(
             self.train_tokens, self.context, self.batch_size, self.seed, **self._share()
         )
-        return train_loader(crops)
+        return train_loader(crops, crops.seed, crops.rank)
 
     def val_dataloader(self) -> DataLoader:
         windows = AllWindows(self.val_tokens, self.context, self.batch_size, **self._share())

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from modules.classifier import Classifier
     from modules.language_model import LanguageModel
+    from modules.masked_language_model import MaskedLanguageModel
     from modules.translator import Translator
+    from modules.word_vectors import WordVectors
 
-__all__ = ["Classifier", "LanguageModel", "Translator"]
+__all__ = ["Classifier", "LanguageModel", "MaskedLanguageModel", "Translator", "WordVectors"]
 FILES = {
     "Classifier": "classifier",
     "LanguageModel": "language_model",
+    "MaskedLanguageModel": "masked_language_model",
     "Translator": "translator",
+    "WordVectors": "word_vectors",
 }
 
 

@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from tokenizers import Tokenizer
 
 from modules.sharded_checkpoint import check_whole, is_sharded, read_sharded
 
@@ -140,12 +141,15 @@ def check_fits(checkpoint: dict[str, Any], task: L.LightningModule, path: str | 
 def init_from(path: str | Path, task: L.LightningModule) -> None:
     """Begin with the weights of a checkpoint: those whose name and shape the task has too.
 
-    Others, of a new head for instance, stay as they were initialised; a warning names them.
+    Others, of a new head for instance, stay as they were initialised; a warning names them, and
+    what of the checkpoint found no place.
 
     Raises:
-        MisconfigurationException: If it can't be read, or nothing fits.
+        MisconfigurationException: If it can't be read, nothing fits, or it reads texts otherwise.
     """
-    found = read_checkpoint(path)["state_dict"]
+    checkpoint = read_checkpoint(path)
+    _check_same_tokens(checkpoint, task, path)
+    found = checkpoint["state_dict"]
     weights = task.state_dict()
     fitting = {n: w for n, w in found.items() if n in weights and weights[n].shape == w.shape}
     if not fitting:
@@ -154,11 +158,49 @@ def init_from(path: str | Path, task: L.LightningModule) -> None:
             f"{type(getattr(task, 'net', task)).__name__}: they are different nets."
         )
     task.load_state_dict(fitting, strict=False)
-    if fresh := sorted(weights.keys() - fitting.keys()):
+    fresh = [
+        f"{name} ({tuple(found[name].shape)} there, {tuple(weights[name].shape)} here)"
+        if name in found
+        else name
+        for name in sorted(weights.keys() - fitting.keys())
+    ]
+    if fresh:
+        left = sorted(found.keys() - weights.keys())
+        behind = f"; left behind are {_some(left)}" if left else ""
         rank_zero_warn(
             f"--init_from: {len(fitting)} of {len(weights)} weights are from {path}; freshly "
-            f"initialised are {', '.join(fresh[:5])}{', …' if len(fresh) > 5 else ''}."
+            f"initialised are {_some(fresh)}{behind}."
         )
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+
+
+def _check_same_tokens(
+    checkpoint: dict[str, Any], task: L.LightningModule, path: str | Path
+) -> None:
+    """A vector that was learnt for one word must not become that of another."""
+    theirs = checkpoint.get("hyper_parameters", {}).get("tokenizer")
+    ours: Tokenizer | None = getattr(task, "tokenizer", None)
+    if not isinstance(theirs, str) or ours is None:
+        return
+    vocab, other = ours.get_vocab(), Tokenizer.from_str(theirs).get_vocab()
+    if vocab == other:
+        return
+    differ = next(
+        (
+            f", {token!r} for instance"
+            for token in sorted(other)
+            if other[token] != vocab.get(token)
+        ),
+        "",
+    )
+    raise MisconfigurationException(
+        f"--init_from: {path} reads texts as {len(other):,} kinds of tokens, and these data have "
+        f"{len(vocab):,}, which are others{differ}: its vectors would stand for other words. Let "
+        f"the data be read with its tokenizer: --data.tokenizer {path}."
+    )
 
 
 def _class_path(description: Any) -> str:

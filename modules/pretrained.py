@@ -14,6 +14,7 @@ from modules.nets.gpt_huggingface import load_gpt2
 from modules.sharded_checkpoint import is_sharded
 
 END_OF_TEXT = "<|endoftext|>"  # parts two texts of GPT-2's training
+BERT_TOKENS = ("pad", "unk", "cls", "sep", "mask")
 
 
 def open_language_model(path: str | Path) -> LanguageModel:
@@ -88,26 +89,43 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, context: int) -> None:
     """Write the files by which `AutoTokenizer.from_pretrained` reads and writes the same text.
 
-    `<|endoftext|>` becomes the end-of-text token where the vocabulary has it.
+    `<|endoftext|>` becomes the end-of-text token where the vocabulary has it; [PAD], [UNK], [CLS],
+    [SEP] and [MASK] become what they are to BERT.
 
     Args:
-        tokenizer: A tokenizer that adds no tokens of its own.
-        folder: Is there already, with the net's config.json, which learns the token too.
+        tokenizer: A tokenizer; cutting and padding are left to whoever uses the folder.
+        folder: Is there already, with the net's config.json, which learns the tokens too.
         context: The longest text that the net sees.
     """
-    end = tokenizer.token_to_id(END_OF_TEXT)
+    tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    named = {
+        role: name
+        for role, name in {
+            "bos_token": END_OF_TEXT,
+            "eos_token": END_OF_TEXT,
+            **{f"{name}_token": f"[{name.upper()}]" for name in BERT_TOKENS},
+        }.items()
+        if tokenizer.token_to_id(name) is not None
+    }
     settings: dict[str, Any] = {
         # Named, or a folder with "model_type": "gpt2" would be taken for GPT-2's own tokenizer.
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,  # it would take blanks before full stops away
         "model_max_length": context,
+        # A net with segments is told them.
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"]
+        if "cls_token" in named
+        else ["input_ids", "attention_mask"],
+        **named,
     }
-    if end is not None:
-        tokenizer = Tokenizer.from_str(tokenizer.to_str())
-        tokenizer.add_special_tokens([END_OF_TEXT])
-        settings |= {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
+    if named:
+        tokenizer.add_special_tokens(sorted(set(named.values())))
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        config |= {"bos_token_id": end, "eos_token_id": end}
+        for role in ("bos_token", "eos_token", "pad_token"):
+            if role in named:
+                config[f"{role}_id"] = tokenizer.token_to_id(named[role])
         _write_json(folder / "config.json", config)
     tokenizer.save(str(folder / "tokenizer.json"))
     _write_json(folder / "tokenizer_config.json", settings)

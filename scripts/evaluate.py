@@ -8,9 +8,9 @@
 The data are those of the first checkpoint's run folder, or of the config that --data names: its
 test split, or the validation split where there is none. Into `evaluation/` of that run folder, or
 --output, go report.md, results.json, and for each checkpoint figures: confusion matrix, ROC and
-precision-recall curves, worst mistakes, and reliability before and after temperature scaling. The
-temperature is fitted on the validation split; where that is what is looked at, there is none.
-Several checkpoints are compared by McNemar's test. Nets run in float32.
+precision-recall curves, worst mistakes, and reliability before and after temperature scaling; of
+texts also mistakes.txt. The temperature is fitted on the validation split; where that is what is
+looked at, there is none. Several checkpoints are compared by McNemar's test. Nets run in float32.
 """
 
 import argparse
@@ -32,10 +32,18 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from callbacks.coloured_text import Passage
 from callbacks.confusion_matrix import confusion_figure
-from callbacks.denormalise import is_picture_batch, made_visible
+from callbacks.denormalise import made_visible
 from callbacks.figures import render
-from callbacks.mistakes import Answers, mistakes_figure
+from callbacks.mistakes import (
+    Answers,
+    as_text,
+    mistaken_texts_figure,
+    mistakes_figure,
+    passages_of,
+    visible,
+)
 from callbacks.reliability_diagram import reliability_figure, sums_by_confidence
 from modules import Classifier
 from modules.checkpoint import open_task
@@ -105,6 +113,7 @@ def main(args: list[str] | None = None) -> Path:
         data = open_data(options)
         for name, task in tasks.items():
             check_fits(name, task, data)
+            check_reads_alike(name, task, data)
         split = choose_split(data, options.split)
         looks = {}
         for name, task in tasks.items():
@@ -221,6 +230,19 @@ def check_fits(name: str, task: Classifier, data: Any) -> None:
             )
 
 
+def check_reads_alike(name: str, task: Classifier, data: Any) -> None:
+    """Refuse texts that were cut into other tokens than those which the net knows."""
+    ours, theirs = task.hparams.get("tokenizer"), getattr(data, "tokenizer_json", None)
+    if ours is None and theirs is None:
+        return
+    if ours is None or theirs is None or json.loads(ours) != json.loads(theirs):
+        raise MisconfigurationException(
+            f"{name} was trained with another tokenizer or context than {type(data).__name__} has "
+            "here: the same numbers would be other words. Nets that read differently are evaluated "
+            "one by one; --data names the config of a net's own data."
+        )
+
+
 def choose_split(data: Any, asked: str | None) -> str:
     """Test, unless validation is asked for, or there is nothing else."""
     tests = is_overridden("test_dataloader", data, L.LightningDataModule)
@@ -238,6 +260,7 @@ class Look(NamedTuple):
     logits: Tensor  # (N, K)
     labels: Tensor  # (N,)
     worst: Answers | None  # where examples are pictures
+    texts: list[Passage] | None  # the same, where they are texts
     metrics: dict[str, Interval]
     temperature: float | None
     before: Reliability
@@ -251,21 +274,27 @@ def look(task: Classifier, data: Any, split: str, options: argparse.Namespace) -
         temperature = fit_temperature(*answers(task, data, "val")[:2])
         after = reliability(logits / temperature, labels)
     metrics = with_intervals(logits, labels, options.resamples, options.confidence)
-    return Look(logits, labels, worst, metrics, temperature, reliability(logits, labels), after)
+    texts = None
+    if worst is not None and worst.samples.ndim == 2:
+        texts, worst = passages_of(worst, task, task.class_names), None
+    return Look(
+        logits, labels, worst, texts, metrics, temperature, reliability(logits, labels), after
+    )
 
 
 @torch.inference_mode()
 def answers(task: Classifier, data: Any, split: str) -> tuple[Tensor, Tensor, Answers | None]:
-    """Logits and labels of a split, and the pictures that were answered worst."""
+    """Logits and labels of a split, and the pictures or texts that were answered worst."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     task.to(device).eval()
     logits, labels, worst = [], [], None
     for batch in getattr(data, f"{split}_dataloader")():
         inputs, targets = data.on_after_batch_transfer(move_data_to_device(batch, device), 0)
         made = task(inputs).float()  # (B, K)
-        if is_picture_batch(inputs):
+        samples = visible(inputs)
+        if samples is not None:
             confidences, predicted = made.softmax(dim=1).max(dim=1)  # (B,)
-            new = Answers(inputs, targets, predicted, confidences).worst(ROWS * COLUMNS)
+            new = Answers(samples, targets, predicted, confidences).worst(ROWS * COLUMNS)
             worst = new if worst is None else worst.and_also(new).worst(ROWS * COLUMNS)
         logits.append(made.cpu())
         labels.append(targets.cpu())
@@ -346,6 +375,10 @@ class Report:
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(render(draw) or b"")
                 lines.append(f"![{title.replace('_', ' ')}]({name}/{title}.png)")
+            if look.texts is not None:
+                wrong = int((look.logits.argmax(dim=1) != look.labels).sum())
+                told = as_text(look.texts, [len(look.labels), wrong])
+                (folder / name / "mistakes.txt").write_text(told, encoding="utf-8")
         (folder / "report.md").write_text("\n".join(lines) + "\n")
         (folder / "results.json").write_text(json.dumps(self.as_data(names), indent=2) + "\n")
 
@@ -422,11 +455,14 @@ def figures(look: Look, names: list[str], data: Any) -> dict[str, Callable[[], F
         drawn["reliability_diagram_scaled"] = lambda: reliability_figure(
             *sums_by_confidence(scaled, labels, BINS).numpy()
         )
+    tally = [len(labels), int((logits.argmax(dim=1) != labels).sum())]
+    if look.texts is not None:
+        passages = look.texts
+        drawn["mistakes"] = lambda: mistaken_texts_figure(passages, tally)
     if worst is not None:
         pictures = made_visible(
             worst.samples, getattr(data, "mean", None), getattr(data, "std", None)
         )
-        tally = [len(labels), int((logits.argmax(dim=1) != labels).sum())]
         drawn["mistakes"] = lambda: mistakes_figure(pictures, worst, names, COLUMNS, tally)
     return drawn
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).parent.parent
+TITLE = "## Reliability drill"
 RUN = (
     *("fit", "--config", ROOT / "tests/configs/digits/tiny.yaml", "--test_after_fit", "false"),
     *("--data.batch_size", 64, "--model.net.conv_dropout", 0.2, "--trainer.log_every_n_steps", 1),
@@ -95,7 +96,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         seen = drill(Path(folder), options.kills, options.seed, options.epochs)
     report = (
-        "# Reliability drill\n\n"
+        f"{TITLE}\n\n"
         f"`python tests/drill.py --kills {options.kills} --seed {options.seed}`, "
         f"{time.strftime('%Y-%m-%d')}, torch {torch.__version__}: a run of {seen['steps']} "
         f"steps was killed {seen['kills']} times by `kill -9`, "
@@ -105,10 +106,17 @@ def main() -> None:
     )
     print(report)
     if options.write:
-        before = options.write.read_text() if options.write.exists() else ""
-        _, *others = re.split(r"(?m)^(?=# )", before.removeprefix("# "))
-        # What others have written below the report stays.
-        options.write.write_text("\n".join([report, "".join(others)]) if others else report)
+        write(options.write, report)
+
+
+def write(path: Path, report: str) -> None:
+    """Put the report into a file, in place of an older one; all else in it stays."""
+    text = path.read_text() if path.exists() else ""
+    older = re.search(rf"(?ms)^{TITLE}$.*?(?=^## |\Z)", text)
+    if older:
+        path.write_text(text[: older.start()] + report + text[older.end() :])
+    else:
+        path.write_text(f"{text}\n{report}".lstrip("\n"))
 
 
 if __name__ == "__main__":

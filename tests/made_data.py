@@ -13,7 +13,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torchvision import datasets
 
-from datamodules import ag_news, imdb, multi30k, sst2, tokenization
+from datamodules import ag_news, imdb, multi30k, sst2, tokenization, word_benchmarks
 from datamodules.token_shards import DTYPES, ShardWriter, write_index
 
 SIZES = {"train": 5_600, "t10k": 300}  # the validation split takes 5,000 of the training pictures
@@ -89,6 +89,7 @@ def make_photographs(folder: Path, splits: dict[str, int], side: int = 20) -> Pa
 
 
 TEXT_SETS = ("SST2", "IMDB", "AGNews")
+RUNNING_TEXTS = ("ContextWindows", "Cooccurrences")
 PAIR_SETS = ("Multi30k",)
 KINDS_OF_WORDS = (
     "dull bad awful tedious bland sour",
@@ -143,6 +144,7 @@ def make_texts(folder: Path) -> Path:
     }
     for file, table in tables.items():
         (folder / "ag_news" / file).write_bytes(gzip.compress(table.encode(), mtime=0))
+    make_benchmarks(folder / "word-similarity")
     make_pairs(folder / "multi30k")
     return folder
 
@@ -164,6 +166,21 @@ def make_pairs(folder: Path) -> Path:
     return folder
 
 
+def make_benchmarks(folder: Path) -> None:
+    """Write small benchmarks of word vectors: words that tell a class are alike, others not."""
+    folder.mkdir()
+    dull, fine = (words.split() for words in KINDS_OF_WORDS[:2])
+    pairs = [f"{a}\t{b}\t{score}" for score, other in ((9, dull), (1, fine)) for a, b in
+             zip(dull, other[1:] + other[:1], strict=True)]  # fmt: skip
+    pairs.append("dull\tunheard\t5")
+    questions = [": one Section", *(f"{a} {b} {c} {d}" for a, b, c, d in zip(
+        dull, fine, dull[1:], fine[1:], strict=False))]  # fmt: skip
+    questions += [": another", "Good fine Bad awful", "unheard fine bad awful"]
+    for name, (file, _) in word_benchmarks.FILES.items():
+        lines = questions if name == "analogies" else pairs
+        (folder / file).write_text("".join(f"{line}\n" for line in lines))
+
+
 def in_csv(rows: list[tuple[str, ...]]) -> str:
     table = io.StringIO()
     csv.writer(table, quoting=csv.QUOTE_ALL).writerows(rows)
@@ -183,6 +200,9 @@ def trust_texts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imdb, "VALIDATION_SIZE", 20)
     archive = folder / "imdb" / imdb.LABELLED_ONLY
     monkeypatch.setattr(imdb, "LABELLED_ONLY_SHA256", sha256(archive))
+    for name, (file, _) in list(word_benchmarks.FILES.items()):
+        right = (file, sha256(folder / "word-similarity" / file))
+        monkeypatch.setitem(word_benchmarks.FILES, name, right)
     for name, known in (("ag_news", ag_news.SHA256), ("multi30k", multi30k.SHA256)):
         for path in (folder / name).iterdir():
             monkeypatch.setitem(known, path.name, sha256(path))

@@ -66,6 +66,17 @@ PICTURES = (
 )
 BATCH_NORM = (*PICTURES, "--model.net.batch_norm", "true")
 
+WORDS = (
+    *("--config", ROOT / "configs/source/skip_gram.yaml", "--data.text", ROOT / "README.md"),
+    *("--data.min_count", 2, "--data.val_fraction", 0.1, "--data.batch_size", 200),
+    *("--model.net.dim", 8, "--trainer.max_epochs", 2, "--trainer.log_every_n_steps", 1),
+    *("--trainer.callbacks", "null", *QUIET),
+)
+COUNTS = (
+    *(*WORDS, "--data", "datamodules.Cooccurrences", "--data.window", 5),
+    *("--model.net", "modules.nets.GloVe", "--model.loss", "weighted_squares"),
+)
+
 TWO = ("--trainer.devices", 2)
 DDP = (*TWO, "--config", ROOT / "configs/trainer/ddp.yaml")
 FSDP = (*TWO, "--config", ROOT / "configs/trainer/fsdp.yaml")
@@ -80,6 +91,8 @@ EXPERIMENTS = {"gpt": GPT, "modern": (*GPT, *MODERN), "lstm": (*GPT, *LSTM)} | {
     "accumulated": (*GPT, *ACCUMULATED),
     "halves": (*GPT, *HALVES),
     "pictures": PICTURES,
+    "words": WORDS,
+    "counts": COUNTS,
 }
 # Name of a run → subcommand, experiment, further arguments.
 RUNS: dict[str, tuple[tuple, ...]] = {
@@ -95,6 +108,8 @@ RUNS: dict[str, tuple[tuple, ...]] = {
     "halves-fsdp": (("fit", EXPERIMENTS["halves"], FSDP),),
     "lstm-fsdp": (("fit", EXPERIMENTS["lstm"], FSDP),),
     "pictures-ddp": (("fit", PICTURES, DDP),),
+    "words-ddp": (("fit", WORDS, DDP),),
+    "counts-ddp": (("fit", COUNTS, DDP),),
     "pictures-fsdp": (("fit", PICTURES, FSDP),),
     "batch-norm-ddp": (("fit", BATCH_NORM, DDP),),
     "batch-norm-fsdp": (("fit", BATCH_NORM, FSDP),),
@@ -220,7 +235,8 @@ def start(number: int, folder: Path) -> str:
         command = [sys.executable, __file__]
         processes.append(subprocess.Popen(command, cwd=folder, env=environment, **pipes))
     outputs = [process.communicate(timeout=400)[0] for process in processes]
-    assert not any(process.returncode for process in processes), "\n\n".join(outputs)
+    codes = [process.returncode for process in processes]
+    assert not any(codes), f"ended with {codes}:\n" + "\n\n".join(outputs)
     return outputs[0]
 
 

@@ -9,7 +9,7 @@ import torch
 import yaml
 from conftest import REAL_DIR, ROOT
 from lightning import LightningModule
-from made_data import DATA_SETS, PAIR_SETS, TEXT_SETS, make_shards
+from made_data import DATA_SETS, PAIR_SETS, RUNNING_TEXTS, TEXT_SETS, make_shards
 
 from callbacks.promises import kept
 from datamodules import tokenization
@@ -38,6 +38,7 @@ ONE_STEP = (
 )
 # What is too large for a test is made small: everything else in the config stays as it is.
 SMALLER: dict[str, tuple] = {
+    "source/bert": ("--data.max_vocab_size", 300),
     "openwebtext/gpt2_124m": (
         *("--model.net.num_layers", 2, "--model.net.num_heads", 2, "--model.net.dim", 16),
         *("--model.compile", "false", "--data.context", 32, "--data.batch_size", 8),
@@ -52,6 +53,11 @@ SMALLER: dict[str, tuple] = {
         ("--data.in_memory", "false", "--data.batch_size", 4, "--trainer.precision", "32-true"),
     ),
 }
+# The made reviews have some thousand words.
+SMALLER |= dict.fromkeys(("imdb/skip_gram", "imdb/cbow"), ("--data.batch_size", 512))
+SMALLER["imdb/glove"] = ("--data.batch_size", 32)
+# What begins with a checkpoint, by the path that it would have here: the runs that make it.
+AFTER = dict.fromkeys(("sst2/bert_scratch", "sst2/bert_finetuned"), "imdb/bert_mlm")
 MISSING = (
     *("is not there and could not be downloaded", "there are no pictures"),
     "there are no pretrained weights",
@@ -101,10 +107,8 @@ def data_for(
             tokenizer=tokenization.characters(alphabet),
         )
         return tmp_path / "data"
-    if kind in (
-        *TEXT_SETS,
-        *PAIR_SETS,
-    ):  # the real ones take seconds to read: tests of their own do it
+    # The real ones take seconds to read: tests of their own do it.
+    if kind in (*TEXT_SETS, *RUNNING_TEXTS, *PAIR_SETS, "PackedIMDB"):
         return small_texts
     return data_of(kind) if kind in DATA_SETS else REAL_DIR
 
@@ -136,6 +140,9 @@ def test_a_config_runs_one_step_and_each_of_its_keys_is_read(
 ) -> None:
     where = ("--data.data_dir", data_for(config, data_of, small_texts, tmp_path))
     flags = (*ONE_STEP, *SMALLER.get(name(config), ()))
+    if name(config) in AFTER:
+        before = ROOT / f"configs/{AFTER[name(config)]}.yaml"
+        run("fit", "--config", before, *where, *ONE_STEP, "--trainer.callbacks", "[]")
     try:
         folder = run("fit", "--config", config, *where, *flags)
     except SystemExit:

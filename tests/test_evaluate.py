@@ -1,6 +1,8 @@
 """scripts.evaluate: figures that are right, from data that were not touched for them."""
 
 import json
+import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, TINY
+from made_data import trust_texts
 from PIL import Image
 from scipy.stats import binom
 from sklearn.metrics import classification_report, confusion_matrix
@@ -263,3 +266,58 @@ def test_mistakes_are_told_in_a_sentence(
     assert told in text
     assert "Traceback" not in text
     assert not (tmp_path / "out").exists()
+
+
+# Texts.
+
+
+@pytest.fixture(scope="module")
+def of_texts(tmp_path_factory: pytest.TempPathFactory, made_texts: Path) -> tuple[Path, Path]:
+    """Two runs on SST-2 whose nets read words in the same way, or up to another length."""
+    folder = tmp_path_factory.mktemp("texts")
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
+        trust_texts(made_texts, patch)
+        common = (
+            *("fit", "--config", ROOT / "configs/sst2/bag_of_words.yaml", "--runs_dir", folder),
+            *("--data.data_dir", made_texts, "--data.batch_size", 16, "--trainer.max_epochs", 1),
+            *("--trainer.callbacks", "[]", "--trainer.enable_progress_bar", "false"),
+        )
+        first, second = (
+            train.main([*map(str, common), "--data.context", str(context)]) for context in (64, 9)
+        )
+    return first, second
+
+
+def test_a_text_classifier_is_looked_at_and_its_mistakes_are_words(
+    of_texts: tuple[Path, Path], small_texts: Path
+) -> None:
+    best = of_texts[0] / "checkpoints/best.ckpt"
+    folder = evaluate.main(["--checkpoint", str(best), "--resamples", "10"])
+    found = json.loads((folder / "results.json").read_text())["checkpoints"]
+    ((name, one),) = found.items()
+    told = json.loads((of_texts[0] / "results.json").read_text())["metrics"]
+    for metric in ("accuracy", "loss", "f1", "auroc"):
+        assert one["metrics"][metric]["value"] == pytest.approx(told[f"test/{metric}"], rel=1e-4)
+    page = (folder / name / "mistakes.txt").read_text().splitlines()
+    wrong = round(50 * (1 - told["test/accuracy"]))
+    assert page[0].startswith(f"{wrong} of 50 wrong")
+    assert re.match(r"said (negative|positive) \(\d+%\), ", page[2])
+    (label,) = [
+        r
+        for r in (small_texts / "sst2/sentiment-test").read_text().splitlines()
+        if r.split("\t")[0].split() == page[3].split()
+    ][:1]
+    assert f"is {['negative', 'positive'][int(label[-1])]}" in page[2] or "rightly" in page[2]
+    picture = np.asarray(Image.open(folder / name / "mistakes.png").convert("RGB")) / 255
+    assert picture.std() > 0.03
+    assert f"({name}/mistakes.png)" in (folder / "report.md").read_text()
+
+
+def test_nets_that_read_texts_otherwise_are_not_compared(
+    of_texts: tuple[Path, Path], small_texts: Path, capsys
+) -> None:
+    paths = [str(folder / "checkpoints/best.ckpt") for folder in of_texts]
+    with pytest.raises(SystemExit) as exit:
+        evaluate.main(["--checkpoint", paths[0], "--checkpoint", paths[1]])
+    assert exit.value.code == 2
+    assert "evaluated one by one" in capsys.readouterr().err

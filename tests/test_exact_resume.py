@@ -83,6 +83,12 @@ PAIRS = (
     *("--model.label_smoothing", 0.1, "--trainer.log_every_n_steps", 1),
     *("--model.lr_scheduler.warmup_steps", 3, "--trainer.callbacks", "[]"),
 )
+SMALL_WORDS = (
+    *("--data.text", ROOT / "README.md", "--data.min_count", 2, "--data.val_fraction", 0.1),
+    *("--data.batch_size", 100, "--model.net.dim", 8, "--trainer.max_epochs", 3),
+    *("--trainer.log_every_n_steps", 1, "--trainer.callbacks", "null"),
+    *("--checkpoint.every_n_steps", 4),
+)
 ACROSS = ("--trainer.check_val_every_n_epoch", "null")
 CASES = {
     "mid-epoch": (*PICTURES, *COSINE, "--checkpoint.every_n_steps", 4),
@@ -112,6 +118,11 @@ CASES = {
     "translation, accumulation": (
         *(*PAIRS, "--trainer.max_epochs", 4, "--checkpoint.every_n_steps", 1),
         *("--trainer.accumulate_grad_batches", 3),
+    ),
+    "word vectors": ("--config", ROOT / "configs/source/skip_gram.yaml", *SMALL_WORDS),
+    "word vectors by counts": (
+        *("--config", ROOT / "configs/imdb/glove.yaml", *SMALL_WORDS),
+        *("--data.min_pair_count", 0, "--data.benchmarks", "[]", "--data.batch_size", 400),
     ),
     "text, accumulation": (
         *(*TEXT, "--trainer.max_steps", 12, "--trainer.val_check_interval", 6),

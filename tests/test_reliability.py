@@ -138,6 +138,18 @@ def test_an_error_of_one_process_is_told_by_the_others(two_peers: tuple, capsys)
     assert f"{who} ended by ValueError: too hot, so all" in capsys.readouterr().err
 
 
+def test_who_meets_the_same_error_a_little_later_ends_by_itself(
+    two_peers: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, ended = two_peers
+    monkeypatch.setattr("callbacks.peers.GRACE", 1.0)
+    second.on_exception(None, None, ValueError("too hot"))
+    time.sleep(0.3)  # the first has been told of it
+    first.on_exception(None, None, ValueError("too hot"))
+    with pytest.raises(queue.Empty):
+        ended.get(timeout=2)
+
+
 def test_a_connection_that_breaks_is_a_death(two_peers: tuple, capsys) -> None:
     first, _, ended = two_peers
     first._others[0].shutdown(socket.SHUT_RDWR)  # as both sides see it

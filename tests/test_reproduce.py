@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import drill
 import pytest
 
 import reproduce
@@ -83,6 +84,21 @@ def test_what_promises_nothing_is_refused(config, text, capsys) -> None:
         run(config)
     assert exit.value.code == 2
     assert "mine.yaml" in capsys.readouterr().err
+
+
+def test_what_stands_below_the_table_stays(config, measured) -> None:
+    measured(1.0)
+    run(config)
+    path = config.with_name("results.md")
+    table = path.read_text()
+    path.write_text(table + "\n## Other\n\nwords\n")
+    drill.write(path, f"{drill.TITLE}\n\nfirst\n")
+    drill.write(path, f"{drill.TITLE}\n\nsecond\n")
+    path.write_text(path.read_text() + "\n## Last\n")
+    drill.write(path, f"{drill.TITLE}\n\nthird\n\n")
+    run(config)
+    below = "\n## Other\n\nwords\n\n## Reliability drill\n\nthird\n\n## Last\n"
+    assert path.read_text() == table + below
 
 
 @pytest.mark.slow

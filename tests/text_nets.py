@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 
 import modules.nets
-from modules.nets import AttentionRNN, BagOfWords, TextCNN, TextRNN, TransformerClassifier
+from modules.nets import (
+    AttentionRNN,
+    BagOfWords,
+    BertClassifier,
+    TextCNN,
+    TextRNN,
+    TransformerClassifier,
+)
 
 NUM_CLASSES, VOCAB_SIZE, CONTEXT = 5, 30, 16
 TAKES_TEXTS = [
@@ -48,6 +55,7 @@ TEXT_NETS: dict[str, Callable[[], nn.Module]] = {
         num_layers=1,
         positions="learned",
     ),
+    "Bert": _with(BertClassifier, context=CONTEXT, dim=16, num_heads=2, num_layers=1),
 }
 IGNORES_ORDER = {"BagOfWords"}
 
