@@ -77,6 +77,12 @@ TEXT = (
     *("--trainer.limit_val_batches", 2, "--trainer.log_every_n_steps", 1),
     *("--trainer.precision", "32-true", "--model.lr_scheduler.warmup_steps", 3),
 )
+PAIRS = (
+    *("--config", ROOT / "configs/toy/reversed_words.yaml", "--data.sizes", "[160, 8, 8]"),
+    *("--data.batch_size", 16, "--model.net.dim", 16, "--model.net.dropout", 0.1),
+    *("--model.label_smoothing", 0.1, "--trainer.log_every_n_steps", 1),
+    *("--model.lr_scheduler.warmup_steps", 3, "--trainer.callbacks", "[]"),
+)
 SMALL_WORDS = (
     *("--data.text", ROOT / "README.md", "--data.min_count", 2, "--data.val_fraction", 0.1),
     *("--data.batch_size", 100, "--model.net.dim", 8, "--trainer.max_epochs", 3),
@@ -107,6 +113,11 @@ CASES = {
     "text": (
         *(*TEXT, "--trainer.max_steps", 24, "--trainer.val_check_interval", 6),
         *("--checkpoint.every_n_steps", 4),
+    ),
+    "translation": (*PAIRS, "--trainer.max_epochs", 3, "--checkpoint.every_n_steps", 4),
+    "translation, accumulation": (
+        *(*PAIRS, "--trainer.max_epochs", 4, "--checkpoint.every_n_steps", 1),
+        *("--trainer.accumulate_grad_batches", 3),
     ),
     "word vectors": ("--config", ROOT / "configs/source/skip_gram.yaml", *SMALL_WORDS),
     "word vectors by counts": (
