@@ -334,8 +334,14 @@ def test_whole_sentences_count_not_their_tokens() -> None:
         (("--model.net.norm", "none"), "norm must be after or before"),
         (("--data.words", 99), "give 2 to 36"),
         (("--data.predict", "no.txt"), "There is no file no.txt"),
-        (("--config", ROOT / "configs/trainer/fsdp.yaml"), "configs/trainer/ddp.yaml"),
     ],
 )
 def test_a_mistake_is_told_before_any_work(refused: Callable, wrong: tuple, told: str) -> None:
     assert told in refused("fit", "--config", TOY, *wrong)
+
+
+def test_a_translator_is_not_cut_among_processes() -> None:
+    task = Translator(Transformer(20, 20, context=16, dim=8, num_heads=2, num_layers=1))
+    task._device_mesh = object()  # type: ignore[assignment]  # as ModelParallelStrategy sets it
+    with pytest.raises(MisconfigurationException, match=r"configs/trainer/ddp\.yaml"):
+        task.configure_model()
