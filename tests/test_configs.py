@@ -113,6 +113,13 @@ def data_for(
     return data_of(kind) if kind in DATA_SETS else REAL_DIR
 
 
+def run_before(config: Path, run: Callable[..., Path], where: tuple) -> None:
+    """One step of the run that a config begins with, if it does."""
+    if name(config) in AFTER:
+        before = ROOT / f"configs/{AFTER[name(config)]}.yaml"
+        run("fit", "--config", before, *where, *ONE_STEP, "--trainer.callbacks", "[]")
+
+
 @pytest.mark.parametrize("config", EXPERIMENTS, ids=name)
 def test_a_config_opens_with_a_comment_that_holds_its_command(config: Path) -> None:
     comment = "".join(line for line in config.open() if line.startswith("#"))
@@ -140,9 +147,7 @@ def test_a_config_runs_one_step_and_each_of_its_keys_is_read(
 ) -> None:
     where = ("--data.data_dir", data_for(config, data_of, small_texts, tmp_path))
     flags = (*ONE_STEP, *SMALLER.get(name(config), ()))
-    if name(config) in AFTER:
-        before = ROOT / f"configs/{AFTER[name(config)]}.yaml"
-        run("fit", "--config", before, *where, *ONE_STEP, "--trainer.callbacks", "[]")
+    run_before(config, run, where)
     try:
         folder = run("fit", "--config", config, *where, *flags)
     except SystemExit:

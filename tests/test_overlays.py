@@ -13,7 +13,7 @@ import yaml
 from conftest import ROOT, TINY
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from test_configs import EXPERIMENTS, MISSING, ONE_STEP, SMALLER, data_for, name
+from test_configs import EXPERIMENTS, MISSING, ONE_STEP, SMALLER, data_for, name, run_before
 from test_optim import fit
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -66,11 +66,16 @@ def told_state(scheduler: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def where(data_of: Callable, small_texts: Path, tmp_path: Path) -> Callable[[Path], tuple]:
-    return lambda experiment: (
-        *("--data.data_dir", data_for(experiment, data_of, small_texts, tmp_path)),
-        *SMALLER.get(name(experiment), ()),
-    )
+def where(
+    data_of: Callable, small_texts: Path, tmp_path: Path, run: Callable[..., Path]
+) -> Callable[[Path], tuple]:
+    def where(experiment: Path) -> tuple:
+        data = ("--data.data_dir", data_for(experiment, data_of, small_texts, tmp_path))
+        if not (tmp_path / "runs").exists():
+            run_before(experiment, run, data)
+        return (*data, *SMALLER.get(name(experiment), ()))
+
+    return where
 
 
 def build_on(experiment: Path, where: Callable, capsys, *stack: object) -> L.LightningModule:

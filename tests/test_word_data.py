@@ -143,6 +143,27 @@ def test_all_negatives_of_a_word_weigh_as_many_as_stand_against_its_pairs() -> N
     assert inputs["candidates"].shape == (13, span + 5)
 
 
+def test_no_word_counts_for_more_than_it_may_in_a_step() -> None:
+    draw = np.random.default_rng(0)
+    words = np.where(draw.random(2_000) < 0.5, 2, draw.integers(3, 40, 2_000))
+    counts = torch.bincount(torch.from_numpy(words), minlength=40)
+    options = {"window": 4, "subsample": 0, "batch_size": 2_000}
+    full, less = (
+        Windows(RaggedTokens.of([words]), counts, most=most, **options)[0] for most in (None, 900)
+    )
+    centers, candidates = less[0]["input_ids"], less[0]["candidates"]
+    assert torch.equal(candidates, full[0]["candidates"])
+    share = (less[1] / full[1]).nan_to_num(-1.0)  # of a pair's weight that is left
+    both = (centers == 2)[:, :, None] & (candidates == 2)[:, None, :] & (full[1] != 0)
+    pairs, drawn = share[both & (full[1] > 0)], share[both & (full[1] < 0)]
+    torch.testing.assert_close(drawn, pairs[:1].expand_as(drawn))  # true and drawn lose the same
+    rest = (centers != 2)[:, :, None] & (candidates != 2)[:, None, :] & (full[1] != 0)
+    assert float(share[rest].median()) > 5 * float(pairs[0])  # the word's own, hardly others'
+    for weights, most in ((full[1], None), (less[1], 900)):
+        of_two = float((weights.abs() * (candidates == 2)[:, None, :]).sum())
+        assert of_two > 5_000 if most is None else of_two < 1.1 * most
+
+
 def test_cbow_means_over_the_neighbours_and_tells_the_word_between() -> None:
     inputs, targets = windows(model="cbow", negatives=6, drawn=3)[0]
     weights = inputs["windows"]
