@@ -292,15 +292,14 @@ def test_the_transformer_is_that_of_pytorch(norm: str) -> None:
 @pytest.mark.parametrize("attention", ["none", "bahdanau", "luong"])
 def test_the_recurrent_decoder_is_its_equations(attention: str) -> None:
     """One sentence, word by word, in plain matrices."""
-    net = Seq2Seq(SOURCES, TARGETS, dim=6, hidden_size=5, attention=attention).eval()
+    net = Seq2Seq(SOURCES, TARGETS, dim=6, hidden_size=5, num_layers=2, attention=attention).eval()
     batch = batch_of([4])
     logits = net(batch)[0]
     read = net.encoder(batch["input_ids"], batch["attention_mask"])[0]  # (S, C)
     ends = torch.cat([read[-1, :5], read[0, 5:]])
-    h = torch.tanh(net.bridge.weight @ ends + net.bridge.bias)
-    weights = list(net.decoder.layers[0].parameters())
+    states = list(torch.tanh(net.bridge.weight @ ends + net.bridge.bias).view(2, 5))
     for place, token in enumerate(batch["decoder_input_ids"][0]):
-        x = net.embedding.weight[token]
+        x, h = net.embedding.weight[token], states[-1]
         if attention == "bahdanau":
             hidden, score = net.additive.hidden, net.additive.score.weight[0]
             energies = torch.stack(
@@ -313,7 +312,10 @@ def test_the_recurrent_decoder_is_its_equations(attention: str) -> None:
         if attention == "none":
             seen = ends
         fed = x if attention == "luong" else torch.cat([x, seen])
-        (h,) = (part[0] for part in gru_cell(fed[None], (h[None],), *weights))
+        h = fed
+        for number, layer in enumerate(net.decoder.layers):
+            (after,) = gru_cell(h[None], (states[number][None],), *layer.parameters())
+            states[number] = h = after[0]
         if attention == "luong":
             energies = torch.stack([h @ net.general.weight @ s for s in read])
             seen = energies.softmax(0) @ read
