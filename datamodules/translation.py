@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import lightning as L
 import numpy as np
@@ -19,7 +19,7 @@ from datamodules.labelled_texts import decoded
 from datamodules.length_batches import BucketedBatches, EvaluationByLength, padding_share
 from datamodules.loader import BatchLoader, share_of
 from datamodules.ragged import Inputs, RaggedTokens
-from datamodules.text_tokenizers import PAD, UNK, learn, with_cutting_and_padding
+from datamodules.text_tokenizers import PAD, UNK, Kind, learn, with_cutting_and_padding
 from datamodules.token_batches import IGNORED
 from datamodules.tokenization import NUM_BYTES, encode_each
 from datamodules.tokens import refuse
@@ -115,7 +115,7 @@ class TranslationDataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        tokenizer: Literal["bpe", "words"] = "bpe",
+        tokenizer: str = "bpe",
         max_vocab_size: int = 8_000,
         min_count: int = 2,
         lowercase: bool = False,
@@ -141,7 +141,7 @@ class TranslationDataModule(L.LightningDataModule):
                 f"seed is {seed}: it must be 0 or more.": seed < 0,
             }
         )
-        self.kind = tokenizer
+        self.kind: Kind = tokenizer  # type: ignore[assignment]
         self.max_vocab_size = max_vocab_size
         self.min_count = min_count
         self.lowercase = lowercase

@@ -236,7 +236,10 @@ class Translator(L.LightningModule):
         pad, begin, end = (int(target.token_to_id(name) or 0) for name in (PAD, BOS, EOS))
         read = {name: inputs[name] for name in ("input_ids", "attention_mask")}
         net: Any = self.net
-        return beam_search(net, read, begin, end, beam_size, penalty, never=(pad, begin))
+        found, scores = beam_search(net, read, begin, end, beam_size, penalty, never=(pad, begin))
+        words = read["attention_mask"].sum(dim=1).tolist()  # with [EOS]
+        # Nothing stays nothing: to keep silent is what no net was ever trained to do.
+        return [text if n > 1 else [] for text, n in zip(found, words, strict=True)], scores
 
     @torch.inference_mode()
     def translate(

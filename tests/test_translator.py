@@ -71,7 +71,8 @@ def test_a_checkpoint_alone_translates_texts(task: Translator) -> None:
     assert task.translate(texts.sources[3]) == found[3]  # a text for a text; alone as with others
     assert task.translate(texts.sources[:7], beam_size=1, batch_size=2) == found[:7]
     assert task.translate([]) == []
-    assert isinstance(task.translate(""), str)
+    assert task.translate(["", "kalo", "  "])[::2] == ["", ""]  # nothing stays nothing
+    assert task.translate("kalo") != ""
     assert isinstance(task.translate("漢字"), str)
 
 
@@ -333,6 +334,7 @@ def test_whole_sentences_count_not_their_tokens() -> None:
         (("--model.beam_size", 0), "beam_size must be 1 or more"),
         (("--model.net.norm", "none"), "norm must be after or before"),
         (("--data.words", 99), "give 2 to 36"),
+        (("--data", "datamodules.Multi30k", "--data.tokenizer", "bytes"), "choose bpe or words"),
         (("--data.predict", "no.txt"), "There is no file no.txt"),
     ],
 )
