@@ -3,9 +3,12 @@
     python reproduce.py configs/digits/cnn.yaml
     python reproduce.py configs/mnist/*.yaml --seeds 3
     python reproduce.py --seeds 3 configs/mnist/mlp.yaml -- --trainer.accelerator cpu
+    python reproduce.py configs/mnist/mlp.yaml --runs runs/mnist-mlp/001 runs/mnist-mlp/002
 
 Each config is trained once a seed (0, 1, …) in a process of its own; a promise is held against the
-mean over seeds. Flags after `--` go to every run. Exits with code 1 where a promise is broken.
+mean over seeds. Flags after `--` go to every run. `--runs` trains nothing and judges runs of one
+config that are done, of different seeds: trained side by side, on other machines, or resumed. Exits
+with code 1 where a promise is broken.
 """
 
 import argparse
@@ -48,6 +51,7 @@ def main(args: list[str] | None = None) -> None:
     )
     parser.add_argument("configs", nargs="+", type=Path, help="configs with an `expect:` key")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each config")
+    parser.add_argument("--runs", nargs="+", type=Path, help="run folders to judge instead")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the table to write into")
     own, _, flags = _split(sys.argv[1:] if args is None else args)
     options = parser.parse_args(own)
@@ -59,10 +63,19 @@ def main(args: list[str] | None = None) -> None:
         if not yaml.safe_load(config.read_text()).get("expect"):
             parser.error(f"{config} promises nothing: it has no `expect:`")
 
+    if options.runs:
+        if len(options.configs) > 1 or flags:
+            parser.error("--runs judges runs of one config, and takes no flags for training")
+        if complaint := complain(options.configs[0], options.runs):
+            parser.error(complaint)
+
     broken = []
     for config in options.configs:
-        runs = [train(config, seed, flags) for seed in range(options.seeds)]
-        rows = judge(name_of(config), runs)
+        if options.runs:
+            runs = [read(folder) for folder in options.runs]
+        else:
+            runs = [train(config, seed, flags) for seed in range(options.seeds)]
+        rows = judge(config, runs)
         write(options.results, rows)
         for row in rows:
             print(row["text"], flush=True)
@@ -82,25 +95,62 @@ def train(config: Path, seed: int, flags: list[str]) -> dict[str, Any]:
     if done.returncode or not found:
         sys.stderr.write(done.stdout)
         sys.exit(f"{name_of(config)}, seed {seed}: train.py ended with code {done.returncode}")
-    results: dict[str, Any] = json.loads((HERE / found[1] / "results.json").read_text())
+    return read(HERE / found[1])
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """What a run has left of its results."""
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text())
     return results
 
 
-def judge(config: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per promise: the mean over the runs and whether it keeps the promise."""
+def complain(config: Path, folders: list[Path]) -> str | None:
+    """Why runs can't be judged as those of the config, if they can't."""
+    told = yaml.safe_load(config.read_text())
+    del told["expect"]  # a promise may be made later than the run
+    seeds: dict[int, Path] = {}
+    for folder in folders:
+        if not (folder / "results.json").is_file():
+            return f"{folder} has no results.json: it is no run folder, or its run is not over"
+        seen = read(folder)["config"]
+        if key := first_difference(told, seen):
+            return f"{folder} is no run of {config}: they differ in {key}"
+        if (seed := seen["seed_everything"]) in seeds:
+            return f"{folder} and {seeds[seed]} have the same seed, {seed}: that is one result"
+        seeds[seed] = folder
+    return None
+
+
+def first_difference(told: Any, seen: Any, key: str = "") -> str | None:
+    """The first key that has another value in a run than its config says; None if all agree."""
+    if isinstance(told, str) and isinstance(seen, dict):  # a class alone: all its defaults
+        seen = seen.get("class_path")
+    if isinstance(told, dict) and isinstance(seen, dict):
+        pairs = [(f"{key}.{name}", value, seen.get(name)) for name, value in told.items()]
+    elif isinstance(told, list) and isinstance(seen, list) and len(told) == len(seen):
+        pairs = [(f"{key}.{i}", *pair) for i, pair in enumerate(zip(told, seen, strict=True))]
+    else:
+        return None if told == seen else key.lstrip(".")
+    found = (first_difference(a, b, name) for name, a, b in pairs)
+    return next((name for name in found if name), None)
+
+
+def judge(config: Path, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per promise of the config: the mean over the runs and whether it keeps it."""
     rows = []
-    for metric, expectation in runs[0]["expect"].items():
+    name = name_of(config)
+    for metric, promise in yaml.safe_load(config.read_text())["expect"].items():
         seen = [run["metrics"].get(metric, float("nan")) for run in runs]
         mean = statistics.fmean(seen)
         spread = f" ± {statistics.stdev(seen):.4f}" if len(seen) > 1 else ""
-        good = kept(expectation["promise"], mean)
+        good = kept(promise, mean)
         first = runs[0]
         cells = [
-            f"`{config}`",
+            f"`{name}`",
             first["net"],
             f"{first['parameters']:,}",
             metric,
-            expectation["promise"],
+            promise,
             f"{'' if good else '**broken** '}{mean:.4f}{spread}",
             str(len(runs)),
             f"{statistics.fmean(run['seconds'] for run in runs):.0f} s",
@@ -108,10 +158,10 @@ def judge(config: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
             first["date"],
             first["git_commit"][:10] + ("+changes" if "+" in first["git_commit"] else ""),
         ]
-        text = f"{config}: {metric} {mean:.4f}{spread}, promised {expectation['promise']}: "
+        text = f"{name}: {metric} {mean:.4f}{spread}, promised {promise}: "
         rows.append(
             {
-                "key": (f"`{config}`", metric),
+                "key": (f"`{name}`", metric),
                 "line": "| " + " | ".join(cells) + " |",
                 "kept": good,
                 "text": text + ("kept" if good else "BROKEN"),

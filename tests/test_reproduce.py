@@ -1,5 +1,6 @@
 """A promise is held against what was measured, and a broken one is not passed over."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +25,6 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         def train(config: Path, seed: int, flags: list[str]) -> dict:
             return {
                 "metrics": {"test/accuracy": accuracies[seed]},
-                "expect": {"test/accuracy": {"promise": ">= 0.5", "seen": accuracies[seed]}},
                 "net": "MLP",
                 "parameters": 1234,
                 "seconds": 2.0,
@@ -75,6 +75,55 @@ def test_a_new_result_takes_the_place_of_the_old_one(config, measured) -> None:
         table = run(config)
     assert table.count("mine.yaml") == 1
     assert "0.8000" in table
+
+
+@pytest.fixture
+def run_folder(config: Path) -> Callable[..., str]:
+    """A run that is done, of this seed, with this accuracy."""
+
+    def run_folder(seed: int, accuracy: float, epochs: int = 3) -> str:
+        folder = config.with_name(f"run-{seed}-{epochs}")
+        folder.mkdir()
+        told = {
+            "model": {"class_path": "modules.Classifier", "init_args": {"net": "modules.nets.MLP"}},
+            "data": {"class_path": "datamodules.Digits", "init_args": {"batch_size": 32}},
+            "trainer": {"max_epochs": epochs, "devices": 1},
+            "seed_everything": seed,
+        }
+        results = {
+            "metrics": {"test/accuracy": accuracy},
+            "net": "MLP",
+            "parameters": 1234,
+            "seconds": 2.0,
+            "machine": "a machine",
+            "date": "2026-11-22",
+            "git_commit": "0123456789abcdef",
+            "config": told,
+        }
+        (folder / "results.json").write_text(json.dumps(results))
+        return str(folder)
+
+    return run_folder
+
+
+def test_runs_that_are_done_are_judged_without_training(config, run_folder) -> None:
+    table = run(config, "--runs", run_folder(5, 0.4), run_folder(7, 0.7))
+    assert "| 0.5500 ± 0.2121 | 2 |" in table
+
+
+def test_runs_of_another_config_or_the_same_seed_are_not_judged(config, run_folder, capsys) -> None:
+    good, longer = run_folder(1, 0.9), run_folder(2, 0.9, epochs=4)
+    empty = config.with_name("empty")
+    for wrong, complaint in (
+        ((good, good), "same seed, 1"),
+        ((good, longer), "differ in trainer.max_epochs"),
+        ((good, str(empty)), "empty has no results.json"),
+    ):
+        with pytest.raises(SystemExit) as exit:
+            run(config, "--runs", *wrong)
+        assert exit.value.code == 2
+        assert complaint in capsys.readouterr().err
+    assert not config.with_name("results.md").exists()
 
 
 @pytest.mark.parametrize("text", ["data: datamodules.Digits\n", None])
