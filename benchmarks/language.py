@@ -1,11 +1,12 @@
 """Speed of GPT training: `python -m benchmarks.language`.
 
 Milliseconds a step of 12 sequences, for a small GPT (4 layers, 4 heads, 128 wide, context 64) and
-one of 10 M parameters (6, 6, 384, 256), with and without dropout: a bare PyTorch loop in float32
-with SDPA and torch's dropout; the same loop in the precision that `auto_precision` chooses for the
-machine, with our attention and dropout; `train.py fit` with that precision; and, for the small
-shape without dropout, the same with `--model.compile true`. All take turns, and ratios are taken
-round by round. MFU is the share of the machine's own best matrix product, measured in the same run.
+one of 10 M parameters (6, 6, 384, 256), without biases as in nanoGPT's recipes, with and without
+dropout: a bare PyTorch loop in float32 with SDPA and torch's dropout; the same loop in the
+precision that `auto_precision` chooses for the machine, with our attention and dropout; `train.py
+fit` with that precision; and, for the small shape without dropout, the same with `--model.compile
+true`. All take turns, and ratios are taken round by round. MFU is the share of the machine's own
+best matrix product, measured in the same run.
 """
 
 import argparse
@@ -36,8 +37,8 @@ from train import prepare_process
 ROWS = 12
 VOCAB = 65
 SHAPES = {
-    "small": {"num_layers": 4, "num_heads": 4, "dim": 128, "context": 64},
-    "10M": {"num_layers": 6, "num_heads": 6, "dim": 384, "context": 256},
+    "small": {"num_layers": 4, "num_heads": 4, "dim": 128, "context": 64, "bias": False},
+    "10M": {"num_layers": 6, "num_heads": 6, "dim": 384, "context": 256, "bias": False},
 }
 STEPS = {"small": 100, "10M": 12}
 

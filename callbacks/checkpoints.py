@@ -223,7 +223,10 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._metrics, self._logged_rows = state_dict["metrics"], state_dict["logged_rows"]
         if (state_dict["monitor"], state_dict["mode"]) != (self.monitor, self.mode):
-            return  # what was best by another measure tells nothing
+            # What was best by another measure tells nothing.
+            if self.monitor is None and (self.folder / "last.ckpt").exists():
+                self.best_model_path = str(self.folder / "last.ckpt")  # until the next is written
+            return
         best = self.folder / state_dict["best_model_name"]
         if state_dict["best_model_name"] and best.is_file():  # else this is another run's folder
             self.best_model_score = state_dict["best_model_score"]

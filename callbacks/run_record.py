@@ -51,6 +51,7 @@ class RunRecord(SaveConfigCallback):
         self._training_seconds = 0.0  # without validation
         self._started = self._resumed = time.perf_counter()
         self._samples = self._tokens = 0
+        self._over = False
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """On rank zero, before anything else happens."""
@@ -75,6 +76,8 @@ class RunRecord(SaveConfigCallback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self._over:  # the best weights are loaded, to be tested: what they took is not asked
+            return
         self.seconds = state_dict["seconds"]
         self._training_seconds = state_dict["training_seconds"]
         self._samples, self._tokens = state_dict["samples"], state_dict["tokens"]
@@ -106,6 +109,7 @@ class RunRecord(SaveConfigCallback):
         self._training_seconds += now - self._resumed
         self.seconds += now - self._started
         self._started = self._resumed = now
+        self._over = True
 
     def write_results(self, trainer: L.Trainer, metrics: Mapping[str, float]) -> None:
         """Write `results.json` on rank zero.

@@ -57,6 +57,26 @@ def test_samples_per_second_are_those_of_the_whole_fit(run: Run) -> None:
     assert by_hand * 0.99 <= found["samples_per_second"] < by_hand * 20
 
 
+def test_seconds_are_those_of_the_whole_fit_however_early_the_best_was(run: Run) -> None:
+    worst_first = ("--checkpoint.mode", "max", "--trainer.max_epochs", 3)
+    folder = run("fit", *SMALL, *worst_first, "--test_after_fit", "true")
+    seconds = {}
+    for name in ("best", "last"):
+        saved = torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)
+        seconds[name] = saved["callbacks"]["RunRecord"]["seconds"]
+    assert seconds["best"] < seconds["last"] <= results(folder)["seconds"] + 0.001  # rounded
+
+
+def test_a_run_that_is_over_can_be_judged_by_its_last_weights(run: Run) -> None:
+    worst = run("fit", *SMALL, "--checkpoint.mode", "max", "--trainer.max_epochs", 3)
+    before = results(worst)["metrics"]
+    again = run("fit", "--resume", worst, "--checkpoint.monitor", "null")
+    assert again == worst
+    after = results(worst)["metrics"]
+    assert after["val/loss"] < before["val/loss"]  # `max` had chosen the worst
+    assert after["test/loss"] < before["test/loss"]
+
+
 def test_metrics_csv_holds_a_row_of_validation_an_epoch(run: Run) -> None:
     folder = run("fit", *SMALL, "--trainer.max_epochs", 2, "--test_after_fit", "false")
     with (folder / "metrics.csv").open() as file:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BertConfig, GPT2Config, GPT2LMHeadModel
 
 from modules.nets import GPT
-from modules.nets.gpt import rotary_angles, rotate
+from modules.nets.gpt import rotary_turns, rotate
 from modules.nets.gpt_huggingface import load_gpt2, save_gpt2
 
 V, T = 37, 16
@@ -195,17 +195,17 @@ def test_auto_attention_is_written_out_on_a_cpu_in_bf16_and_with_dropout_only(mo
 
 def test_rotary_positions_turn_complex_numbers():
     x = torch.randn(2, 4, T, 8)
-    angles = rotary_angles(3, T, 8, x.device)
+    turns = rotary_turns(3, T, 8, x.device)
     # The pair (x_i, x_{i + K/2}) as one complex number, times e^{i t θ}.
     pairs = torch.complex(x[..., :4], x[..., 4:])
     theta = torch.tensor([1.0, 0.1, 0.01, 0.001])  # 10000^(-2i / 8)
     turned = pairs * torch.exp(1j * torch.arange(3, 3 + T)[:, None] * theta)
-    torch.testing.assert_close(rotate(x, angles), torch.cat([turned.real, turned.imag], dim=-1))
+    torch.testing.assert_close(rotate(x, turns), torch.cat([turned.real, turned.imag], dim=-1))
 
 
 def test_rotary_scores_depend_on_distances_only():
     q, k = torch.randn(2, 1, 1, T, 8)
-    near, far = (rotary_angles(start, T, 8, q.device) for start in (0, 100))
+    near, far = (rotary_turns(start, T, 8, q.device) for start in (0, 100))
     scores = rotate(q, near) @ rotate(k, near).mT
     torch.testing.assert_close(rotate(q, far) @ rotate(k, far).mT, scores, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(rotate(q, far) @ rotate(k, near).mT, scores, atol=0.1)

@@ -23,18 +23,24 @@ def make_norm(norm: str, dim: int, bias: bool) -> nn.Module:
     return nn.RMSNorm(dim, eps=NORM_EPS)
 
 
-def rotary_angles(start: int, length: int, size: int, device: torch.device) -> Tensor:
-    """The angle by which each pair of a head's channels turns at each position."""
+Turns = tuple[Tensor, Tensor]
+
+
+def rotary_turns(start: int, length: int, size: int, device: torch.device) -> Turns:
+    """Cosine and sine of the angle by which each pair of a head's channels turns at a position."""
     # angle(t, i) = t · 10000^(-2i / K)
     rates = 10000.0 ** (-torch.arange(0, size, 2, device=device) / size)  # (K/2,)
-    return torch.arange(start, start + length, device=device)[:, None] * rates  # (T, K/2)
+    angles = torch.arange(start, start + length, device=device)[:, None] * rates  # (T, K/2)
+    return angles.cos(), angles.sin()  # (T, K/2), (T, K/2)
 
 
-def rotate(x: Tensor, angles: Tensor) -> Tensor:
+def rotate(x: Tensor, turns: Turns) -> Tensor:
     """Turns the channels i and i + K/2 as a point in the plane: scores depend on distances only."""
-    cos, sin = angles.cos(), angles.sin()  # (T, K/2), (T, K/2)
+    cos, sin = turns  # (T, K/2), (T, K/2)
     a, b = x.float().chunk(2, dim=-1)  # (B, H, T, K/2), (B, H, T, K/2)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x.dtype)  # (B, H, T, K)
+    # (a cos - b sin, a sin + b cos)
+    turned = torch.addcmul(a * cos, b, sin, value=-1), torch.addcmul(a * sin, b, cos)
+    return torch.cat(turned, dim=-1).to(x.dtype)  # (B, H, T, K)
 
 
 def causal_mask(start: int, length: int, device: torch.device) -> Tensor:
@@ -108,18 +114,18 @@ class CausalSelfAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, angles: Tensor | None, cache: KeyValueCache | None
+        self, x: Tensor, mask: Tensor | None, turns: Turns | None, cache: KeyValueCache | None
     ) -> Tensor:
         B, T, _ = x.shape
         qkv = self.qkv(x)  # (B, T, (H + 2 G) K), or the heads of this process of them
         unit = qkv.shape[-1] // (self.num_heads + 2 * self.num_kv_heads)
-        kv_width = self.num_kv_heads * unit
-        q, k, v = (
-            part.view(B, T, -1, self.head_dim).transpose(1, 2)
-            for part in qkv.split([self.num_heads * unit, kv_width, kv_width], dim=-1)
-        )  # (B, H, T, K), (B, G, T, K), (B, G, T, K)
-        if angles is not None:
-            q, k = rotate(q, angles), rotate(k, angles)  # (B, H, T, K), (B, G, T, K)
+        H, G = (n * unit // self.head_dim for n in (self.num_heads, self.num_kv_heads))
+        heads = qkv.view(B, T, -1, self.head_dim)  # (B, T, H + 2 G, K)
+        if turns is None:
+            q, k, v = (part.transpose(1, 2) for part in heads.split([H, G, G], dim=2))
+        else:
+            qk, v = (part.transpose(1, 2) for part in heads.split([H + G, G], dim=2))
+            q, k = rotate(qk, turns).split([H, G], dim=1)  # (B, H, T, K), (B, G, T, K)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, G, S, K), (B, G, S, K)
         if self.num_kv_heads < self.num_heads:  # each key and value serves a group of queries
@@ -187,9 +193,9 @@ class Block(nn.Module):
         self.mlp = mlp
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, angles: Tensor | None, cache: KeyValueCache | None
+        self, x: Tensor, mask: Tensor | None, turns: Turns | None, cache: KeyValueCache | None
     ) -> Tensor:
-        x = x + self.attention(self.norm_1(x), mask, angles, cache)  # (B, T, D)
+        x = x + self.attention(self.norm_1(x), mask, turns, cache)  # (B, T, D)
         return x + self.mlp(self.norm_2(x))  # (B, T, D)
 
 
@@ -312,16 +318,16 @@ class GPT(nn.Module):
                 "begin with a fresh state and the last part of the text"
             )
         x = self.token_embedding(tokens)  # (B, T, D)
-        angles = None
+        turns = None
         if self.position_embedding is not None:
             x = x + self.position_embedding.weight[start : start + T]  # (B, T, D)
         else:
-            angles = rotary_angles(start, T, self.dim // self.num_heads, x.device)  # (T, K/2)
+            turns = rotary_turns(start, T, self.dim // self.num_heads, x.device)
         # One token at the end of a text may look at all of it.
         mask = causal_mask(start, T, x.device) if T > 1 else None  # (T, S)
         x = self.drop(x)
         for number, block in enumerate(self.blocks):
-            x = block(x, mask, angles, None if state is None else state[number])  # (B, T, D)
+            x = block(x, mask, turns, None if state is None else state[number])  # (B, T, D)
         x = self.last_norm(x)  # (B, T, D)
         logits = F.linear(x, self.token_embedding.weight) if self.head is None else self.head(x)
         return logits, state  # (B, T, V)
