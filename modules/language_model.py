@@ -22,7 +22,7 @@ from modules.optim import configure
 from modules.scratch.bpe import BYTE_OF_LETTER
 from modules.sharding import parts_of, shard
 from modules.streaming import Pieces
-from modules.token_mean import TokenMean
+from modules.token_mean import TokenMean, means_over_processes
 
 IGNORED = -100  # a target that counts for nothing
 
@@ -104,8 +104,8 @@ class LanguageModel(L.LightningModule):
         nats, count = self._step(batch)
         interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.global_step + 1) % interval == 0:
-            loss = nats.detach() / count.clamp(min=1)
-            self.log("train/loss", loss, prog_bar=True, sync_dist=True)
+            (loss,) = means_over_processes(self.trainer, count, nats)
+            self.log("train/loss", loss, prog_bar=True)
         return self.token_mean.loss(self, nats, count, batch[1].numel())
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

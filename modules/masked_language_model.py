@@ -15,7 +15,7 @@ from torchmetrics import SumMetric
 from modules.hyperparameters import save_arguments
 from modules.optim import configure
 from modules.sharding import shard
-from modules.token_mean import TokenMean
+from modules.token_mean import TokenMean, means_over_processes
 
 IGNORED = -100  # a target that counts for nothing
 MASK = "[MASK]"
@@ -125,8 +125,8 @@ class MaskedLanguageModel(L.LightningModule):
         nats, count, hidden, _ = self._step(batch)
         interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.global_step + 1) % interval == 0:
-            loss = nats.detach() / count.clamp(min=1)
-            self.log("train/loss", loss, prog_bar=True, sync_dist=True)
+            (loss,) = means_over_processes(self.trainer, count, nats)
+            self.log("train/loss", loss, prog_bar=True)
         return self.token_mean.loss(self, nats, count, hidden.targets.numel())
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

@@ -7,6 +7,16 @@ import torch
 from torch import Tensor
 
 
+def means_over_processes(trainer: L.Trainer, count: Tensor, *sums: Tensor) -> tuple[Tensor, ...]:
+    """Sums over the tokens of this process, divided by their number: the means over all processes.
+
+    To be logged as they are (`sync_dist` would give processes the same say, and not tokens).
+    """
+    told = torch.stack([count.float(), *(one.detach().float() for one in sums)])
+    total, *rest = trainer.strategy.reduce(told, reduce_op="sum")
+    return tuple(one / total.clamp(min=1) for one in rest)
+
+
 class TokenMean:
     """Makes the gradient of a step that of the mean over all its tokens.
 

@@ -18,7 +18,7 @@ from modules.hyperparameters import save_arguments
 from modules.optim import configure
 from modules.preprocessing import texts_to_inputs
 from modules.token_loss import token_loss
-from modules.token_mean import TokenMean
+from modules.token_mean import TokenMean, means_over_processes
 
 IGNORED = -100  # a target that counts for nothing
 PAD, BOS, EOS = "[PAD]", "[BOS]", "[EOS]"
@@ -107,10 +107,10 @@ class Translator(L.LightningModule):
         nats, count, logits = self._step(batch, self.label_smoothing)
         interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.global_step + 1) % interval == 0:
-            counted = count.clamp(min=1)
-            self.log("train/loss", nats.detach() / counted, prog_bar=True, sync_dist=True)
             right = (logits.argmax(dim=-1) == batch[1].flatten()).sum()
-            self.log("train/accuracy", right / counted, sync_dist=True)
+            loss, accuracy = means_over_processes(self.trainer, count, nats, right)
+            self.log("train/loss", loss, prog_bar=True)
+            self.log("train/accuracy", accuracy)
         return self.token_mean.loss(self, nats, count, batch[1].numel())
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

@@ -15,6 +15,7 @@ from torchmetrics.functional import spearman_corrcoef
 
 from modules.hyperparameters import save_arguments
 from modules.optim import configure
+from modules.token_mean import means_over_processes
 
 SPECIAL = ("[PAD]", "[UNK]")  # numbers that are no words
 ANALOGIES = "analogies"
@@ -91,10 +92,8 @@ class WordVectors(L.LightningModule):
         loss, pairs = self._step(batch)
         interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.global_step + 1) % interval == 0:
-            both = self.trainer.strategy.reduce(
-                torch.stack([loss.detach(), pairs]), reduce_op="sum"
-            )
-            self.log("train/loss", both[0] / both[1].clamp(min=1), prog_bar=True)
+            (mean,) = means_over_processes(self.trainer, pairs, loss)
+            self.log("train/loss", mean, prog_bar=True)
         return loss * self.trainer.world_size  # DDP takes the mean over processes
 
     def validation_step(self, batch: tuple[dict[str, Tensor], Tensor], batch_idx: int) -> None:

@@ -76,6 +76,19 @@ COUNTS = (
     *(*WORDS, "--data", "datamodules.Cooccurrences", "--data.window", 5),
     *("--model.net", "modules.nets.GloVe", "--model.loss", "weighted_squares"),
 )
+MASKED = (
+    *("--config", ROOT / "configs/source/bert.yaml", "--data", "datamodules.PackedFiles"),
+    *("--data.files", f"['{ROOT / 'README.md'}']", "--data.context", 32, "--data.batch_size", 6),
+    *("--data.max_vocab_size", 300, "--model.net.dim", 16, "--trainer.limit_train_batches", 6),
+    *("--trainer.max_epochs", 2, "--trainer.precision", "32-true"),
+    *("--trainer.log_every_n_steps", 1, "--trainer.callbacks", "null", *QUIET),
+)
+TRANSLATED = (
+    *("--config", ROOT / "configs/toy/reversed_words.yaml", "--data.sizes", "[200,31,31]"),
+    *("--data.batch_size", 24, "--model.net.dim", 16, "--trainer.max_epochs", 2),
+    *("--model.optimizer.lr", 0.0005),  # keys have a bias that no loss depends on
+    *("--trainer.log_every_n_steps", 1, "--trainer.callbacks", "null", *QUIET),
+)
 
 TWO = ("--trainer.devices", 2)
 DDP = (*TWO, "--config", ROOT / "configs/trainer/ddp.yaml")
@@ -93,6 +106,8 @@ EXPERIMENTS = {"gpt": GPT, "modern": (*GPT, *MODERN), "lstm": (*GPT, *LSTM)} | {
     "pictures": PICTURES,
     "words": WORDS,
     "counts": COUNTS,
+    "masked": MASKED,
+    "translated": TRANSLATED,
 }
 # Name of a run → subcommand, experiment, further arguments.
 RUNS: dict[str, tuple[tuple, ...]] = {
@@ -110,6 +125,8 @@ RUNS: dict[str, tuple[tuple, ...]] = {
     "pictures-ddp": (("fit", PICTURES, DDP),),
     "words-ddp": (("fit", WORDS, DDP),),
     "counts-ddp": (("fit", COUNTS, DDP),),
+    "masked-ddp": (("fit", MASKED, DDP),),
+    "translated-ddp": (("fit", TRANSLATED, DDP),),
     "pictures-fsdp": (("fit", PICTURES, FSDP),),
     "batch-norm-ddp": (("fit", BATCH_NORM, DDP),),
     "batch-norm-fsdp": (("fit", BATCH_NORM, FSDP),),
