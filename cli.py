@@ -135,6 +135,12 @@ class CLI(LightningCLI):
                 kept(promise, 0.0)
             except ValueError as error:
                 raise MisconfigurationException(f"expect: {metric}: {error}.") from error
+        for key in ("augmentation", "batch_mixing"):
+            if self._get(self.config, f"data.init_args.{key}.init_args.transforms") == []:
+                raise MisconfigurationException(
+                    f"data.{key}.transforms is empty: name one transform or more, or have none at "
+                    f"all by --data.{key} null."
+                )
         path = self._get(self.config, "ckpt_path")
         if path is not None and self.subcommand == "fit":
             raise MisconfigurationException(

@@ -7,20 +7,17 @@ with its cache on the same weights. It can't go past its context, so there the c
 All take turns, and ratios are taken round by round.
 """
 
-import argparse
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from transformers import GPT2LMHeadModel
 
+from benchmarks.table import Page, parser, ratio
 from benchmarks.trainer import rounds
 from modules.generation import generate
 from modules.nets import GPT
@@ -59,23 +56,18 @@ def theirs(net: Any, prompts: int) -> float:
 
 def main() -> None:
     """Measure and print; `--write` also puts the table into a file."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.generation", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each contestant")
-    parser.add_argument("--write", type=Path, help="a Markdown file for the table")
-    options = parser.parse_args()
+    options = parser("generation", __doc__, rounds=3).parse_args()
     prepare_process()
-    lines = [
-        "# Speed of generation",
-        "",
-        f"`python -m benchmarks.generation`, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPU "
-        f"cores ({platform.machine()}), {torch.get_num_threads()} threads, torch "
-        f"{torch.__version__}, transformers {transformers.__version__}; tokens/s, medians of "
-        f"{options.rounds} rounds.",
-        "",
-        "| context, prompts | ours, cached | ours, not cached | transformers, cached | cached "
-        "against not cached | ours against transformers |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    page = Page(
+        "generation",
+        "Speed of generation",
+        f"tokens/s, medians of {options.rounds} rounds.",
+        transformers,
+    )
+    page.table(
+        *("context, prompts", "ours, cached", "ours, not cached", "transformers, cached"),
+        *("cached against not cached", "ours against transformers"),
+    )
     for context in (256, 512):
         torch.manual_seed(0)
         net = GPT(VOCAB, context=context, num_layers=6, num_heads=6, dim=384).eval()
@@ -91,25 +83,22 @@ def main() -> None:
             if context > NEW_TOKENS:
                 contestants["theirs"] = lambda copy=copy, n=prompts: theirs(copy, n)  # type: ignore[misc]
             seen = rounds(contestants, options.rounds)
-            lines.append(_row(context, prompts, seen))
-    print("\n".join(lines))
-    if options.write:
-        options.write.write_text("\n".join(lines) + "\n")
+            page.row(f"{context}, {prompts}", *_cells(seen))
+    page.write(options.write)
 
 
-def _row(context: int, prompts: int, seen: dict[str, list[float]]) -> str:
-    cells = [f"{context}, {prompts}"]
-    for name in ("cached", "not cached", "theirs"):
-        cells.append(f"{statistics.median(seen[name]):,.0f}" if name in seen else "—")
-    for name in ("not cached", "theirs"):
-        if name in seen:
-            ratio = statistics.median(
-                a / b for a, b in zip(seen["cached"], seen[name], strict=True)
-            )
-            cells.append(f"{ratio:.1f} x")
-        else:
-            cells.append("—")
-    return "| " + " | ".join(cells) + " |"
+def _cells(seen: dict[str, list[float]]) -> list[str]:
+    """What is told of a context and a number of prompts; not all was measured for each."""
+    return [
+        *(
+            f"{statistics.median(seen[name]):,.0f}" if name in seen else "—"
+            for name in ("cached", "not cached", "theirs")
+        ),
+        *(
+            f"{ratio(seen['cached'], seen[name]):.1f} x" if name in seen else "—"
+            for name in ("not cached", "theirs")
+        ),
+    ]
 
 
 if __name__ == "__main__":

@@ -9,11 +9,8 @@ true`. All take turns, and ratios are taken round by round. MFU is the share of 
 best matrix product, measured in the same run.
 """
 
-import argparse
 import contextlib
 import io
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -26,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import modules.nets.gpt
+from benchmarks.table import Page, parser, ratio
 from benchmarks.timer import StepTimer, seconds_a_step
 from benchmarks.trainer import rounds
 from callbacks.speed import matmul_peak
@@ -120,26 +118,21 @@ def flops_a_step(shape: str) -> float:
 
 def main() -> None:
     """Measure and print; `--write` also puts the table into a file."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.language", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
-    parser.add_argument("--write", type=Path, help="a Markdown file for the table")
-    options = parser.parse_args()
+    options = parser("language", __doc__, rounds=5).parse_args()
     prepare_process()
     precision, _ = recommended_precision("cpu")
     peak = matmul_peak(torch.bfloat16 if precision == "bf16-mixed" else torch.float32)
-    lines = [
-        "# Speed of GPT training",
-        "",
-        f"`python -m benchmarks.language`, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPU cores "
-        f"({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"lightning {L.__version__}; {ROWS} sequences a step, medians of {options.rounds} rounds. "
-        f"Recommended precision: {precision}; best matrix product {peak / 1e12:.2f} TFLOP/s.",
-        "",
-        "| shape, dropout | bare, fp32 | bare, recommended | `train.py fit` | its speed against "
-        "bare, recommended | against bare, fp32 | tokens/s | MFU |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    print("\n".join(lines))
+    page = Page(
+        "language",
+        "Speed of GPT training",
+        f"{ROWS} sequences a step, medians of {options.rounds} rounds. Recommended precision: "
+        f"{precision}; best matrix product {peak / 1e12:.2f} TFLOP/s.",
+        L,
+    )
+    page.table(
+        *("shape, dropout", "bare, fp32", "bare, recommended", "`train.py fit`"),
+        *("its speed against bare, recommended", "against bare, fp32", "tokens/s", "MFU"),
+    )
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "text.txt"
         text.write_text("".join(chr(32 + i % VOCAB) for i in range(100_000)))
@@ -157,27 +150,21 @@ def main() -> None:
                 seen = rounds(contestants, options.rounds)
                 for ours in ("fit", "compiled"):
                     if ours in seen:
-                        lines.append(_row(shape, dropout, ours, seen, peak))
-                        print(lines[-1], flush=True)
-    if options.write:
-        options.write.write_text("\n".join(lines) + "\n")
+                        page.row(*_cells(shape, dropout, ours, seen, peak))
+    page.write(options.write)
 
 
-def _row(shape: str, dropout: float, ours: str, seen: dict[str, list[float]], peak: float) -> str:
+def _cells(
+    shape: str, dropout: float, ours: str, seen: dict[str, list[float]], peak: float
+) -> list[str]:
     middle = {name: statistics.median(values) for name, values in seen.items()}
-    against = {
-        name: statistics.median(a / b for a, b in zip(seen[name], seen[ours], strict=True))
-        for name in ("bare", "fp32")
-    }
-    cells = [
+    return [
         f"{shape}, {dropout}{', compiled' if ours == 'compiled' else ''}",
         *(f"{1000 * middle[name]:.1f} ms" for name in ("fp32", "bare", ours)),
-        f"{against['bare']:.2f} x",
-        f"{against['fp32']:.2f} x",
+        *(f"{ratio(seen[name], seen[ours]):.2f} x" for name in ("bare", "fp32")),
         f"{ROWS * SHAPES[shape]['context'] / middle[ours]:,.0f}",
         f"{flops_a_step(shape) / middle[ours] / peak:.0%}",
     ]
-    return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

@@ -7,18 +7,15 @@ away for 100, there for 50, and so on: each 50 steps hold one logging, and a mac
 slower does so for both. The ratio is taken in each such group of 200 steps; the median is told.
 """
 
-import argparse
-import os
-import platform
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import lightning as L
 import torch
 
 from benchmarks.language import fit
+from benchmarks.table import Page, parser
 from benchmarks.timer import WATCHED, WINDOW, Alternation
 from benchmarks.trainer import NoiseMNIST, ours
 from train import prepare_process
@@ -53,25 +50,15 @@ def flags(number: int) -> list[str]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.monitoring", description=__doc__)
-    parser.add_argument("--groups", type=int, help="groups of 200 steps (default: MLP 40, GPT 8)")
-    parser.add_argument("--write", type=Path, help="a Markdown file for the table")
-    options = parser.parse_args()
+    command = parser("monitoring", __doc__)
+    command.add_argument("--groups", type=int, help="groups of 200 steps (default: MLP 40, GPT 8)")
+    options = command.parse_args()
     if options.groups is not None and options.groups < 1:
-        parser.error(f"--groups must be 1 or more, not {options.groups}")
+        command.error(f"--groups must be 1 or more, not {options.groups}")
     prepare_process()
     numbers = GROUPS if options.groups is None else dict.fromkeys(GROUPS, options.groups)
-    lines = [
-        "# What watching a run costs",
-        "",
-        f"`python -m benchmarks.monitoring`, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPU "
-        f"cores ({platform.machine()}), {torch.get_num_threads()} threads, torch "
-        f"{torch.__version__}, lightning {L.__version__}; one logging in {WINDOW} steps.",
-        "",
-        "| net | a step without | a step with | ratio (median; quartiles) | groups |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    print("\n".join(lines), flush=True)
+    page = Page("monitoring", "What watching a run costs", f"one logging in {WINDOW} steps.", L)
+    page.table("net", "a step without", "a step with", "ratio (median; quartiles)", "groups")
     for name, number in numbers.items():
         if name == "mlp":
             ours("mlp", NoiseMNIST(128), *flags(number))
@@ -80,23 +67,23 @@ def main() -> None:
                 text = Path(folder) / "text.txt"
                 text.write_text("".join(map(chr, torch.randint(48, 112, (400_000,)).tolist())))
                 fit("small", 0.0, text, *flags(number))
-        lines.append(row(name, groups(Alternation.seconds)))
-        print(lines[-1], flush=True)
-    if options.write:
-        options.write.write_text("\n".join(lines) + "\n")
+        page.row(name, *cells(groups(Alternation.seconds)))
+    page.write(options.write)
 
 
-def row(name: str, found: list[tuple[float, float]]) -> str:
-    """A line of the table."""
+def cells(found: list[tuple[float, float]]) -> list[str]:
+    """What a line of the table says."""
     without, watched = (1000 * statistics.median(column) for column in zip(*found, strict=True))
     ratios = sorted(b / a for a, b in found)
     low, middle, high = (
         statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
     )
-    return (
-        f"| {name} | {without:.3f} ms | {watched:.3f} ms | {middle:.4f} x ({low:.4f} to "
-        f"{high:.4f}) | {len(found)} |"
-    )
+    return [
+        f"{without:.3f} ms",
+        f"{watched:.3f} ms",
+        f"{middle:.4f} x ({low:.4f} to {high:.4f})",
+        f"{len(found)}",
+    ]
 
 
 if __name__ == "__main__":

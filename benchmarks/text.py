@@ -10,13 +10,9 @@ Real SST-2 where DATA_DIR has it, else random tokens in texts of such lengths: s
 on what is said.
 """
 
-import argparse
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -25,6 +21,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.table import Page, parser, ratio
 from benchmarks.trainer import rounds
 from datamodules import SST2
 from datamodules.length_batches import BucketedBatches
@@ -118,11 +115,9 @@ def texts() -> tuple[str, LabelledTokens]:
 
 def main() -> None:
     """Measure and print; `--write` also puts the table into a file."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.text", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
-    parser.add_argument("--steps", type=int, default=100, help="training steps of a turn")
-    parser.add_argument("--write", type=Path, help="a Markdown file for the table")
-    options = parser.parse_args()
+    command = parser("text", __doc__, rounds=5)
+    command.add_argument("--steps", type=int, default=100, help="training steps of a turn")
+    options = command.parse_args()
     prepare_process()
     name, train = texts()
     items = Items(train)
@@ -134,18 +129,15 @@ def main() -> None:
         generator = torch.Generator().manual_seed(0)
         return DataLoader(items, size, shuffle=True, collate_fn=collate, generator=generator)
 
-    lines = [
-        "# Speed of text classification",
-        "",
-        f"`python -m benchmarks.text`, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPU cores "
-        f"({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}; "
+    page = Page(
+        "text",
+        "Speed of text classification",
         f"{name}, bidirectional LSTM of 128, medians of {options.rounds} rounds.",
-        "",
-        "| batch | item by item, padded | item by item, packed | ours, of like length | "
-        "against padded | against packed |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    print("\n".join(lines))
+    )
+    page.table(
+        *("batch", "item by item, padded", "item by item, packed", "ours, of like length"),
+        *("against padded", "against packed"),
+    )
     for size in BATCHES:
         contestants: dict[str, Callable[[], float]] = {
             "padded": lambda n=size: tokens_a_second(our_net(), one_by_one(n), options.steps),  # type: ignore[misc]
@@ -154,12 +146,9 @@ def main() -> None:
         }
         seen = rounds(contestants, options.rounds)
         speeds = [f"{statistics.median(values):,.0f}" for values in seen.values()]
-        pairs = [zip(seen["ours"], seen[key], strict=True) for key in ("padded", "packed")]
-        ratios = [f"{statistics.median(a / b for a, b in pair):.1f} x" for pair in pairs]
-        lines.append(f"| {' | '.join([str(size), *speeds, *ratios])} |")
-        print(lines[-1], flush=True)
-    if options.write:
-        options.write.write_text("\n".join(lines) + "\n")
+        ratios = [f"{ratio(seen['ours'], seen[key]):.1f} x" for key in ("padded", "packed")]
+        page.row(str(size), *speeds, *ratios)
+    page.write(options.write)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,8 @@
 Real MNIST where DATA_DIR has it, else noise of the same size: speed does not depend on it.
 """
 
-import argparse
 import contextlib
 import io
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -30,6 +27,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
+from benchmarks.table import Page, parser, ratio
 from benchmarks.timer import StepTimer, seconds_a_step
 from datamodules import MNIST
 from modules.nets import CNN, MLP
@@ -198,25 +196,20 @@ def rounds(contestants: dict[str, Callable[[], float]], number: int) -> dict[str
 
 def main() -> None:
     """Measure and print; `--write` also puts the tables into a file."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.trainer", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each contestant")
-    parser.add_argument("--write", type=Path, help="a Markdown file for the tables")
-    options = parser.parse_args()
+    options = parser("trainer", __doc__, rounds=7).parse_args()
     prepare_process()
     warnings.filterwarnings("ignore", message=".*have no `validation_step`")
     data = pictures_to_time()
-
-    lines = [
-        "# Speed of the Trainer and of whole batches",
-        "",
-        f"`python -m benchmarks.trainer`, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPU cores "
-        f"({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"lightning {L.__version__}; {type(data).__name__}, batch {BATCH}, medians of "
-        f"{options.rounds} rounds.",
-        "",
-        "| net | bare loop | Trainer, all off | `train.py fit` | over all off | ratio to bare |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    page = Page(
+        "trainer",
+        "Speed of the Trainer and of whole batches",
+        f"{type(data).__name__}, batch {BATCH}, medians of {options.rounds} rounds.",
+        L,
+    )
+    page.table(
+        *("net", "bare loop", "Trainer, all off", "`train.py fit`"),
+        *("over all off", "ratio to bare"),
+    )
     for name in NETS:
         seen = rounds(
             {
@@ -226,31 +219,21 @@ def main() -> None:
             },
             options.rounds,
         )
-        bare, off, mine = (1000 * statistics.median(seen[key]) for key in ("bare", "off", "ours"))
+        middle = [f"{1000 * statistics.median(values):.3f} ms" for values in seen.values()]
         extra = 1000 * statistics.median(
             a - b for a, b in zip(seen["ours"], seen["off"], strict=True)
         )
-        ratio = statistics.median(a / b for a, b in zip(seen["ours"], seen["bare"], strict=True))
-        lines.append(
-            f"| {name} | {bare:.3f} ms | {off:.3f} ms | {mine:.3f} ms | {extra:+.3f} ms | "
-            f"{ratio:.3f} x |"
-        )
+        against = ratio(seen["ours"], seen["bare"])
+        page.row(name, *middle, f"{extra:+.3f} ms", f"{against:.3f} x")
     seen = rounds(
         {"items": lambda: item_by_item(data), "batches": lambda: whole_batches(data)},
         options.rounds,
     )
-    ratio = statistics.median(b / i for b, i in zip(seen["batches"], seen["items"], strict=True))
-    lines += [
-        "",
-        "| input pipeline | samples/s |",
-        "| --- | --- |",
-        f"| torchvision's MNIST, item by item | {statistics.median(seen['items']):,.0f} |",
-        f"| ours, whole batches | {statistics.median(seen['batches']):,.0f} |",
-        f"| ratio | {ratio:.1f} x |",
-    ]
-    print("\n".join(lines))
-    if options.write:
-        options.write.write_text("\n".join(lines) + "\n")
+    page.table("input pipeline", "samples/s")
+    page.row("torchvision's MNIST, item by item", f"{statistics.median(seen['items']):,.0f}")
+    page.row("ours, whole batches", f"{statistics.median(seen['batches']):,.0f}")
+    page.row("ratio", f"{ratio(seen['batches'], seen['items']):.1f} x")
+    page.write(options.write)
 
 
 if __name__ == "__main__":

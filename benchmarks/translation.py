@@ -7,17 +7,14 @@ translated into as many, so that all do the same work. All take turns, and ratio
 round.
 """
 
-import argparse
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from benchmarks.table import Page, parser, ratio
 from benchmarks.trainer import rounds
 from modules.beam_search import beam_search
 from modules.nets import Seq2Seq, Transformer
@@ -54,25 +51,20 @@ def sentences_a_second(net: torch.nn.Module, sources: Tensor, at_once: int, cach
 
 def main() -> None:
     """Measure and print; `--write` also puts the table into a file."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.translation", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each contestant")
-    parser.add_argument("--sentences", type=int, default=64, help="sentences of a turn")
-    parser.add_argument("--write", type=Path, help="a Markdown file for the table")
-    options = parser.parse_args()
+    command = parser("translation", __doc__, rounds=3)
+    command.add_argument("--sentences", type=int, default=64, help="sentences of a turn")
+    options = command.parse_args()
     prepare_process()
-    lines = [
-        "# Speed of beam search",
-        "",
-        f"`python -m benchmarks.translation`, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPU "
-        f"cores ({platform.machine()}), {torch.get_num_threads()} threads, torch "
-        f"{torch.__version__}; sentences/s, {BEAMS} beams, {LENGTH} tokens each, "
-        f"{options.sentences} sentences, medians of {options.rounds} rounds.",
-        "",
-        "| net | at once, cached | at once, not cached | one by one, cached | cached against not "
-        "| at once against one by one |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    print("\n".join(lines))
+    page = Page(
+        "translation",
+        "Speed of beam search",
+        f"sentences/s, {BEAMS} beams, {LENGTH} tokens each, {options.sentences} sentences, medians "
+        f"of {options.rounds} rounds.",
+    )
+    page.table(
+        *("net", "at once, cached", "at once, not cached", "one by one, cached"),
+        *("cached against not", "at once against one by one"),
+    )
     size = options.sentences
     for name, make in NETS.items():
         torch.manual_seed(0)
@@ -85,12 +77,9 @@ def main() -> None:
         }
         seen = rounds(contestants, options.rounds)
         speeds = [f"{statistics.median(values):,.1f}" for values in seen.values()]
-        pairs = [zip(seen["cached"], seen[key], strict=True) for key in list(seen)[1:]]
-        ratios = [f"{statistics.median(a / b for a, b in pair):.1f} x" for pair in pairs]
-        lines.append(f"| {' | '.join([name, *speeds, *ratios])} |")
-        print(lines[-1], flush=True)
-    if options.write:
-        options.write.write_text("\n".join(lines) + "\n")
+        ratios = [f"{ratio(seen['cached'], seen[key]):.1f} x" for key in list(seen)[1:]]
+        page.row(name, *speeds, *ratios)
+    page.write(options.write)
 
 
 if __name__ == "__main__":

@@ -12,17 +12,13 @@ there is to reach.
 Real MNIST where DATA_DIR has it, else noise of the same size: speed does not depend on it.
 """
 
-import argparse
 import contextlib
 import io
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import lightning as L
 import torch
@@ -30,6 +26,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from benchmarks.table import Page, parser, ratio
 from benchmarks.timer import StepTimer, seconds_a_step
 from benchmarks.trainer import pictures_to_time, rounds, tutorial_dataset
 from datamodules import MNIST
@@ -107,29 +104,25 @@ def fit(name: str, data: MNIST) -> float:
 
 def main() -> None:
     """Measure and print; `--write` also puts the table into a file."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.vision", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
-    parser.add_argument("--write", type=Path, help="a Markdown file for the table")
-    parser.add_argument("--example", choices=NETS, help="only this net in the example's loop")
-    options = parser.parse_args()
+    command = parser("vision", __doc__, rounds=5)
+    command.add_argument("--example", choices=NETS, help="only this net in the example's loop")
+    options = command.parse_args()
     if options.example:
         print(example_loop(options.example, pictures_to_time()))
         return
     prepare_process()
     data = pictures_to_time()
-    lines = [
-        "# Speed of convolutional nets",
-        "",
-        f"`python -m benchmarks.vision`, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPU cores "
-        f"({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"lightning {L.__version__}; {type(data).__name__}, batch {BATCH}, medians of "
-        f"{options.rounds} rounds. Recommended precision: {recommended_precision('cpu')[0]}.",
-        "",
-        "| net | the example's loop | bare, recommended | `train.py fit` | against the example | "
-        "against bare |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    print("\n".join(lines))
+    page = Page(
+        "vision",
+        "Speed of convolutional nets",
+        f"{type(data).__name__}, batch {BATCH}, medians of {options.rounds} rounds. Recommended "
+        f"precision: {recommended_precision('cpu')[0]}.",
+        L,
+    )
+    page.table(
+        *("net", "the example's loop", "bare, recommended", "`train.py fit`"),
+        *("against the example", "against bare"),
+    )
     for name in NETS:
         seen = rounds(
             {
@@ -140,16 +133,9 @@ def main() -> None:
             options.rounds,
         )
         speeds = [f"{statistics.median(seen[key]):,.0f}/s" for key in ("example", "bare", "fit")]
-        ratios = [
-            statistics.median(f / e for f, e in zip(seen["fit"], seen[key], strict=True))
-            for key in ("example", "bare")
-        ]
-        lines.append(
-            f"| {name} | {' | '.join(speeds)} | " + " | ".join(f"{r:.2f} x" for r in ratios) + " |"
-        )
-        print(lines[-1], flush=True)
-    if options.write:
-        options.write.write_text("\n".join(lines) + "\n")
+        ratios = [f"{ratio(seen['fit'], seen[key]):.2f} x" for key in ("example", "bare")]
+        page.row(name, *speeds, *ratios)
+    page.write(options.write)
 
 
 if __name__ == "__main__":

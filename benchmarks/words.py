@@ -11,12 +11,9 @@ before frequent ones are thinned out.
 vectors score; ours are in the run's results.json.
 """
 
-import argparse
 import contextlib
 import io
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -30,6 +27,7 @@ import yaml
 from gensim.models import Word2Vec
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from benchmarks.table import Page, parser, ratio
 from benchmarks.timer import StepTimer
 from benchmarks.trainer import rounds
 from datamodules import ContextWindows
@@ -127,12 +125,10 @@ def quality(model: str) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print; `--write` also puts the table into a file."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.words", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
-    parser.add_argument("--reviews", type=int, default=10_000, help="texts of a turn")
-    parser.add_argument("--quality", choices=MODELS, help="score gensim's vectors instead")
-    parser.add_argument("--write", type=Path, help="a Markdown file for the table")
-    options = parser.parse_args()
+    command = parser("words", __doc__, rounds=5)
+    command.add_argument("--reviews", type=int, default=10_000, help="texts of a turn")
+    command.add_argument("--quality", choices=MODELS, help="score gensim's vectors instead")
+    options = command.parse_args()
     prepare_process()
     if options.quality:
         scores = quality(options.quality)
@@ -144,18 +140,14 @@ def main() -> None:
         data = ContextWindows(text=str(text), benchmarks=[])
         data.setup("fit")
         texts = sentences(data)
-        lines = [
-            "# Speed of word vectors",
-            "",
-            f"`python -m benchmarks.words`, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPU "
-            f"cores ({platform.machine()}), {torch.get_num_threads()} threads, torch "
-            f"{torch.__version__}, gensim {gensim.__version__}; {name}, {sum(map(len, texts)):,} "
-            f"words, {data.vocab_size - 2:,} different ones, medians of {options.rounds} rounds.",
-            "",
-            "| net | gensim, words/s | `train.py fit`, words/s | ratio |",
-            "| --- | --- | --- | --- |",
-        ]
-        print("\n".join(lines))
+        page = Page(
+            "words",
+            "Speed of word vectors",
+            f"{name}, {sum(map(len, texts)):,} words, {data.vocab_size - 2:,} different ones, "
+            f"medians of {options.rounds} rounds.",
+            gensim,
+        )
+        page.table("net", "gensim, words/s", "`train.py fit`, words/s", "ratio")
         for model in MODELS:
             seen = rounds(
                 {
@@ -164,13 +156,9 @@ def main() -> None:
                 },
                 options.rounds,
             )
-            pairs = zip(seen["ours"], seen["theirs"], strict=True)
-            ratio = statistics.median(a / b for a, b in pairs)
-            a, b = (statistics.median(seen[key]) for key in ("theirs", "ours"))
-            lines.append(f"| {model} | {a:,.0f} | {b:,.0f} | {ratio:.2f} x |")
-            print(lines[-1], flush=True)
-    if options.write:
-        options.write.write_text("\n".join(lines) + "\n")
+            speeds = [f"{statistics.median(values):,.0f}" for values in seen.values()]
+            page.row(model, *speeds, f"{ratio(seen['ours'], seen['theirs']):.2f} x")
+    page.write(options.write)
 
 
 if __name__ == "__main__":

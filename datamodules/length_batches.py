@@ -1,13 +1,16 @@
 """Batches of texts that are about as long as each other, so that little of them is padding."""
 
 from collections.abc import Iterator
+from typing import Any
 
+import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 
-from datamodules.whole_batches import TrainingBatches
+from datamodules.loader import BatchLoader, share_of
+from datamodules.whole_batches import EvaluationBatches, TrainingBatches
 
 POOL = 50  # batches among whose rows those of like length are brought together
 
@@ -81,6 +84,48 @@ class EvaluationByLength(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.batches)
+
+
+class TextsByLength(L.LightningDataModule):
+    """Serves each split in batches of texts of like length; `predict`, or else `test`, in order.
+
+    A split is a data set with `lengths`, by which the rows that train are sorted, and with
+    `source_lengths`, by which those that are judged are: of a text that the net is to answer,
+    nothing else is known.
+    """
+
+    batch_size: int
+    seed: int
+    splits: dict[str, Any]
+
+    @property
+    def _world(self) -> tuple[int, int]:
+        return share_of(self.trainer)
+
+    def _batches(self, **others: int) -> BucketedBatches:
+        lengths = self.splits["train"].lengths
+        return BucketedBatches(lengths, self.batch_size, self.seed, *self._world, **others)
+
+    def train_dataloader(self) -> DataLoader:
+        rank, _ = self._world
+        return BatchLoader(self.splits["train"], sampler=self._batches(), seed=self.seed, rank=rank)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> DataLoader:
+        rows = self.splits.get("predict", self.splits["test"])
+        return BatchLoader(  # in the order of the file, as the answers are written
+            rows, sampler=EvaluationBatches(len(rows), self.batch_size, *self._world)
+        )
+
+    def _evaluation_loader(self, split: str) -> DataLoader:
+        rows = self.splits[split]
+        batches = EvaluationByLength(rows.source_lengths, self.batch_size, *self._world)
+        return BatchLoader(rows, sampler=batches)
 
 
 def padding_share(lengths: Tensor) -> float:

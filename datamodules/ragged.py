@@ -101,5 +101,12 @@ class LabelledTokens(Dataset[tuple[Inputs, Tensor]]):
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def lengths(self) -> Tensor:
+        """How many tokens each text has, (N,)."""
+        return self.texts.lengths
+
+    source_lengths = lengths
+
     def __getitem__(self, rows: Tensor) -> tuple[Inputs, Tensor]:
         return self.texts.padded(rows, self.pad), self.labels[rows]

@@ -4,26 +4,23 @@ from abc import abstractmethod
 from functools import cached_property
 from pathlib import Path
 
-import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Tokenizer
-from torch.utils.data import DataLoader
 
 from datamodules.files import default_data_dir
 from datamodules.labelled_texts import LabelledTexts
-from datamodules.length_batches import BucketedBatches, EvaluationByLength, padding_share
-from datamodules.loader import BatchLoader, share_of
+from datamodules.length_batches import TextsByLength, padding_share
 from datamodules.ragged import LabelledTokens, RaggedTokens
 from datamodules.text_tokenizers import PAD, UNK, choose, file_of, with_cutting_and_padding
 from datamodules.tokenization import NUM_BYTES, encode_each
 from datamodules.tokens import refuse
-from datamodules.whole_batches import EvaluationBatches, share_of_batch
+from datamodules.whole_batches import share_of_batch
 
 
-class TextClassificationDataModule(L.LightningDataModule):
+class TextClassificationDataModule(TextsByLength):
     """Serve `({"input_ids", "attention_mask"}, labels)` of shapes (B, T), (B, T) and (B,).
 
     A batch holds texts of like length and is as wide as its longest one; the mask is True where
@@ -178,7 +175,7 @@ class TextClassificationDataModule(L.LightningDataModule):
             split: torch.eq(self.splits[split].texts.tokens, self._special(UNK)).float().mean()
             for split in ("train", "val")
         }
-        lengths = train.texts.lengths
+        lengths = train.lengths
         bucketed, plain = (
             padding_share(lengths[sampler.batches()])
             for sampler in (self._batches(), self._batches(pool=1))
@@ -189,32 +186,3 @@ class TextClassificationDataModule(L.LightningDataModule):
             f"of tokens, unknown are {unknown['train']:.1%} of train and {unknown['val']:.1%} of "
             f"val; padding is {bucketed:.1%} of a batch, {plain:.1%} without sorting by length"
         )
-
-    @property
-    def _world(self) -> tuple[int, int]:
-        return share_of(self.trainer)
-
-    def _batches(self, **others: int) -> BucketedBatches:
-        lengths = self.splits["train"].texts.lengths
-        return BucketedBatches(lengths, self.batch_size, self.seed, *self._world, **others)
-
-    def train_dataloader(self) -> DataLoader:
-        rank, _ = self._world
-        return BatchLoader(self.splits["train"], sampler=self._batches(), seed=self.seed, rank=rank)
-
-    def val_dataloader(self) -> DataLoader:
-        return self._evaluation_loader("val")
-
-    def test_dataloader(self) -> DataLoader:
-        return self._evaluation_loader("test")
-
-    def predict_dataloader(self) -> DataLoader:
-        rows = self.splits["test"]  # in the order of the file, as the answers are written
-        return BatchLoader(
-            rows, sampler=EvaluationBatches(len(rows), self.batch_size, *self._world)
-        )
-
-    def _evaluation_loader(self, split: str) -> DataLoader:
-        rows = self.splits[split]
-        batches = EvaluationByLength(rows.texts.lengths, self.batch_size, *self._world)
-        return BatchLoader(rows, sampler=batches)

@@ -5,25 +5,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Tokenizer, processors
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from datamodules.files import default_data_dir
 from datamodules.labelled_texts import decoded
-from datamodules.length_batches import BucketedBatches, EvaluationByLength, padding_share
-from datamodules.loader import BatchLoader, share_of
+from datamodules.length_batches import TextsByLength, padding_share
 from datamodules.ragged import Inputs, RaggedTokens
 from datamodules.text_tokenizers import PAD, UNK, Kind, learn, with_cutting_and_padding
 from datamodules.token_batches import IGNORED
 from datamodules.tokenization import NUM_BYTES, encode_each
 from datamodules.tokens import refuse
-from datamodules.whole_batches import EvaluationBatches, share_of_batch
+from datamodules.whole_batches import share_of_batch
 
 BOS, EOS = "[BOS]", "[EOS]"
 SPECIALS = (PAD, UNK, BOS, EOS)
@@ -86,8 +84,12 @@ class TranslationPairs(Dataset[tuple[Inputs, Tensor]]):
         sources, targets = self.sources.lengths, self.targets.lengths
         return torch.maximum(sources, targets) * (sources.max() + 1) + sources
 
+    @property
+    def source_lengths(self) -> Tensor:
+        return self.sources.lengths
 
-class TranslationDataModule(L.LightningDataModule):
+
+class TranslationDataModule(TextsByLength):
     """Serve `({"input_ids", "attention_mask", "decoder_input_ids"}, targets)`.
 
     Shapes are (B, S), (B, S), (B, T) and (B, T). A batch holds sentences of like length and is as
@@ -281,36 +283,6 @@ class TranslationDataModule(L.LightningDataModule):
             f"of val; padding is {bucketed[0]:.1%} and {bucketed[1]:.1%} of a batch, {plain[0]:.1%}"
             f" and {plain[1]:.1%} without sorting by length"
         )
-
-    @property
-    def _world(self) -> tuple[int, int]:
-        return share_of(self.trainer)
-
-    def _batches(self, **others: int) -> BucketedBatches:
-        lengths = self.splits["train"].lengths
-        return BucketedBatches(lengths, self.batch_size, self.seed, *self._world, **others)
-
-    def train_dataloader(self) -> DataLoader:
-        rank, _ = self._world
-        return BatchLoader(self.splits["train"], sampler=self._batches(), seed=self.seed, rank=rank)
-
-    def val_dataloader(self) -> DataLoader:
-        return self._evaluation_loader("val")
-
-    def test_dataloader(self) -> DataLoader:
-        return self._evaluation_loader("test")
-
-    def predict_dataloader(self) -> DataLoader:
-        rows = self.splits["test" if self.predict is None else "predict"]
-        return BatchLoader(  # in the order of the file, as the translations are written
-            rows, sampler=EvaluationBatches(len(rows), self.batch_size, *self._world)
-        )
-
-    def _evaluation_loader(self, split: str) -> DataLoader:
-        rows = self.splits[split]
-        # By the source: of a text that is to be translated, nothing else is known.
-        batches = EvaluationByLength(rows.sources.lengths, self.batch_size, *self._world)
-        return BatchLoader(rows, sampler=batches)
 
 
 def as_bytes(texts: list[str]) -> RaggedTokens:

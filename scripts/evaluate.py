@@ -45,6 +45,7 @@ from callbacks.mistakes import (
     visible,
 )
 from callbacks.reliability_diagram import reliability_figure, sums_by_confidence
+from callbacks.tables import markdown_table
 from modules import Classifier
 from modules.checkpoint import open_task
 from scripts.evaluation import (
@@ -366,8 +367,7 @@ class Report:
         folder.mkdir(parents=True, exist_ok=True)
         lines = [f"# {' and '.join(self.looks)}", "", *self.explanation()]
         for title, header, rows in self.told:
-            lines += ["", f"## {title}", "", markdown(header), markdown(["---"] * len(header))]
-            lines += map(markdown, rows)
+            lines += ["", f"## {title}", "", markdown_table(header, rows).rstrip("\n")]
         for name, look in self.looks.items():
             lines += ["", f"## Figures: {name}", ""]
             for title, draw in figures(look, names, data).items():
@@ -434,10 +434,6 @@ class Report:
             for row in rows:
                 table.add_row(*row)
             Console().print(table)
-
-
-def markdown(cells: list[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def figures(look: Look, names: list[str], data: Any) -> dict[str, Callable[[], Figure]]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import TINY
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 from torch import Tensor, nn
@@ -226,6 +227,18 @@ def test_a_composition_from_a_config_trains_tells_and_is_remembered(
     assert parts[0]["init_args"] == STRONG
     task = Classifier.load_from_checkpoint(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert len(task.classify(torch.rand(2, 1, 8, 8))) == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "name"), [("augmentation", "Compose"), ("batch_mixing", "RandomChoice")]
+)
+def test_an_empty_list_of_transforms_is_refused_with_what_to_say_instead(
+    refused, key, name
+) -> None:
+    flags = (f"--data.{key}", f"torchvision.transforms.v2.{name}", f"--data.{key}.transforms", "[]")
+    paragraph = refused("fit", "--config", TINY, *flags)
+    assert f"data.{key}.transforms is empty" in paragraph
+    assert f"--data.{key} null" in paragraph
 
 
 def test_the_figure_shows_pictures_and_what_becomes_of_them(tmp_path: Path, monkeypatch) -> None:
