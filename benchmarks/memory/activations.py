@@ -51,8 +51,6 @@ def gpt_activations(job: Job) -> Parts:
         norm = n * 2 * FLOAT + stats
     attention = n * c * attended(net, fused) / t  # queries, keys, values
     attention += n * c / t  # what attention gives: the input of `proj`
-    if net.positions == "rotary":
-        attention += 2 * 2 * FLOAT * T * (D // H) / 2  # cosines and sines, for queries and keys
     if fused:
         attention += FLOAT * B * H * T / t  # log-sum-exp of each row of scores
         if net.positions == "rotary":  # what it gives lies as its queries do: `proj` needs a copy
@@ -76,6 +74,8 @@ def gpt_activations(job: Job) -> Parts:
         "log-probabilities": FLOAT * B * T * V,
         "weights in bfloat16": BF16 * (matrices + head) if mixed and own_copies else 0.0,
         "tokens": 2 * 8 * B * T,
+        # Cosines and sines, the same for all blocks.
+        "positions": FLOAT * T * D / H if net.positions == "rotary" else 0.0,
     }
 
 
@@ -90,8 +90,8 @@ def attended(net: GPT, fused: bool) -> float:
     if not fused:
         return 3.0
     rotary, repeated = net.positions == "rotary", share < 1
-    if repeated:
-        return 3.0 if rotary else whole + 2
+    if repeated:  # queries and keys turn as one tensor, which is kept for the queries
+        return 1 + share + 2 if rotary else whole + 2
     return whole + 2 if rotary else whole
 
 
