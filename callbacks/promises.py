@@ -15,6 +15,8 @@ _RELATIONS: dict[str, Callable[[float, float], bool]] = {
 def kept(promise: str, value: float) -> bool:
     """Whether a value keeps a promise; NaN keeps none.
 
+    Six digits of the value count: 9,970 right of 10,000 are 0.99699998 in float32, and keep 0.997.
+
     Args:
         promise: A relation and a number, such as `">= 0.98"`.
         value: What was measured.
@@ -27,4 +29,4 @@ def kept(promise: str, value: float) -> bool:
         raise ValueError(
             f'a promise reads like ">= 0.98" (>=, <=, > or <, and a number), not {promise!r}'
         )
-    return _RELATIONS[match[1]](value, float(match[2]))
+    return _RELATIONS[match[1]](float(f"{value:.6g}"), float(match[2]))

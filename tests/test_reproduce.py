@@ -5,9 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import drill
+import numpy as np
 import pytest
 
 import reproduce
+from callbacks.promises import kept
 
 CONFIG = """
 expect: {test/accuracy: ">= 0.5"}
@@ -67,6 +69,14 @@ def test_a_broken_promise_is_written_down_and_exits_with_1(config, measured) -> 
         run(config)
     assert "BROKEN" in str(exit.value)  # a text as the code: printed to stderr, code 1
     assert "**broken** 0.4000" in config.with_name("results.md").read_text()
+
+
+def test_a_share_that_float32_can_not_hold_keeps_its_own_promise() -> None:
+    seen = float(np.float32(9970 / 10_000))
+    assert seen < 0.997
+    assert kept(">= 0.997", seen)
+    assert not kept(">= 0.99701", seen)
+    assert not kept(">= 0.997", float("nan"))
 
 
 def test_a_new_result_takes_the_place_of_the_old_one(config, measured) -> None:
