@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from modules.muon import Muon
+
 
 class WarmupCosine(LRScheduler):
     """Linear warm-up, then half a cosine down, counted in optimizer steps.
@@ -108,10 +110,10 @@ class OneCycle(LRScheduler):
         if self.cycle_momentum:
             momentum = self.between(self.last_epoch, 0.95, 0.85, 0.95)
             for group in self.optimizer.param_groups:
-                if "betas" in group:
-                    group["betas"] = (momentum, *group["betas"][1:])
-                elif group.get("momentum"):
+                if group.get("momentum"):
                     group["momentum"] = momentum
+                elif "betas" in group:
+                    group["betas"] = (momentum, *group["betas"][1:])
         factor = self.between(self.last_epoch, 1 / 25, 1.0, 1 / 250_000)
         return [base * factor for base in self.base_lrs]
 
@@ -182,6 +184,8 @@ def configure(
         # Lightning refuses to clip for a fused optimizer, which would unscale its gradients by
         # itself. Only float16 scales them at all.
         made._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    if isinstance(made, Muon):
+        made.leave_to_adamw(m.weight for m in task.modules() if isinstance(m, nn.Embedding))
     if made.defaults.get("weight_decay"):
         _exempt_vectors(made)
     if lr_scheduler is None:
@@ -222,9 +226,11 @@ def steps_of_run(trainer: L.Trainer) -> int:
 
 
 def _exempt_vectors(optimizer: Optimizer) -> None:
-    (group,) = optimizer.param_groups
-    matrices: list[nn.Parameter] = [p for p in group["params"] if p.ndim >= 2]
-    vectors: list[nn.Parameter] = [p for p in group["params"] if p.ndim < 2]
-    if matrices and vectors:
-        group["params"] = matrices
-        optimizer.add_param_group({"params": vectors, "weight_decay": 0.0})
+    for group in list(optimizer.param_groups):
+        matrices: list[nn.Parameter] = [p for p in group["params"] if p.ndim >= 2]
+        vectors: list[nn.Parameter] = [p for p in group["params"] if p.ndim < 2]
+        if not matrices:
+            group["weight_decay"] = 0.0
+        elif vectors:
+            group["params"] = matrices
+            optimizer.add_param_group({**group, "params": vectors, "weight_decay": 0.0})

@@ -1,7 +1,7 @@
 """What each of several processes runs, one after the other: starting them is what takes long.
 
 `start(2, folder)` starts two of them in a folder. Afterwards there are run folders in it, what
-was refused in `told.json`, and weights in `padded.pt`.
+was refused in `told-2.json`, and weights in `padded-2.pt`.
 """
 
 import contextlib
@@ -53,6 +53,7 @@ MODERN = (
     *("--model.net.tie_embeddings", "false"),
 )
 LSTM = ("--model.net", "modules.nets.RNNLM", "--model.net.dim", 16)
+MUON = (*("--config", ROOT / "configs/optimizer/muon.yaml", "--model.optimizer.lr", 0.01),)
 HALVES = ("--trainer.precision", "bf16-mixed")
 ACCUMULATED = (
     *("--trainer.accumulate_grad_batches", 2, "--trainer.val_check_interval", 8),
@@ -94,6 +95,7 @@ TWO = ("--trainer.devices", 2)
 DDP = (*TWO, "--config", ROOT / "configs/trainer/ddp.yaml")
 FSDP = (*TWO, "--config", ROOT / "configs/trainer/fsdp.yaml")
 TP = (*TWO, "--config", ROOT / "configs/trainer/tensor_parallel.yaml")
+MESH = (*TP, "--trainer.devices", 4, "--trainer.strategy.tensor_parallel_size", 2)
 FOLDER = ("--trainer.strategy.save_distributed_checkpoint", "true")
 CRASH = (
     "--trainer.callbacks+=test_exact_resume.CrashAfter",
@@ -103,48 +105,65 @@ AUTO = ("--resume", "auto")
 EXPERIMENTS = {"gpt": GPT, "modern": (*GPT, *MODERN), "lstm": (*GPT, *LSTM)} | {
     "accumulated": (*GPT, *ACCUMULATED),
     "halves": (*GPT, *HALVES),
+    "muon": (*GPT, *MUON),
     "pictures": PICTURES,
     "words": WORDS,
     "counts": COUNTS,
     "masked": MASKED,
     "translated": TRANSLATED,
 }
-# Name of a run → subcommand, experiment, further arguments.
-RUNS: dict[str, tuple[tuple, ...]] = {
-    "gpt-ddp": (("fit", GPT, DDP),),
-    "gpt-fsdp": (("fit", GPT, FSDP),),
-    "gpt-tp": (("fit", GPT, TP),),
-    "gpt-folder": (("fit", GPT, (*FSDP, *FOLDER)),),
-    "gpt-tp-folder": (("fit", GPT, (*TP, *FOLDER)),),
-    "modern-fsdp": (("fit", EXPERIMENTS["modern"], FSDP),),
-    "modern-tp": (("fit", EXPERIMENTS["modern"], TP),),
-    "accumulated-ddp": (("fit", EXPERIMENTS["accumulated"], DDP),),
-    "accumulated-fsdp": (("fit", EXPERIMENTS["accumulated"], FSDP),),
-    "halves-fsdp": (("fit", EXPERIMENTS["halves"], FSDP),),
-    "lstm-fsdp": (("fit", EXPERIMENTS["lstm"], FSDP),),
-    "pictures-ddp": (("fit", PICTURES, DDP),),
-    "words-ddp": (("fit", WORDS, DDP),),
-    "counts-ddp": (("fit", COUNTS, DDP),),
-    "masked-ddp": (("fit", MASKED, DDP),),
-    "translated-ddp": (("fit", TRANSLATED, DDP),),
-    "pictures-fsdp": (("fit", PICTURES, FSDP),),
-    "batch-norm-ddp": (("fit", BATCH_NORM, DDP),),
-    "batch-norm-fsdp": (("fit", BATCH_NORM, FSDP),),
-    "stopped-fsdp": (("fit", GPT, (*FSDP, *CRASH)), ("fit", GPT, (*FSDP, *AUTO))),
-    "stopped-folder": (
-        ("fit", GPT, (*FSDP, *FOLDER, *CRASH)),
-        ("fit", GPT, (*FSDP, *FOLDER, *AUTO)),
-    ),
-    "stopped-tp": (("fit", GPT, (*TP, *CRASH)), ("fit", GPT, (*TP, *AUTO))),
-    "begun-by-one": (("fit", GPT, (*FSDP, *AUTO)),),  # there is a run folder of one process already
-    "refused-lstm-tp": (("fit", EXPERIMENTS["lstm"], TP),),
-    "refused-heads": (("fit", GPT, (*TP, "--model.net.num_heads", 3)),),
-    "validate-folder": (
-        (
-            *("validate", GPT),
-            (*FSDP, "--ckpt_path", "runs/gpt-folder/001/checkpoints/best.ckpt"),
+# Number of processes → name of a run → subcommand, experiment, further arguments.
+RUNS: dict[int, dict[str, tuple[tuple, ...]]] = {
+    2: {
+        "gpt-ddp": (("fit", GPT, DDP),),
+        "gpt-fsdp": (("fit", GPT, FSDP),),
+        "gpt-tp": (("fit", GPT, TP),),
+        "gpt-folder": (("fit", GPT, (*FSDP, *FOLDER)),),
+        "gpt-tp-folder": (("fit", GPT, (*TP, *FOLDER)),),
+        "modern-fsdp": (("fit", EXPERIMENTS["modern"], FSDP),),
+        "modern-tp": (("fit", EXPERIMENTS["modern"], TP),),
+        "accumulated-ddp": (("fit", EXPERIMENTS["accumulated"], DDP),),
+        "accumulated-fsdp": (("fit", EXPERIMENTS["accumulated"], FSDP),),
+        "halves-fsdp": (("fit", EXPERIMENTS["halves"], FSDP),),
+        "muon-ddp": (("fit", EXPERIMENTS["muon"], DDP),),
+        "muon-fsdp": (("fit", EXPERIMENTS["muon"], FSDP),),
+        "muon-tp": (("fit", EXPERIMENTS["muon"], TP),),
+        "lstm-fsdp": (("fit", EXPERIMENTS["lstm"], FSDP),),
+        "pictures-ddp": (("fit", PICTURES, DDP),),
+        "words-ddp": (("fit", WORDS, DDP),),
+        "counts-ddp": (("fit", COUNTS, DDP),),
+        "masked-ddp": (("fit", MASKED, DDP),),
+        "translated-ddp": (("fit", TRANSLATED, DDP),),
+        "pictures-fsdp": (("fit", PICTURES, FSDP),),
+        "batch-norm-ddp": (("fit", BATCH_NORM, DDP),),
+        "batch-norm-fsdp": (("fit", BATCH_NORM, FSDP),),
+        "stopped-fsdp": (("fit", GPT, (*FSDP, *CRASH)), ("fit", GPT, (*FSDP, *AUTO))),
+        "stopped-folder": (
+            ("fit", GPT, (*FSDP, *FOLDER, *CRASH)),
+            ("fit", GPT, (*FSDP, *FOLDER, *AUTO)),
         ),
-    ),
+        "stopped-tp": (("fit", GPT, (*TP, *CRASH)), ("fit", GPT, (*TP, *AUTO))),
+        "begun-by-one": (
+            ("fit", GPT, (*FSDP, *AUTO)),
+        ),  # there is a run folder of one process already
+        "refused-lstm-tp": (("fit", EXPERIMENTS["lstm"], TP),),
+        "refused-heads": (("fit", GPT, (*TP, "--model.net.num_heads", 3)),),
+        "validate-folder": (
+            (
+                *("validate", GPT),
+                (*FSDP, "--ckpt_path", "runs/gpt-folder/001/checkpoints/best.ckpt"),
+            ),
+        ),
+    },
+    4: {
+        "gpt-mesh": (("fit", GPT, MESH),),
+        "modern-mesh": (("fit", EXPERIMENTS["modern"], MESH),),
+        "accumulated-mesh": (("fit", EXPERIMENTS["accumulated"], MESH),),
+        "halves-mesh": (("fit", EXPERIMENTS["halves"], MESH),),
+        "muon-mesh": (("fit", EXPERIMENTS["muon"], MESH),),
+        "gpt-mesh-folder": (("fit", GPT, (*MESH, *FOLDER)),),
+        "stopped-mesh": (("fit", GPT, (*MESH, *CRASH)), ("fit", GPT, (*MESH, *AUTO))),
+    },
 }
 
 
@@ -210,8 +229,9 @@ def work() -> None:
     from strategies import Sharded
 
     torch.set_num_threads(1)
+    number = int(os.environ["WORLD_SIZE"])
     told: dict[str, Any] = {}
-    for name, commands in RUNS.items():
+    for name, commands in RUNS[number].items():
         for subcommand, experiment, more in commands:
             said = io.StringIO()
             arguments = [subcommand, *experiment, *more, "--experiment", name]
@@ -221,12 +241,12 @@ def work() -> None:
                 except SystemExit as stop:
                     told[name] = {"code": stop.code, "said": said.getvalue()}
     weights = {
-        name: train_padded(devices=2, strategy=strategy)
-        for name, strategy in (("ddp", "ddp"), ("fsdp", Sharded()))
+        name: train_padded(devices=number, strategy=strategy)
+        for name, strategy in (("ddp", "ddp"), ("fsdp", Sharded()), ("mesh", Sharded(2)))
     }
     if os.environ["LOCAL_RANK"] == "0":
-        Path("told.json").write_text(json.dumps(told))
-        torch.save(weights, "padded.pt")
+        Path(f"told-{number}.json").write_text(json.dumps(told))
+        torch.save(weights, f"padded-{number}.pt")
 
 
 def start(number: int, folder: Path) -> str:

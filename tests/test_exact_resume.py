@@ -114,6 +114,10 @@ CASES = {
         *(*TEXT, "--trainer.max_steps", 24, "--trainer.val_check_interval", 6),
         *("--checkpoint.every_n_steps", 4),
     ),
+    "muon": (
+        *(*TEXT, "--config", ROOT / "configs/optimizer/muon.yaml", "--trainer.max_steps", 24),
+        *("--trainer.val_check_interval", 6, "--checkpoint.every_n_steps", 4),
+    ),
     "translation": (*PAIRS, "--trainer.max_epochs", 3, "--checkpoint.every_n_steps", 4),
     "translation, accumulation": (
         *(*PAIRS, "--trainer.max_epochs", 4, "--checkpoint.every_n_steps", 1),
