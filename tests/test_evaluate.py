@@ -22,14 +22,14 @@ import train
 from modules import Classifier
 from modules.checkpoint import open_task
 from scripts import evaluate
-from scripts.evaluation import (
+from scripts.evaluation.statistics import (
     confusion,
     fit_temperature,
     mcnemar,
     of_each_class,
     with_intervals,
 )
-from scripts.threshold_curves import threshold_figure
+from scripts.evaluation.threshold_curves import threshold_figure
 
 
 def drawn(number: int, classes: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
