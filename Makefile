@@ -25,7 +25,7 @@ quickstart: $(READY) ## train a small CNN on handwritten digits, test it, and sa
 	@$(BIN)/python train.py fit --config configs/digits/cnn.yaml
 
 test: $(READY) ## run the default test suite (a few minutes)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 slow: $(READY) ## run the tests that take longer
 	@$(BIN)/python -m pytest -m slow

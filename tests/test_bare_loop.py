@@ -28,7 +28,7 @@ class FirstWeights(L.Callback):
         FirstWeights.net = deepcopy(pl_module.net)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_fit_of_min_gpt_is_on_the_curve_of_a_bare_loop(
     run: Callable[..., Path], accumulate: int
 ) -> None:

@@ -25,6 +25,7 @@ from modules.optim import OneCycle, WarmupCosine
 
 CONFIGS = ROOT / "configs"
 OPTIMIZERS = sorted(CONFIGS.glob("optimizer/*.yaml"))
+ONE_OF_EACH = {path.parent: path for path in EXPERIMENTS}.values()  # folder
 SCHEDULES = sorted(CONFIGS.glob("schedule/*.yaml"))
 
 
@@ -104,7 +105,13 @@ def assert_schedule_is(task: L.LightningModule, overlay: Path) -> None:
     assert told_state(found) == told_state(expected)
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=name)
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        pytest.param(path, marks=[] if path in ONE_OF_EACH else [pytest.mark.slow], id=name(path))
+        for path in EXPERIMENTS
+    ],
+)
 def test_every_overlay_on_every_experiment_is_built_of_what_it_says_and_of_nothing_else(
     experiment: Path, where: Callable, capsys
 ) -> None:
