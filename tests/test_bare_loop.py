@@ -28,9 +28,11 @@ class FirstWeights(L.Callback):
         FirstWeights.net = deepcopy(pl_module.net)
 
 
-@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("accumulate", "compiled"), [(1, False), pytest.param(2, True, marks=pytest.mark.slow)]
+)
 def test_fit_of_min_gpt_is_on_the_curve_of_a_bare_loop(
-    run: Callable[..., Path], accumulate: int
+    run: Callable[..., Path], accumulate: int, compiled: bool
 ) -> None:
     real = (REAL_DIR / "tinyshakespeare").is_dir()
     data = {"context": 256, "batch_size": 4}
@@ -44,6 +46,7 @@ def test_fit_of_min_gpt_is_on_the_curve_of_a_bare_loop(
         *("--trainer.limit_val_batches", 0, "--checkpoint.monitor", "null"),
         *("--trainer.callbacks", "null", f"--trainer.callbacks+={__name__}.FirstWeights"),
         *("--test_after_fit", "false", "--trainer.accumulate_grad_batches", accumulate),
+        *(() if compiled else ("--model.compile", "false")),
     )
     with (folder / "metrics.csv").open() as file:
         seen = [float(row["train/loss"]) for row in csv.DictReader(file)]

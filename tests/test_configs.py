@@ -38,6 +38,7 @@ ONE_STEP = (
 )
 # What is too large for a test is made small: everything else in the config stays as it is.
 SMALLER: dict[str, tuple] = {
+    "shakespeare/gpt": ("--model.compile", "false"),  # tests/test_bare_loop.py compiles it
     "source/bert": ("--data.max_vocab_size", 300),
     "openwebtext/gpt2_124m": (
         *("--model.net.num_layers", 2, "--model.net.num_heads", 2, "--model.net.dim", 16),

@@ -53,11 +53,16 @@ def written_out_attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: nn.Module
 ) -> Tensor:
     # softmax(q kᵀ / sqrt(K) + mask) v
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, H, T, S)
-    if mask is not None:
-        scores = scores + mask.to(scores.dtype)  # (B, H, T, S)
-    weights = dropout(scores.softmax(dim=-1))  # (B, H, T, S)
-    return weights @ v  # (B, H, T, K)
+    B, H, T, K = q.shape
+    q, k, v = (part.flatten(0, 1) for part in (q, k, v))  # (BH, T, K), (BH, S, K), (BH, S, K)
+    if mask is None:
+        scores = (q * K**-0.5) @ k.mT  # (BH, T, S)
+    else:  # added while the scores are made, which saves reading and writing all of them again
+        if mask.dim() == 4:  # one for each text
+            mask = mask.expand(B, H, -1, -1).flatten(0, 1)  # (BH, 1, S)
+        scores = torch.baddbmm(mask.to(q.dtype), q, k.mT, alpha=K**-0.5)  # (BH, T, S)
+    weights = dropout(scores.softmax(dim=-1))  # (BH, T, S)
+    return (weights @ v).unflatten(0, (B, H))  # (B, H, T, K)
 
 
 class KeyValueCache:
