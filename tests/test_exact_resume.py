@@ -183,6 +183,16 @@ def test_a_run_that_goes_on_is_the_run_that_never_stopped(run: Run, case: str, c
     assert_the_same_run(whole, again)
 
 
+@pytest.mark.slow
+def test_a_compiled_net_goes_on(run: Run) -> None:
+    arguments = (*CASES["text"], "--model.compile", "true", "--test_after_fit", "false")
+    whole = run("fit", *arguments, "--experiment", "whole")
+    with pytest.raises(Crash):
+        run("fit", *arguments, "--experiment", "stopped", *after(10))
+    again = run("fit", *arguments, "--experiment", "stopped", "--resume", "auto")
+    assert_the_same_run(whole, again)
+
+
 @pytest.mark.parametrize(
     ("crash", "growth"),
     # Four batches an epoch, a checkpoint at every third: the backbone is frozen in the first two
