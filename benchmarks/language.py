@@ -5,8 +5,8 @@ one of 10 M parameters (6, 6, 384, 256), without biases as in nanoGPT's recipes,
 dropout: a bare PyTorch loop in float32 with SDPA and torch's dropout; the same loop in the
 precision that `auto_precision` chooses for the machine, with our attention and dropout; `train.py
 fit` with that precision; and the same with `--model.compile true`, as configs/shakespeare/gpt.yaml
-recommends it for the larger one. All take turns, and ratios are taken round by round. MFU is the share of the machine's own
-best matrix product, measured in the same run.
+recommends it for the larger one. All take turns, and ratios are taken round by round. MFU is the
+share of the machine's own best matrix product, measured in the same run.
 """
 
 import contextlib

@@ -53,7 +53,7 @@ def written_out_attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: nn.Module
 ) -> Tensor:
     # softmax(q kᵀ / sqrt(K) + mask) v
-    B, H, T, K = q.shape
+    B, H, _, K = q.shape
     q, k, v = (part.flatten(0, 1) for part in (q, k, v))  # (BH, T, K), (BH, S, K), (BH, S, K)
     if mask is None:
         scores = (q * K**-0.5) @ k.mT  # (BH, T, S)
