@@ -218,7 +218,7 @@ def test_a_memory_map_gives_the_same_batches_and_is_made_once(text_file, monkeyp
     assert len(made) == 2  # the training part and the validation part
     for data in mapped:
         data.setup("fit")
-        assert isinstance(data.train_tokens, np.memmap)
+        assert isinstance(data.train_tokens.base, np.memmap)
         assert data.tokenizer_json == in_memory.tokenizer_json
         for name in ("train_dataloader", "val_dataloader"):
             batches = zip(getattr(data, name)(), getattr(in_memory, name)(), strict=True)
