@@ -15,6 +15,8 @@ from jsonargparse import ArgumentError
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+TYPE_NAMES = {"NoneType": "null", "collections.abc.Sequence": "list", "str": "text"}
+
 
 @contextmanager
 def exit_on_user_error(program: str) -> Iterator[None]:
@@ -63,14 +65,37 @@ def explain(error: ArgumentError, known_keys: Iterable[str], arguments: Iterable
         return f"several classes are called {found[1]!r}; write one of: {found[2]}."
     if found := re.search(r"No module named '([\w.]+)'", text):
         return f"there is no module named {found[1]!r}, as a class_path in the config asks for."
-    if found := re.search(r'key "([\w.]+)":\s+Does not validate against any of the Union', text):
-        wanted = re.findall(r"- Expected an? (?:<class ')?([\w.\[\], ]+)", text)
-        given = re.search(r"Given value: (.*)", text)
-        if wanted and given:
-            return f"{found[1]}: expected {' or '.join(wanted)}, not {given[1]!r}.".replace(
-                "NoneType", "null"
-            )
+    if told := _wrong_type(text):
+        return told
     return re.sub(r"\s+", " ", text.split("Given value type")[0])
+
+
+def _wrong_type(text: str) -> str | None:
+    """`model.net.dropout: expected float, not 'abc'.`, where a value of another type was given.
+
+    The report is a tree of types that would not do, each with what it lacks. Told is its first
+    leaf: `Expected a <type>` once or more, and the value, below the keys that lead there.
+    """
+    leaf = re.search(r"Expected an? .*?(?:Got|Given) value: ([^\n]*)", text, re.DOTALL)
+    keys = re.findall(r'Parser key "([\w.]+)"', text[: leaf.start()]) if leaf else []
+    if not leaf or not keys:
+        return None
+    value = leaf[1].split(". Got value: ")[0]
+    if nested := re.fullmatch(r"NestedArg\(key='[^']*', val='?(.*?)'?\)", value):
+        value = nested[1]
+    wanted, anything = [], []  # any text is also tried as the path of a file, or of a class
+    for kind in re.findall(r"Expected an? (.+?)(?:\. Got value|\n)", leaf[0]):
+        if kind.startswith("dot import path"):
+            anything.append("class path")
+        elif kind.startswith("typing.Literal"):
+            wanted.append(kind[len("typing.Literal[") : -1].replace("'", ""))
+        elif not kind.startswith("path but"):
+            name = kind.removeprefix("<class '").removesuffix("'>")
+            wanted.append(TYPE_NAMES.get(name, name))
+    if set(wanted) <= {"null"}:
+        wanted = anything + wanted
+    told = " or ".join(dict.fromkeys(wanted))
+    return None if told in ("", "null") else f"{'.'.join(keys)}: expected {told}, not {value!r}."
 
 
 def without_union(error: BaseException) -> BaseException:

@@ -1,6 +1,8 @@
 """Optimizers and learning-rate schedules, as every task uses them."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -177,9 +179,13 @@ def configure(
         task: The task to optimize; only its parameters with `requires_grad` are given away.
         optimizer: Makes an optimizer of parameters; AdamW with lr 0.001 where there is none.
         lr_scheduler: Makes a schedule of an optimizer; a constant rate where there is none.
+
+    Raises:
+        MisconfigurationException: If the optimizer or the schedule refuses its arguments.
     """
     parameters = [parameter for parameter in task.parameters() if parameter.requires_grad]
-    made = (optimizer or partial(AdamW, lr=1e-3, fused=True))(parameters)
+    with _refusals("optimizer"):
+        made = (optimizer or partial(AdamW, lr=1e-3, fused=True))(parameters)
     if task._trainer is not None and task.trainer.precision == "bf16-mixed":
         # Lightning refuses to clip for a fused optimizer, which would unscale its gradients by
         # itself. Only float16 scales them at all.
@@ -190,7 +196,8 @@ def configure(
         _exempt_vectors(made)
     if lr_scheduler is None:
         return {"optimizer": made}
-    scheduler = lr_scheduler(made)
+    with _refusals("lr_scheduler"):
+        scheduler = lr_scheduler(made)
     if isinstance(scheduler, ReduceLROnPlateau):
         config: dict[str, Any] = {"scheduler": scheduler, "monitor": scheduler.monitor}
         if task._trainer is not None and task.trainer.check_val_every_n_epoch is None:
@@ -201,6 +208,14 @@ def configure(
         scheduler.total_steps = steps_of_run(task.trainer)
     interval = "step" if hasattr(scheduler, "total_steps") else "epoch"
     return {"optimizer": made, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+
+
+@contextmanager
+def _refusals(argument: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise MisconfigurationException(f"model.{argument}: {error}") from error
 
 
 def steps_of_run(trainer: L.Trainer) -> int:

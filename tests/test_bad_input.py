@@ -105,20 +105,53 @@ def test_an_unknown_key_in_yaml_is_named_with_the_nearest_valid_one(
 
 
 @pytest.mark.parametrize(
-    ("flag", "value"),
+    ("flag", "value", "told"),
     [
-        ("--trainer.max_epochs", "many"),
-        ("--data.batch_size", "lots"),
-        ("--model.label_smoothing", "some"),
-        ("--model.net.channels", "[4, many]"),
-        ("--test_after_fit", "perhaps"),
-        ("--seed_everything", "abc"),
+        ("--trainer.max_epochs", "many", "expected int or null, not 'many'"),
+        ("--data.batch_size", "lots", "expected int, not 'lots'"),
+        ("--model.label_smoothing", "some", "expected float, not 'some'"),
+        ("--model.net.channels", "[4, many]", "expected int, not 'many'"),
+        ("--model.net.channels", "many", "expected list, not 'many'"),
+        ("--model.net", "5", "expected class path or null, not '5'"),
+        ("--model.optimizer.lr", "fast", "expected float, not 'fast'"),
+        ("--data.augmentation", "much", "expected class path or null, not 'much'"),
+        ("--trainer.precision", "17", "bf16-mixed"),
+        ("--test_after_fit", "perhaps", "expected bool, not 'perhaps'"),
+        ("--seed_everything", "abc", "expected bool or int, not 'abc'"),
     ],
 )
-def test_a_value_of_the_wrong_type_is_named_with_its_key(refused, flag: str, value: str) -> None:
-    paragraph = refused(*FIT, flag, value)
-    assert flag.rpartition(".")[2].removeprefix("--") in paragraph
-    assert value.strip("[]").split(", ")[-1] in paragraph
+def test_a_value_of_the_wrong_type_is_named_with_its_key(
+    refused, flag: str, value: str, told: str
+) -> None:
+    paragraph = refused(*FIT, "--model.optimizer", "SGD", flag, value)
+    assert f"{flag.removeprefix('--')}: expected" in paragraph
+    assert told in paragraph
+
+
+def test_a_value_of_the_wrong_type_in_a_file_is_named_with_its_key(refused, tmp_path: Path) -> None:
+    text = "model:\n  init_args:\n    net:\n      init_args: {channels: [4, many]}\n"
+    paragraph = refused(*FIT, "--config", yaml_file(tmp_path, text))
+    assert "model.net.channels: expected int, not 'many'" in paragraph
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--model.optimizer", "modules.muon.Muon", "--model.optimizer.lr", "-1"), "-1"),
+        (("--model.optimizer", "SGD", "--model.optimizer.momentum", "-1"), "momentum value: -1"),
+        (
+            (
+                *("--model.lr_scheduler", "torch.optim.lr_scheduler.LinearLR"),
+                *("--model.lr_scheduler.start_factor", "2"),
+            ),
+            "less or equal to 1",
+        ),
+    ],
+)
+def test_what_an_optimizer_or_schedule_refuses_is_told(refused, flags, told: str) -> None:
+    paragraph = refused(*FIT, *flags)
+    assert flags[0].removeprefix("--") in paragraph
+    assert told in paragraph
 
 
 @pytest.mark.parametrize("value", ["0", "-5"])
