@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 import yaml
@@ -74,17 +75,20 @@ def _wrong_type(text: str) -> str | None:
     """`model.net.dropout: expected float, not 'abc'.`, where a value of another type was given.
 
     The report is a tree of types that would not do, each with what it lacks. Told is its first
-    leaf: `Expected a <type>` once or more, and the value, below the keys that lead there.
+    branch of leaves, `Expected a <type>` once or more, with the keys above it and the value below.
     """
-    leaf = re.search(r"Expected an? .*?(?:Got|Given) value: ([^\n]*)", text, re.DOTALL)
-    keys = re.findall(r'Parser key "([\w.]+)"', text[: leaf.start()]) if leaf else []
-    if not leaf or not keys:
+    first = re.search(r"^( *)(?:- )?Expected an? ", text, re.MULTILINE)
+    keys = re.findall(r'Parser key "([\w.]+)"', text[: first.start()]) if first else []
+    given = re.search(r"(?:Got|Given) value: ([^\n]*)", text[first.start() :]) if first else None
+    if not first or not keys or not given:
         return None
-    value = leaf[1].split(". Got value: ")[0]
+    lines = text[first.start() :].splitlines()
+    branch = "\n".join(takewhile(lambda line: not line or line.startswith(first[1]), lines))
+    value = given[1].split(". Got value: ")[0]
     if nested := re.fullmatch(r"NestedArg\(key='[^']*', val='?(.*?)'?\)", value):
         value = nested[1]
     wanted, anything = [], []  # any text is also tried as the path of a file, or of a class
-    for kind in re.findall(r"Expected an? (.+?)(?:\. Got value|\n)", leaf[0]):
+    for kind in re.findall(r"Expected an? (.+?)(?:\. Got value|$)", branch, re.M):
         if kind.startswith("dot import path"):
             anything.append("class path")
         elif kind.startswith("typing.Literal"):

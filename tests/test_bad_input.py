@@ -112,7 +112,7 @@ def test_an_unknown_key_in_yaml_is_named_with_the_nearest_valid_one(
         ("--model.label_smoothing", "some", "expected float, not 'some'"),
         ("--model.net.channels", "[4, many]", "expected int, not 'many'"),
         ("--model.net.channels", "many", "expected list, not 'many'"),
-        ("--model.net", "5", "expected class path or null, not '5'"),
+        ("--model.net", "5", "expected class path, not '5'"),
         ("--model.optimizer.lr", "fast", "expected float, not 'fast'"),
         ("--data.augmentation", "much", "expected class path or null, not 'much'"),
         ("--trainer.precision", "17", "bf16-mixed"),

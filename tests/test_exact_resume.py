@@ -1,6 +1,7 @@
 """A run that was interrupted and goes on is, bit for bit, the run that never was."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from conftest import ROOT
 from made_data import make_photographs
+from torch._dynamo.utils import counters
 from torchvision import models
 
 from callbacks.full_disk import DiskFull
@@ -184,12 +186,15 @@ def test_a_run_that_goes_on_is_the_run_that_never_stopped(run: Run, case: str, c
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="compiling for the CPU needs g++")
 def test_a_compiled_net_goes_on(run: Run) -> None:
+    torch.compiler.reset()
     arguments = (*CASES["text"], "--model.compile", "true", "--test_after_fit", "false")
     whole = run("fit", *arguments, "--experiment", "whole")
     with pytest.raises(Crash):
         run("fit", *arguments, "--experiment", "stopped", *after(10))
     again = run("fit", *arguments, "--experiment", "stopped", "--resume", "auto")
+    assert counters["stats"]["unique_graphs"] > 0  # else it was not compiled at all
     assert_the_same_run(whole, again)
 
 
