@@ -126,7 +126,11 @@ def _draw_panel(axes: Axes, title: str, lines: Series, best: int | None) -> None
         if name == "val" and best in points:
             axes.plot(best, points[best], "o", markersize=9, fillstyle="none", color=INK)
             train = list(lines.get("train", {}).values())
-            below = bool(train) and train[-1] > points[best]  # not onto the other curve
+            lowest, highest = min(points.values()), max(points.values())
+            below = (  # neither onto the other curve nor into the title
+                (bool(train) and train[-1] > points[best])
+                or points[best] > lowest + 0.9 * (highest - lowest)
+            )
             axes.annotate(
                 f"{points[best]:.4g}",
                 (best, points[best]),
