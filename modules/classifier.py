@@ -21,6 +21,7 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
+from modules.compiling import as_written, compile_net
 from modules.hyperparameters import save_arguments
 from modules.optim import configure
 from modules.preprocessing import pictures_to_inputs, texts_to_inputs
@@ -45,6 +46,10 @@ class Classifier(L.LightningModule):
         lr_scheduler: Schedule class and arguments; a constant rate by default.
         label_smoothing: Probability in [0, 1) spread over all classes in the training loss; val and
             test losses are always the plain cross-entropy.
+        compile: Compile the net for training (`net.compile()`): a slow first step, then faster;
+            worth it for long runs on pictures, whose batches have one shape. What is evaluated is
+            the net as it is written. For a CPU that takes a C++ compiler; without one the net stays
+            as it is, and says so.
         per_class: Also log precision, recall and F1 of each class, as `test/f1/<class>`.
         class_names: Names of the classes; their numbers by default. Linked from the data.
         preprocessing: How a raw picture becomes an input. Linked from the data.
@@ -59,6 +64,7 @@ class Classifier(L.LightningModule):
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
         label_smoothing: float = 0.0,
+        compile: bool = False,
         per_class: bool = False,
         class_names: list[str] | None = None,
         preprocessing: dict[str, Any] | None = None,
@@ -72,6 +78,7 @@ class Classifier(L.LightningModule):
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.label_smoothing = label_smoothing
+        self.compiles = compile
         self.class_names = class_names or [str(number) for number in range(num_classes)]
         self.preprocessing = preprocessing
         self.tokenizer = None if tokenizer is None else Tokenizer.from_str(tokenizer)
@@ -92,14 +99,19 @@ class Classifier(L.LightningModule):
         backbone: nn.Module = self.net.backbone  # type: ignore[assignment]
         return backbone
 
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.compiles:
+            compile_net(self)
+
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
         """Inputs as the net takes them to logits (B, num_classes)."""
-        logits: Tensor = self.net(inputs)
+        with as_written(self.net):
+            logits: Tensor = self.net(inputs)
         return logits
 
     def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> tuple[Tensor, Tensor]:
         inputs, targets = batch
-        logits = self.net(inputs)  # (B, num_classes)
+        logits = self.net(inputs) if stage == "train" else self(inputs)  # (B, num_classes)
         smoothing = self.label_smoothing if stage == "train" else 0.0
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
         return loss, logits
@@ -152,7 +164,7 @@ class Classifier(L.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         inputs = batch[0] if isinstance(batch, list | tuple) else batch
-        return self.net(inputs).float().softmax(dim=1)  # (B, num_classes)
+        return self(inputs).float().softmax(dim=1)  # (B, num_classes)
 
     @torch.inference_mode()
     def classify(
@@ -173,7 +185,7 @@ class Classifier(L.LightningModule):
         inputs = self._inputs(samples)
         training = self.training
         self.eval()
-        confidence, label = self.net(inputs).float().softmax(dim=1).max(dim=1)  # (B,), (B,)
+        confidence, label = self(inputs).float().softmax(dim=1).max(dim=1)  # (B,), (B,)
         self.train(training)
         return [
             (self.class_names[i], p)

@@ -1,8 +1,6 @@
 """The task of predicting the next token of a text."""
 
 import math
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,17 +8,17 @@ import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from tokenizers import Tokenizer, models
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import SumMetric
 
+from modules.compiling import compile_net
 from modules.generation import generate
 from modules.hyperparameters import save_arguments
 from modules.optim import configure
 from modules.scratch.bpe import BYTE_OF_LETTER
-from modules.sharding import parts_of, shard
+from modules.sharding import shard
 from modules.streaming import Pieces
 from modules.token_mean import TokenMean, means_over_processes
 
@@ -60,7 +58,7 @@ class LanguageModel(L.LightningModule):
         self.net = net
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
-        self.compile_net = compile
+        self.compiles = compile
         self.tokenizer = None if tokenizer is None else Tokenizer.from_str(tokenizer)
         self.val_nats = SumMetric(nan_strategy="disable")  # else it leaves NaN out
         self.val_tokens = SumMetric()
@@ -75,18 +73,8 @@ class LanguageModel(L.LightningModule):
         return result
 
     def setup(self, stage: str) -> None:
-        if not self.compile_net:
-            return
-        compilers = (os.environ.get("CXX", ""), "g++", "clang++")
-        on_cpu = self.trainer.strategy.root_device.type == "cpu"
-        if on_cpu and not any(map(shutil.which, compilers)):
-            rank_zero_warn("compile: no C++ compiler here (g++ or clang++): slower, same result.")
-            return
-        sharded = self._device_mesh is not None
-        for part in parts_of(self.net)[:-1] if sharded else []:  # between them weights are gathered
-            part.compile()
-        if not sharded:
-            self.net.compile()
+        if self.compiles:
+            compile_net(self)
 
     def _step(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Sum of the nats over the batch's targets, and how many there are."""

@@ -72,3 +72,39 @@ def test_training_and_checkpoints_keep_the_layout(tmp_path: Path) -> None:
         assert channels_are_innermost(made.net)
     for name, tensor in task.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
+
+
+def fit_of_cnn(compiled: bool) -> tuple[Classifier, dict[str, float]]:
+    """Eight rows a training batch, and any number to validate; what was logged last."""
+    torch.manual_seed(0)
+    net = CNN(image_size=8, channels=[4, 6], padding=1, batch_norm=True, dropout=0.0)
+    task = Classifier(net, compile=compiled)
+    train, val = (
+        [(torch.randn(rows, 1, 8, 8), torch.randint(10, (rows,))) for rows in sizes]
+        for sizes in ((8, 8, 8), (5, 3, 2))
+    )
+    trainer = L.Trainer(max_epochs=2, accelerator="cpu", enable_model_summary=False, **TRAINER)
+    loaders = (DataLoader(batches, batch_size=None) for batches in (train, val))
+    trainer.fit(task, *loaders)
+    return task, {name: float(value) for name, value in trainer.logged_metrics.items()}
+
+
+def test_a_net_is_compiled_for_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    eager, expected = fit_of_cnn(compiled=False)
+    graphs = []
+    compile_by = nn.Module.compile
+    backend = lambda graph, inputs: graphs.append(graph) or graph.forward  # noqa: E731
+    monkeypatch.setattr(nn.Module, "compile", lambda net: compile_by(net, backend=backend))
+    task, seen = fit_of_cnn(compiled=True)
+    task.eval()(torch.rand(7, 1, 8, 8))
+    assert len(graphs) == 1  # of one shape, whatever the sizes of other batches
+    assert seen == pytest.approx(expected)
+    for name, tensor in eager.state_dict().items():
+        torch.testing.assert_close(task.state_dict()[name], tensor)
+
+
+def test_without_a_compiler_the_net_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.warns(UserWarning, match=r"no C\+\+ compiler here"):
+        task, _ = fit_of_cnn(compiled=True)
+    assert task.net._compiled_call_impl is None
