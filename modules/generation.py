@@ -10,11 +10,14 @@ with and without a state, in a batch and by itself.
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
+
+from modules.compiling import as_written
 
 
 @torch.inference_mode()
@@ -134,10 +137,24 @@ def shape_logits(
 
 
 def _read(net: Any, tokens: Tensor, state: Any) -> Any:
-    if getattr(net, "_compiled_call_impl", None) is None:
+    with as_written(net), _without_onednn(net, tokens):
         return net(tokens, state)
-    with torch.compiler.set_stance("force_eager"):  # else compiled anew for each length of text
-        return net(tokens, state)
+
+
+@contextmanager
+def _without_onednn(net: Any, tokens: Tensor) -> Iterator[None]:
+    """For a few tokens on a CPU: oneDNN prepares each call anew, which takes it longer than a GELU
+    of them takes PyTorch. But in bfloat16 it multiplies the matrices.
+    """
+    onednn: Any = torch.backends.mkldnn
+    before = onednn.enabled
+    if tokens.numel() <= 16 and tokens.device.type == "cpu":
+        half = torch.is_autocast_enabled("cpu") or next(net.parameters()).dtype != torch.float32
+        onednn.enabled = before and half
+    try:
+        yield
+    finally:
+        onednn.enabled = before
 
 
 def _tensor(texts: list[list[int]], start: int, device: torch.device) -> Tensor:

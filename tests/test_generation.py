@@ -187,13 +187,29 @@ def test_what_makes_no_sense_is_refused(options, message):
         next(generate(**{"net": Bigram(V), "prompts": [[1]], "max_new_tokens": 3} | options))
 
 
-def test_a_compiled_net_is_not_compiled_anew_for_each_length():
+@pytest.mark.parametrize("part", ["", "blocks.0"])  # a sharded net is compiled block by block
+def test_a_compiled_net_is_not_compiled_anew_for_each_length(part):
     net = stirred(GPT(V, **SIZES))
     expected = tokens_of(net, [[1]], 20, seed=0)
     compiled = []
-    net.compile(backend=lambda graph, inputs: compiled.append(1) or graph.forward)
+    net.get_submodule(part).compile(
+        backend=lambda graph, inputs: compiled.append(1) or graph.forward
+    )
     assert tokens_of(net, [[1]], 20, seed=0) == expected
     assert compiled == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_onednn_is_left_out_for_single_tokens_in_float32_only(dtype):
+    net = stirred(GPT(V, **SIZES)).to(dtype)
+    seen = []
+    net.register_forward_pre_hook(
+        lambda _, args: seen.append((args[0].numel(), torch.backends.mkldnn.enabled))
+    )
+    for _ in generate(net, [[1] * (CONTEXT - 3)] * 4, 3, seed=0):
+        assert torch.backends.mkldnn.enabled
+    half = dtype != torch.float32
+    assert seen == [(4 * (CONTEXT - 3), True), (4, half), (4, half)]
 
 
 # Text in pieces

@@ -75,15 +75,16 @@ class KeyValueCache:
         self.values: Tensor | None = None
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Takes those of the next T tokens; gives those of all S tokens so far."""
+        """Takes those of the next T tokens; gives those of all S tokens so far, (B, G, S, K)."""
         if self.keys is None or self.values is None:
             B, G, _, K = keys.shape
             self.keys = keys.new_empty(B, G, self.capacity, K)
             self.values = values.new_empty(B, G, self.capacity, K)
-        start, self.length = self.length, self.length + keys.shape[2]
-        self.keys[:, :, start : self.length] = keys
-        self.values[:, :, start : self.length] = values
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]  # (B, G, S, K)
+        new = keys.shape[2]
+        self.keys.narrow(2, self.length, new).copy_(keys)
+        self.values.narrow(2, self.length, new).copy_(values)
+        self.length += new
+        return self.keys.narrow(2, 0, self.length), self.values.narrow(2, 0, self.length)
 
     def of_rows(self, rows: Tensor) -> "KeyValueCache":
         """What these rows of the batch have read: a beam search moves, leaves and repeats them."""
