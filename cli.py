@@ -163,7 +163,13 @@ class CLI(LightningCLI):
         elif path is not None:
             self.checkpoint = read_checkpoint(path)
         self.resumed = self.find_resumed() if self.subcommand == "fit" else None
-        check_devices(self._get(self.config, "trainer"), self._get(self.config, "ckpt_path"))
+        trainer = self._get(self.config, "trainer")
+        if trainer.accumulate_grad_batches < 1:
+            raise MisconfigurationException(
+                f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}: it must be "
+                "1, which accumulates nothing, or more."
+            )
+        check_devices(trainer, self._get(self.config, "ckpt_path"))
 
     def find_resumed(self) -> Path | None:
         """The run folder to go on with; `ckpt_path` then is its checkpoint. All ranks agree."""
@@ -182,8 +188,14 @@ class CLI(LightningCLI):
                 f"--resume: {folder} has no checkpoint that can be read; begin anew without."
             )
         parser, config = self._parser(self.subcommand), self.config[self.subcommand]
-        now = yaml.safe_load(parser.dump(config, skip_none=False))
-        check_unchanged(yaml.safe_load((folder / "config.yaml").read_text()), now, folder)
+        # Read as config files are: an argument that is newer than the run has its default.
+        try:
+            saved = parser.parse_path(folder / "config.yaml")
+        except ArgumentError as error:
+            told = explain(error, parser.get_defaults().keys())
+            raise MisconfigurationException(f"--resume: {folder}/config.yaml: {told}") from error
+        then, now = (yaml.safe_load(parser.dump(c, skip_none=False)) for c in (saved, config))
+        check_unchanged(then, now, folder)
         config.ckpt_path = str(checkpoint)
         self.tracked = read_ids(folder)
         return folder
@@ -212,7 +224,7 @@ class CLI(LightningCLI):
             super().instantiate_classes()
         except (TypeError, ValueError) as error:
             cause = without_union(error)
-            raise MisconfigurationException(f"{where(cause)}: {cause}") from error
+            raise MisconfigurationException(f"{where(cause)}{cause}") from error
         if self.checkpoint is not None:
             check_fits(self.checkpoint, self.model, self._get(self.config, "ckpt_path"))
         if self.subcommand == "fit" and self._get(self.config, "init_from") and not self.resumed:

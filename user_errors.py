@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import inspect
+import os
 import re
 import sys
 import traceback
@@ -16,7 +17,12 @@ from jsonargparse import ArgumentError
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-TYPE_NAMES = {"NoneType": "null", "collections.abc.Sequence": "list", "str": "text"}
+TYPE_NAMES = {
+    "NoneType": "null",
+    "collections.abc.Iterable": "list",
+    "collections.abc.Sequence": "list",
+    "str": "text",
+}
 
 
 @contextmanager
@@ -66,9 +72,26 @@ def explain(error: ArgumentError, known_keys: Iterable[str], arguments: Iterable
         return f"several classes are called {found[1]!r}; write one of: {found[2]}."
     if found := re.search(r"No module named '([\w.]+)'", text):
         return f"there is no module named {found[1]!r}, as a class_path in the config asks for."
-    if told := _wrong_type(text):
+    if found := re.search(r"File does not exist: '([^']+)'", text):
+        return f"there is no file {os.path.relpath(found[1])}."
+    if told := _missing(text) or _wrong_type(text):
         return told
     return re.sub(r"\s+", " ", text.split("Given value type")[0])
+
+
+def _missing(text: str) -> str | None:
+    """What a class can't do without, where it was not given."""
+    found = re.search(r"the following arguments are required: ([\w, ]+)", text)
+    if not found:
+        return None
+    before, after = text[: found.start()], text[found.end() :]
+    keys = ".".join(re.findall(r'Parser key "([\w.]+)"', before))
+    above = re.search(r"given class_path '([\w.]+)':\s*$", before)
+    named = above or re.search(r"class_path='([\w.]+)'", after)
+    if not keys or not named:
+        return None
+    flags = " ".join(f"--{keys}.{name} …" for name in found[1].split(", "))
+    return f"{named[1]} does not work without {found[1]}: give {flags}"
 
 
 def _wrong_type(text: str) -> str | None:
@@ -88,14 +111,16 @@ def _wrong_type(text: str) -> str | None:
     if nested := re.fullmatch(r"NestedArg\(key='[^']*', val='?(.*?)'?\)", value):
         value = nested[1]
     wanted, anything = [], []  # any text is also tried as the path of a file, or of a class
+    choices: list[str] = []
     for kind in re.findall(r"Expected an? (.+?)(?:\. Got value|$)", branch, re.M):
         if kind.startswith("dot import path"):
             anything.append("class path")
         elif kind.startswith("typing.Literal"):
-            wanted.append(kind[len("typing.Literal[") : -1].replace("'", ""))
+            choices += kind[len("typing.Literal[") : -1].replace("'", "").split(", ")
         elif not kind.startswith("path but"):
             name = kind.removeprefix("<class '").removesuffix("'>")
             wanted.append(TYPE_NAMES.get(name, name))
+    wanted += ["one of " + ", ".join(dict.fromkeys(choices))] if choices else []
     if set(wanted) <= {"null"}:
         wanted = anything + wanted
     told = " or ".join(dict.fromkeys(wanted))
@@ -136,12 +161,15 @@ def _argument_names(class_path: str) -> list[str]:
 
 
 def where(error: BaseException) -> str:
-    """`file:line` of the innermost frame in this project, or in the user's own code."""
+    """`file:line: ` of the innermost frame in this project, or in the user's own code.
+
+    Nothing where the command line itself asked Lightning for what it refuses.
+    """
     here = Path(__file__).parent
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if "site-packages" not in f.filename and "<frozen" not in f.filename]
     if not own:
-        return "unknown place"
+        return ""
     path = Path(own[-1].filename)
     shown = path.relative_to(here) if path.is_relative_to(here) else path
-    return f"{shown}:{own[-1].lineno}"
+    return "" if shown == Path("cli.py") else f"{shown}:{own[-1].lineno}: "

@@ -115,7 +115,8 @@ def test_an_unknown_key_in_yaml_is_named_with_the_nearest_valid_one(
         ("--model.net", "5", "expected class path, not '5'"),
         ("--model.optimizer.lr", "fast", "expected float, not 'fast'"),
         ("--data.augmentation", "much", "expected class path or null, not 'much'"),
-        ("--trainer.precision", "17", "bf16-mixed"),
+        ("--trainer.precision", "17", "or one of 64, 32, 16, transformer-engine, "),
+        ("--trainer.logger", "mine", "expected list or bool or null, not 'mine'"),
         ("--test_after_fit", "perhaps", "expected bool, not 'perhaps'"),
         ("--seed_everything", "abc", "expected bool or int, not 'abc'"),
     ],
@@ -154,6 +155,37 @@ def test_what_an_optimizer_or_schedule_refuses_is_told(refused, flags, told: str
     assert told in paragraph
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        (
+            *("--model.lr_scheduler", "torch.optim.lr_scheduler.StepLR"),
+            "StepLR does not work without step_size: give --model.lr_scheduler.step_size …",
+        ),
+        (
+            *("--model.net", "modules.nets.TorchvisionNet"),
+            "modules.nets.TorchvisionNet does not work without name: give --model.net.name …",
+        ),
+        (
+            *("--data", "datamodules.TextFile"),
+            "datamodules.TextFile does not work without files: give --data.files …",
+        ),
+    ],
+)
+def test_what_a_class_can_not_do_without_is_told(refused, flag: str, value: str, told: str) -> None:
+    assert told in refused(*FIT, flag, value)
+
+
+def test_what_lightning_refuses_is_told_without_a_line_of_ours(refused) -> None:
+    paragraph = refused(*FIT, "--trainer.devices", "3.5")
+    assert "`devices` selected with `CPUAccelerator` should be an int > 0" in paragraph
+    assert "cli.py" not in paragraph
+
+
+def test_accumulating_no_batch_at_all_is_refused(refused) -> None:
+    assert "1, which accumulates" in refused(*FIT, "--trainer.accumulate_grad_batches", "0")
+
+
 @pytest.mark.parametrize("value", ["0", "-5"])
 def test_a_batch_size_that_holds_nothing_is_refused(refused, value: str) -> None:
     assert "batch_size" in refused(*FIT, "--data.batch_size", value)
@@ -167,7 +199,8 @@ def test_a_class_that_does_not_exist_is_named(refused, net: str, near: str) -> N
 
 
 def test_a_missing_config_is_named(refused) -> None:
-    assert "configs/nowhere.yaml" in refused("fit", "--config", "configs/nowhere.yaml")
+    told = refused("fit", "--config", "configs/nowhere.yaml")
+    assert "there is no file configs/nowhere.yaml." in told
 
 
 def test_a_syntax_error_in_yaml_is_named_with_file_and_line(refused, tmp_path: Path) -> None:

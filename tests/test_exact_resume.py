@@ -187,9 +187,11 @@ def test_a_run_that_goes_on_is_the_run_that_never_stopped(run: Run, case: str, c
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="compiling for the CPU needs g++")
-def test_a_compiled_net_goes_on(run: Run) -> None:
+@pytest.mark.parametrize("case", ["text", "augmentation"])
+def test_a_compiled_net_goes_on(run: Run, case: str) -> None:
     torch.compiler.reset()
-    arguments = (*CASES["text"], "--model.compile", "true", "--test_after_fit", "false")
+    counters.clear()
+    arguments = (*CASES[case], "--model.compile", "true", "--test_after_fit", "false")
     whole = run("fit", *arguments, "--experiment", "whole")
     with pytest.raises(Crash):
         run("fit", *arguments, "--experiment", "stopped", *after(10))
@@ -314,6 +316,28 @@ def test_what_the_checkpoint_would_overrule_is_refused(refused, stopped: Path, c
     paragraph = refused("fit", "--resume", stopped, *change)
     assert change[0].rpartition(".")[2].removeprefix("--") in paragraph
     assert "--init_from" in paragraph
+
+
+def test_a_run_that_is_older_than_an_argument_goes_on_with_its_default(
+    run: Run, stopped: Path, refused
+) -> None:
+    path = stopped / "config.yaml"
+    assert path.read_text().count("    compile: false\n") == 1
+    path.write_text(path.read_text().replace("    compile: false\n", ""))
+    assert "compile was False, is True" in refused(
+        "fit", "--resume", stopped, "--model.compile", "true"
+    )
+    again = run("fit", *SHORT, "--resume", "auto")
+    assert again == stopped
+    assert_the_same_run(run("fit", *SHORT), again)
+
+
+def test_a_run_with_an_argument_that_is_gone_is_refused(refused, stopped: Path) -> None:
+    path = stopped / "config.yaml"
+    path.write_text(path.read_text().replace("    compile: false\n", "    gone: 1\n"))
+    paragraph = refused("fit", *SHORT, "--resume", "auto")
+    assert "config.yaml: modules.Classifier has no argument 'gone'" in paragraph
+    assert "Union" not in paragraph
 
 
 def test_fit_takes_no_bare_checkpoint(refused, stopped: Path) -> None:

@@ -153,7 +153,7 @@ def read_search(path: Path) -> Search:
         search.sampler(0), search.pruner()
     except Exception as error:  # whatever a class makes of its arguments
         cause = without_union(error)
-        raise MisconfigurationException(f"{path}: {where(cause)}: {cause}") from error
+        raise MisconfigurationException(f"{path}: {where(cause)}{cause}") from error
     return search
 
 
