@@ -199,7 +199,18 @@ def _meet(strategy: Any) -> None:
         rank = cluster.node_rank() * strategy.num_processes + strategy.local_rank
         rank_zero_only.rank = rank  # type: ignore[attr-defined]
         store = call_the_roll(rank, world, limit)  # noqa: F841  # kept until all have joined
+        atexit.register(_leave)
     type(strategy).setup_environment(strategy)
+
+
+def _leave() -> None:
+    """Out of the process group before Python ends, as Lightning does for NCCL alone.
+
+    Else the threads of gloo are still there when their memory goes, and now and then a run that has
+    done all its work ends by SIGABRT ("terminate called without an active exception").
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def call_the_roll(rank: int, world: int, limit: float) -> Any:

@@ -1,9 +1,11 @@
 """What each of several processes runs, one after the other: starting them is what takes long.
 
 `start(2, folder)` starts two of them in a folder. Afterwards there are run folders in it, what
-was refused in `told-2.json`, and weights in `padded-2.pt`.
+was refused in `told-2.json`, weights in `padded-2.pt`, and in `joined-2-0.json` whether rank 0 was
+still joined to the other one when it ended.
 """
 
+import atexit
 import contextlib
 import io
 import json
@@ -230,6 +232,8 @@ def work() -> None:
 
     torch.set_num_threads(1)
     number = int(os.environ["WORLD_SIZE"])
+    # Before train.py registers anything: called last.
+    atexit.register(tell_whether_joined, f"joined-{number}-{os.environ['LOCAL_RANK']}.json")
     told: dict[str, Any] = {}
     for name, commands in RUNS[number].items():
         for subcommand, experiment, more in commands:
@@ -247,6 +251,11 @@ def work() -> None:
     if os.environ["LOCAL_RANK"] == "0":
         Path(f"told-{number}.json").write_text(json.dumps(told))
         torch.save(weights, f"padded-{number}.pt")
+
+
+def tell_whether_joined(file: str) -> None:
+    """Write whether this process is still joined to others."""
+    Path(file).write_text(json.dumps(torch.distributed.is_initialized()))
 
 
 def start(number: int, folder: Path) -> str:

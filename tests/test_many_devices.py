@@ -87,6 +87,12 @@ def test_many_processes_are_one(there: Path, name: str) -> None:
 
 
 @slow
+def test_all_processes_have_parted_when_they_end(there: Path) -> None:
+    joined = {path.name: json.loads(path.read_text()) for path in there.glob("joined-*.json")}
+    assert joined == {f"joined-{n}-{rank}.json": False for n in (2, 4) for rank in range(n)}
+
+
+@slow
 def test_batch_norm_is_the_same_sharded_as_with_a_copy_for_each(there: Path) -> None:
     ddp, fsdp = (metrics(there / f"runs/batch-norm-{name}/001") for name in ("ddp", "fsdp"))
     assert ddp.keys() == fsdp.keys()
