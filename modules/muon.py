@@ -31,7 +31,9 @@ class Muon(Optimizer):
     al. 2024, "Muon: an optimizer for hidden layers in neural networks", where O comes of five
     Newton-Schulz iterations; the factor of lr, which gives a step the size of one of AdamW's, is
     that of Liu et al. 2025, "Muon is scalable for LLM training", section 2.2. So lr and λ are those
-    for AdamW. Embeddings, gains and biases are no maps from one space to another, and AdamW's.
+    for AdamW. Gains and biases are no maps from one space to another, nor are the tables that a net
+    begins with and the layer that makes its logits, whose rows stand for one token or class each:
+    they are AdamW's.
 
     The numbers are those of torch.optim.Muon (`adjust_lr_fn="match_rms_adamw"`), which takes
     matrices only, one by one; here all of one shape are multiplied at once.

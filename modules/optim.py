@@ -191,7 +191,7 @@ def configure(
         # itself. Only float16 scales them at all.
         made._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     if isinstance(made, Muon):
-        made.leave_to_adamw(m.weight for m in task.modules() if isinstance(m, nn.Embedding))
+        made.leave_to_adamw(_ends_of(task))
     if made.defaults.get("weight_decay"):
         _exempt_vectors(made)
     if lr_scheduler is None:
@@ -208,6 +208,18 @@ def configure(
         scheduler.total_steps = steps_of_run(task.trainer)
     interval = "step" if hasattr(scheduler, "total_steps") else "epoch"
     return {"optimizer": made, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+
+
+def _ends_of(task: L.LightningModule) -> Iterator[Tensor]:
+    """Matrices that are no hidden layer's: tables of vectors, and what makes the logits."""
+    for module in task.modules():
+        if isinstance(module, nn.Embedding):
+            yield module.weight
+    head = getattr(getattr(task, "net", None), "head", None) or nn.Identity()  # else a table's
+    layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
+    for layer in layers:
+        if layer.out_features == layers[-1].out_features:
+            yield layer.weight
 
 
 @contextmanager

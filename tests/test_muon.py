@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 import modules.muon
-from modules import LanguageModel
+from modules import Classifier, LanguageModel
 from modules.muon import Muon, orthogonal
-from modules.nets import GPT
+from modules.nets import CNN, GPT, MLP, MLPLM
 from modules.optim import OneCycle
 
 SHAPES = [(8, 4), (4, 8), (8, 4), (5, 5), (6,), (2, 3, 2), ()]
@@ -82,6 +82,27 @@ def test_tables_gains_and_biases_are_those_of_adamw_and_vectors_do_not_decay() -
     assert tables == (False, 0.2, {"net.token_embedding.weight", "net.position_embedding.weight"})
     assert vectors[:2] == (False, 0.0)
     assert len(inner) + 2 + len(vectors[2]) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("net", "inner"),
+    [
+        (MLP(image_size=8, hidden_sizes=[12, 12]), {"layers.1.weight", "layers.3.weight"}),
+        (MLP(image_size=8, hidden_sizes=[]), set()),
+        (CNN(image_size=8, channels=[4], hidden_size=16), {"head.1.weight"}),
+        (MLPLM(20, dim=4, hidden_size=6, direct=True), {"hidden.weight"}),
+        (GPT(20, 8, num_layers=1, num_heads=2, dim=8, tie_embeddings=False), None),
+    ],
+)
+def test_what_makes_the_logits_is_adamws(net: nn.Module, inner: set[str] | None) -> None:
+    task = Classifier(net) if isinstance(net, MLP | CNN) else LanguageModel(net)
+    task.optimizer = partial(Muon, lr=0.01)
+    matrices = {id(w) for w in task.configure_optimizers()["optimizer"].param_groups[0]["params"]}
+    found = {name for name, weight in net.named_parameters() if id(weight) in matrices}
+    if inner is None:
+        layers = ("attention.qkv", "attention.proj", "mlp.up", "mlp.proj")
+        inner = {f"blocks.0.{layer}.weight" for layer in layers}
+    assert found == inner
 
 
 def test_one_cycle_moves_the_momentum_of_both() -> None:

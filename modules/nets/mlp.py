@@ -46,6 +46,11 @@ class MLP(nn.Module):
         layers.append(nn.Linear(sizes[-1], num_classes))
         self.layers = nn.Sequential(*layers)
 
+    @property
+    def head(self) -> nn.Module:
+        """The last layer, which makes the logits."""
+        return self.layers[-1]
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Pictures (B, C, height, width) to logits (B, num_classes)."""
         logits: Tensor = self.layers(inputs)  # (B, C, H, W) -> (B, C·H·W) -> … -> (B, num_classes)

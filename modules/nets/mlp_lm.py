@@ -49,6 +49,11 @@ class MLPLM(nn.Module):
         if self.shortcut is not None:
             nn.init.normal_(self.shortcut.weight, std=0.1 * (window * dim) ** -0.5)
 
+    @property
+    def head(self) -> nn.ModuleList:
+        """What makes the logits."""
+        return nn.ModuleList(m for m in (self.output, self.shortcut) if m is not None)
+
     def init_state(self, batch_size: int) -> Tensor:
         """The vectors of the window - 1 tokens before the text: zeros."""
         return self.embedding.weight.new_zeros(batch_size, self.window - 1, self.dim)
