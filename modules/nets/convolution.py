@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modules.nets.batch_norm import BatchNorm2d
+
 
 def conv_norm_relu(
     fan_in: int,
@@ -31,7 +33,7 @@ def conv_norm_relu(
     """
     around = kernel_size // 2 if padding is None else padding
     convolution = nn.Conv2d(fan_in, fan_out, kernel_size, stride, around, bias=not batch_norm)
-    norm = [nn.BatchNorm2d(fan_out)] if batch_norm else []
+    norm = [BatchNorm2d(fan_out)] if batch_norm else []
     return [convolution, *norm, nn.ReLU(inplace=True)]  # nobody needs what came before it
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modules.nets.batch_norm import BatchNorm2d
 from modules.nets.convolution import conv_norm_relu, initialise_for_relu
 
 
@@ -73,7 +74,7 @@ def shortcut_layers(
     if not projection:
         return [PaddingShortcut(fan_out - fan_in, stride)]
     convolution = nn.Conv2d(fan_in, fan_out, kernel_size=1, stride=stride, bias=False)
-    return [convolution, nn.BatchNorm2d(fan_out)] if norm else [convolution]
+    return [convolution, BatchNorm2d(fan_out)] if norm else [convolution]
 
 
 class Block(nn.Module):
@@ -171,7 +172,7 @@ class ResNet(nn.Module):
                     channels, fan_out, stride, family.projection, norm=not pre_activation
                 )
                 if pre_activation:
-                    activation = [nn.BatchNorm2d(channels), nn.ReLU()]
+                    activation = [BatchNorm2d(channels), nn.ReLU()]
                     shared = activation if stage > 0 and block == 0 else []  # or the stem's
                     before = activation if block > 0 else []
                     blocks.append(PreActivationBlock(shared, before, branch, shortcut))
@@ -180,7 +181,7 @@ class ResNet(nn.Module):
                 channels = fan_out
             self.stages.append(blocks)
             inner *= 2
-        last = [nn.BatchNorm2d(channels), nn.ReLU()] if pre_activation else []
+        last = [BatchNorm2d(channels), nn.ReLU()] if pre_activation else []
         self.head = nn.Sequential(
             *last, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)
         )

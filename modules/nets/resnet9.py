@@ -8,6 +8,7 @@ end the maximum over the picture asks whether a feature is anywhere, not how oft
 
 from torch import Tensor, nn
 
+from modules.nets.batch_norm import BatchNorm2d
 from modules.nets.convolution import initialise_for_relu
 from modules.nets.dropout import Dropout
 
@@ -20,7 +21,7 @@ def layer(fan_in: int, fan_out: int, kernel_size: int = 3, pooled: bool = False)
     """
     convolution = nn.Conv2d(fan_in, fan_out, kernel_size, padding=kernel_size // 2, bias=False)
     pooling = [nn.MaxPool2d(2)] if pooled else []
-    return nn.Sequential(convolution, *pooling, nn.BatchNorm2d(fan_out), nn.ReLU(inplace=True))
+    return nn.Sequential(convolution, *pooling, BatchNorm2d(fan_out), nn.ReLU(inplace=True))
 
 
 class Residual(nn.Module):
