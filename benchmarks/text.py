@@ -123,7 +123,7 @@ def main() -> None:
     items = Items(train)
 
     def bucketed(size: int) -> Iterable[tuple[Inputs, Tensor]]:
-        return BatchLoader(train, sampler=BucketedBatches(train.texts.lengths, size), seed=0)
+        return BatchLoader(train, batches=BucketedBatches(train.texts.lengths, size), seed=0)
 
     def one_by_one(size: int) -> Iterable[tuple[Inputs, Tensor]]:
         generator = torch.Generator().manual_seed(0)

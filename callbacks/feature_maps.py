@@ -81,7 +81,7 @@ class FeatureMaps(Callback):
         publish(trainer, "filters", lambda: filters_figure(*first, self.filters))
 
         with trainer.precision_plugin.forward_context():
-            maps = convolution_outputs(net, inputs)
+            maps = convolution_outputs(net, inputs.to(pl_module.dtype))
         if maps:
             picture = denormalise(inputs, trainer)[0]
             publish(

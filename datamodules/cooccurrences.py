@@ -79,7 +79,7 @@ class Cooccurrences(RunningText):
         pairs = self.splits["train"]
         rank, world_size = self._world
         batches = TrainingBatches(len(pairs), self.batch_size, self.seed, rank, world_size)
-        return BatchLoader(pairs, sampler=batches, seed=self.seed, rank=rank)
+        return BatchLoader(pairs, batches=batches, seed=self.seed, rank=rank)
 
     def held_out(self) -> Dataset:
         """Pairs that were never learned from."""

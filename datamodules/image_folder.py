@@ -232,7 +232,7 @@ class ImageFolder(PictureDataModule):
         rank, world_size = self._world
         size = len(self.photographs["train"])
         batches = EpochBatches(size, self.batch_size, self.seed, rank, world_size)
-        return self._loader("train", sampler=batches, seed=self.seed, rank=rank)
+        return self._loader("train", batches=batches, seed=self.seed, rank=rank)
 
     @property
     def has_test_split(self) -> bool:
@@ -246,7 +246,7 @@ class ImageFolder(PictureDataModule):
                 "or by scripts.evaluate --split val."
             )
         size = len(self.photographs[split])
-        return self._loader(split, sampler=EvaluationBatches(size, self.batch_size, *self._world))
+        return self._loader(split, batches=EvaluationBatches(size, self.batch_size, *self._world))
 
     def _loader(self, split: str, **more: Any) -> DataLoader:
         return BatchLoader(self.photographs[split], num_workers=self.num_workers, **more)

@@ -108,7 +108,7 @@ class TextsByLength(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         rank, _ = self._world
-        return BatchLoader(self.splits["train"], sampler=self._batches(), seed=self.seed, rank=rank)
+        return BatchLoader(self.splits["train"], batches=self._batches(), seed=self.seed, rank=rank)
 
     def val_dataloader(self) -> DataLoader:
         return self._evaluation_loader("val")
@@ -119,13 +119,13 @@ class TextsByLength(L.LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         rows = self.splits.get("predict", self.splits["test"])
         return BatchLoader(  # in the order of the file, as the answers are written
-            rows, sampler=EvaluationBatches(len(rows), self.batch_size, *self._world)
+            rows, batches=EvaluationBatches(len(rows), self.batch_size, *self._world)
         )
 
     def _evaluation_loader(self, split: str) -> DataLoader:
         rows = self.splits[split]
         batches = EvaluationByLength(rows.source_lengths, self.batch_size, *self._world)
-        return BatchLoader(rows, sampler=batches)
+        return BatchLoader(rows, batches=batches)
 
 
 def padding_share(lengths: Tensor) -> float:

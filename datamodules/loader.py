@@ -20,20 +20,23 @@ class BatchLoader(DataLoader):
 
     Args:
         dataset: An item is a whole batch.
-        sampler: Has the attributes `epoch`, set by Lightning, and `start`: how many batches of the
-            epoch it leaves out.
+        batches: What to ask of it; has the attributes `epoch`, set by Lightning, and `start`: how
+            many batches of the epoch are left out.
         seed: Seed of the run; None, for evaluation, seeds nothing.
         rank: Number of this process, see `share_of`.
-        **others: Of DataLoader, for Lightning, which makes some loaders a second time.
+        sampler: Lightning's, which makes some loaders a second time. Another one than `batches`
+            says that they are to be the same in every epoch (`trainer.overfit_batches`).
+        **others: Of DataLoader, also Lightning's.
     """
 
     def __init__(
         self,
         dataset: Dataset,
         *,
-        sampler: Sampler | None = None,
+        batches: Sampler,
         seed: int | None = None,
         rank: int = 0,
+        sampler: Sampler | None = None,
         **others: Any,
     ) -> None:
         ours = {
@@ -42,7 +45,9 @@ class BatchLoader(DataLoader):
             "pin_memory": torch.cuda.is_available(),
             "generator": torch.Generator(),  # a loader that starts would draw from the net's state
         }
-        super().__init__(dataset, sampler=sampler, **(ours | others))
+        super().__init__(dataset, sampler=batches, **(ours | others))
+        self.batches = batches
+        self.same_again = sampler not in (None, batches)
         self.seed = seed
         self.rank = rank
         self.position = 0  # batches of this epoch that were served
@@ -51,15 +56,18 @@ class BatchLoader(DataLoader):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Nothing happens before the first batch is asked for: the epoch is set by then."""
         start, self._resume_at = self._resume_at, 0
-        sampler: Any = self.sampler
-        sampler.start = start
+        batches: Any = self.batches
+        batches.start = start
         self.position = start
+        epoch = getattr(batches, "epoch", 0)
+        if self.same_again:
+            batches.epoch = 0  # until Lightning sets the next one
         for batch in super().__iter__():
             if self.seed is not None:
-                seed_everything(self.seed, sampler.epoch, self.position, self.rank)
+                seed_everything(self.seed, epoch, self.position, self.rank)
             self.position += 1
             yield batch
-        sampler.start = 0
+        batches.start = 0
 
     def state_dict(self) -> dict[str, int]:
         return {"position": self.position}

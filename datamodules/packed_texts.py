@@ -145,12 +145,12 @@ class PackedTexts(L.LightningDataModule):
         rank, world_size = share_of(self.trainer)
         rows = self.splits["train"]
         batches = TrainingVisits(len(rows), self.batch_size, self.seed, rank, world_size)
-        return BatchLoader(rows, sampler=batches, seed=self.seed, rank=rank)
+        return BatchLoader(rows, batches=batches, seed=self.seed, rank=rank)
 
     def val_dataloader(self) -> DataLoader:
         rows = self.splits["val"]
         batches = EvaluationBatches(len(rows), self.batch_size, *share_of(self.trainer))
-        return BatchLoader(rows, sampler=EvaluationVisits(batches))
+        return BatchLoader(rows, batches=EvaluationVisits(batches))
 
 
 def packed(tokens: Tensor, context: int, cls: int, sep: int, pad: int) -> Tensor:

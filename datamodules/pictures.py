@@ -93,7 +93,7 @@ class PictureDataModule(L.LightningDataModule):
         size = len(self.splits["train"][1])
         batches = TrainingBatches(size, self.batch_size, self.seed, rank, world_size)
         return BatchLoader(
-            TensorRows(*self.splits["train"]), sampler=batches, seed=self.seed, rank=rank
+            TensorRows(*self.splits["train"]), batches=batches, seed=self.seed, rank=rank
         )
 
     def val_dataloader(self) -> DataLoader:
@@ -107,7 +107,7 @@ class PictureDataModule(L.LightningDataModule):
 
     def _evaluation_loader(self, split: str) -> DataLoader:
         batches = EvaluationBatches(len(self.splits[split][1]), self.batch_size, *self._world)
-        return BatchLoader(TensorRows(*self.splits[split]), sampler=batches)
+        return BatchLoader(TensorRows(*self.splits[split]), batches=batches)
 
     def on_after_batch_transfer(self, batch: Split, dataloader_idx: int) -> Split:
         pictures, labels = batch

@@ -126,10 +126,10 @@ class Steps(DistributedSampler[int]):
 def train_loader(batches: Dataset, seed: int, rank: int) -> DataLoader:
     """Serves the item of every step: a pure function of (seed, step)."""
     sampler = Steps(batches, num_replicas=1, rank=0, shuffle=False)
-    return BatchLoader(batches, sampler=sampler, seed=seed, rank=rank)
+    return BatchLoader(batches, batches=sampler, seed=seed, rank=rank)
 
 
 def val_loader(batches: Dataset) -> DataLoader:
     """Serves every item, in order."""
     sampler: DistributedSampler = DistributedSampler(batches, num_replicas=1, rank=0, shuffle=False)
-    return BatchLoader(batches, sampler=sampler)
+    return BatchLoader(batches, batches=sampler)

@@ -98,16 +98,16 @@ def beam_search(
     if net.context is not None:
         limits = limits.clamp(max=net.context)
     found: list[list[int]] = [[] for _ in range(B)]
-    scores = torch.full((B,), -torch.inf, device=device)  # (B,)
+    scores = torch.full((B,), -torch.inf, dtype=torch.float32, device=device)  # (B,)
 
     alive = torch.arange(B, device=device)  # (A,) sentences that are not over yet
     repeated = alive.repeat_interleave(K)  # (A K,)
     memory = {name: part.index_select(0, repeated) for name, part in memory.items()}
     state = net.init_state(memory) if cached else None
     written = torch.full((B * K, 1), begin, device=device)  # (A K, t)
-    sums = torch.full((B, K), -torch.inf, device=device)  # (A, K) log P of each beginning
+    sums = scores[:, None].repeat(1, K)  # (A, K) log P of each beginning
     sums[:, 0] = 0.0  # at first there is but one
-    best = torch.full((B,), -torch.inf, device=device)  # (A,) score of the best that has ended
+    best = scores.clone()  # (A,) score of the best that has ended
     ended = torch.zeros(B, dtype=torch.long, device=device)  # (A,) how many have
     best_row = written.new_zeros(B, int(limits.max()))  # (A, longest)
     best_length = torch.zeros_like(ended)  # (A,)

@@ -10,7 +10,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import ClasswiseWrapper, Metric, MetricCollection, SumMetric
+from torchmetrics import ClasswiseWrapper, Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassAUROC,
@@ -26,6 +26,7 @@ from modules.hyperparameters import save_arguments
 from modules.optim import configure
 from modules.preprocessing import pictures_to_inputs, texts_to_inputs
 from modules.sharding import shard
+from modules.sum_metric import Float32Sum
 
 
 class Classifier(L.LightningModule):
@@ -84,8 +85,8 @@ class Classifier(L.LightningModule):
         self.tokenizer = None if tokenizer is None else Tokenizer.from_str(tokenizer)
 
         # `self.log` would divide by whole rows a process: by 84 where two have 85 and 84.
-        self.evaluated_nats = SumMetric(nan_strategy="disable")
-        self.evaluated_rows = SumMetric()
+        self.evaluated_nats = Float32Sum()
+        self.evaluated_rows = Float32Sum()
         metrics = _metrics(num_classes)
         self.val_metrics = MetricCollection(dict(metrics), prefix="val/")
         if per_class:
@@ -106,11 +107,17 @@ class Classifier(L.LightningModule):
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
         """Inputs as the net takes them to logits (B, num_classes)."""
         with as_written(self.net):
-            logits: Tensor = self.net(inputs)
+            logits: Tensor = self.net(self._as_weights(inputs))
         return logits
+
+    def _as_weights(self, inputs: Any) -> Any:
+        """Pictures in the precision of the weights: the data do not know of `bf16-true`."""
+        real = isinstance(inputs, Tensor) and inputs.is_floating_point()
+        return inputs.to(self.dtype) if real else inputs
 
     def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> tuple[Tensor, Tensor]:
         inputs, targets = batch
+        inputs = self._as_weights(inputs)
         logits = self.net(inputs) if stage == "train" else self(inputs)  # (B, num_classes)
         smoothing = self.label_smoothing if stage == "train" else 0.0
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)

@@ -11,7 +11,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Tokenizer, models
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import SumMetric
 
 from modules.compiling import compile_net
 from modules.generation import generate
@@ -20,6 +19,7 @@ from modules.optim import configure
 from modules.scratch.bpe import BYTE_OF_LETTER
 from modules.sharding import shard
 from modules.streaming import Pieces
+from modules.sum_metric import Float32Sum
 from modules.token_mean import TokenMean, means_over_processes
 
 IGNORED = -100  # a target that counts for nothing
@@ -60,10 +60,12 @@ class LanguageModel(L.LightningModule):
         self.lr_scheduler = lr_scheduler
         self.compiles = compile
         self.tokenizer = None if tokenizer is None else Tokenizer.from_str(tokenizer)
-        self.val_nats = SumMetric(nan_strategy="disable")  # else it leaves NaN out
-        self.val_tokens = SumMetric()
-        self.val_characters = SumMetric()
-        lengths = torch.ones(1) if self.tokenizer is None else characters_per_token(self.tokenizer)
+        self.val_nats = Float32Sum()
+        self.val_tokens = Float32Sum()
+        self.val_characters = Float32Sum()
+        lengths = torch.ones(1, dtype=torch.int64)
+        if self.tokenizer is not None:
+            lengths = characters_per_token(self.tokenizer)
         self.register_buffer("token_lengths", lengths, persistent=False)  # (V,)
         self.token_mean = TokenMean()
 
@@ -228,8 +230,8 @@ def characters_per_token(tokenizer: Tokenizer) -> Tensor:
     """
     size = tokenizer.get_vocab_size()
     if isinstance(tokenizer.model, models.WordLevel):
-        return torch.ones(size)
+        return torch.ones(size, dtype=torch.int64)
     names = [tokenizer.id_to_token(token) or "" for token in range(size)]
     return torch.tensor(
-        [float(sum(BYTE_OF_LETTER.get(c, 0) & 0xC0 != 0x80 for c in name)) for name in names]
+        [sum(BYTE_OF_LETTER.get(c, 0) & 0xC0 != 0x80 for c in name) for name in names]
     )

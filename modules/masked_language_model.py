@@ -10,11 +10,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import SumMetric
 
 from modules.hyperparameters import save_arguments
 from modules.optim import configure
 from modules.sharding import shard
+from modules.sum_metric import Float32Sum
 from modules.token_mean import TokenMean, means_over_processes
 
 IGNORED = -100  # a target that counts for nothing
@@ -84,9 +84,9 @@ class MaskedLanguageModel(L.LightningModule):
         ordinary = [n for n in range(self.tokenizer.get_vocab_size()) if n not in special]
         self.register_buffer("ordinary", torch.tensor(ordinary), persistent=False)
         self.token_mean = TokenMean()
-        self.val_nats = SumMetric(nan_strategy="disable")  # else it leaves NaN out
-        self.val_words = SumMetric()
-        self.val_right = SumMetric()
+        self.val_nats = Float32Sum()
+        self.val_words = Float32Sum()
+        self.val_right = Float32Sum()
 
     def forward(self, inputs: dict[str, Tensor], places: Tensor | None = None) -> Tensor:
         """Texts to logits of every word (B, T, V), or of those at places (B, N)."""

@@ -24,7 +24,8 @@ class TokenLoss(torch.autograd.Function):
         # loss = log Σ_v exp(l_v) - (1 - ε) l_y - ε mean_v l_v
         counts = targets != ignored  # (N,)
         chosen = targets.where(counts, 0)  # (N,)
-        levels = torch.empty(len(logits), device=logits.device)  # (N,) log Σ exp
+        # (N,) log Σ exp
+        levels = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
         losses = torch.empty_like(levels)  # (N,)
         for start in range(0, len(logits), ROWS):
             rows = slice(start, start + ROWS)

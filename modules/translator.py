@@ -11,12 +11,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torchmetrics import SumMetric
 
 from modules.beam_search import beam_search, check_search
 from modules.hyperparameters import save_arguments
 from modules.optim import configure
 from modules.preprocessing import texts_to_inputs
+from modules.sum_metric import Float32Sum
 from modules.token_loss import token_loss
 from modules.token_mean import TokenMean, means_over_processes
 
@@ -84,9 +84,9 @@ class Translator(L.LightningModule):
             for told in (source_tokenizer, target_tokenizer)
         ]
         self.token_mean = TokenMean()
-        self.nats = SumMetric(nan_strategy="disable")  # else it leaves NaN out
-        self.tokens = SumMetric()
-        self.right = SumMetric()
+        self.nats = Float32Sum()
+        self.tokens = Float32Sum()
+        self.right = Float32Sum()
         self.written: list[tuple[str, str]] = []  # translation and reference, of this evaluation
         self.signatures: dict[str, str] = {}  # of the last evaluation
 

@@ -10,11 +10,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import SumMetric
 from torchmetrics.functional import spearman_corrcoef
 
 from modules.hyperparameters import save_arguments
 from modules.optim import configure
+from modules.sum_metric import Float32Sum
 from modules.token_mean import means_over_processes
 
 SPECIAL = ("[PAD]", "[UNK]")  # numbers that are no words
@@ -71,8 +71,8 @@ class WordVectors(L.LightningModule):
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.tokenizer = None if tokenizer is None else Tokenizer.from_str(tokenizer)
-        self.evaluated_loss = SumMetric(nan_strategy="disable")
-        self.evaluated_pairs = SumMetric()
+        self.evaluated_loss = Float32Sum()
+        self.evaluated_pairs = Float32Sum()
         self._answers: dict[str, tuple[Tensor, int, int]] = {}  # value, questions, those asked
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:

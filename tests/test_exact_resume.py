@@ -425,7 +425,7 @@ def test_two_processes_draw_different_random_numbers() -> None:
     rows = TensorRows(torch.arange(40))
 
     def drawn(rank: int, start: int = 0) -> list[float]:
-        loader = BatchLoader(rows, sampler=TrainingBatches(40, 10), seed=3, rank=rank)
+        loader = BatchLoader(rows, batches=TrainingBatches(40, 10), seed=3, rank=rank)
         loader.load_state_dict({"position": start})
         return [torch.rand(()).item() for _ in loader]
 

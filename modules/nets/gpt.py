@@ -29,7 +29,8 @@ Turns = tuple[Tensor, Tensor]
 def rotary_turns(start: int, length: int, size: int, device: torch.device) -> Turns:
     """Cosine and sine of the angle by which each pair of a head's channels turns at a position."""
     # angle(t, i) = t · 10000^(-2i / K)
-    rates = 10000.0 ** (-torch.arange(0, size, 2, device=device) / size)  # (K/2,)
+    pairs = torch.arange(0, size, 2, dtype=torch.float32, device=device)  # (K/2,)
+    rates = 10000.0 ** (-pairs / size)  # (K/2,)
     angles = torch.arange(start, start + length, device=device)[:, None] * rates  # (T, K/2)
     return angles.cos(), angles.sin()  # (T, K/2), (T, K/2)
 

@@ -245,5 +245,6 @@ class Transformer(nn.Module):
                 f"this Transformer reads and writes {self.context} tokens, and {start + T} were "
                 "given"
             )
+        vectors = table(tokens) * math.sqrt(self.dim)  # (B, T, D)
         places = sinusoids(start + T, self.dim, tokens.device)[start:]  # (T, D)
-        return self.drop(table(tokens) * math.sqrt(self.dim) + places)  # (B, T, D)
+        return self.drop(vectors + places.to(vectors.dtype))  # (B, T, D)

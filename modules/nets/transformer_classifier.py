@@ -30,7 +30,8 @@ POSITIONS = ("sinusoidal", "learned")
 def sinusoids(length: int, dim: int, device: torch.device) -> Tensor:
     """What is added to the vectors of places 0 … length - 1, (T, D); section 3.5 of the paper."""
     # P(t, 2i) = sin(t / 10000^(2i / D))        P(t, 2i + 1) = cos(t / 10000^(2i / D))
-    rates = 10000.0 ** (-torch.arange(0, dim, 2, device=device) / dim)  # (D/2,)
+    pairs = torch.arange(0, dim, 2, dtype=torch.float32, device=device)  # (D/2,)
+    rates = 10000.0 ** (-pairs / dim)  # (D/2,)
     angles = torch.arange(length, device=device)[:, None] * rates  # (T, D/2)
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)  # (T, D)
 
@@ -133,7 +134,7 @@ class TransformerClassifier(nn.Module):
         if self.position_embedding is not None:
             x = x + self.position_embedding.weight[:T] * math.sqrt(self.dim)  # (B, T, D)
         else:
-            x = x + sinusoids(T, self.dim, x.device)  # (B, T, D)
+            x = x + sinusoids(T, self.dim, x.device).to(x.dtype)  # (B, T, D)
         x = self.drop(x)
         blocked = padding_mask(mask)  # (B, 1, 1, T)
         for block in self.blocks:
