@@ -197,6 +197,7 @@ class CLI(LightningCLI):
         then, now = (yaml.safe_load(parser.dump(c, skip_none=False)) for c in (saved, config))
         check_unchanged(then, now, folder)
         config.ckpt_path = str(checkpoint)
+        self.checkpoint = None if checkpoint.is_dir() else read_checkpoint(checkpoint)
         self.tracked = read_ids(folder)
         return folder
 
@@ -227,6 +228,7 @@ class CLI(LightningCLI):
             raise MisconfigurationException(f"{where(cause)}{cause}") from error
         if self.checkpoint is not None:
             check_fits(self.checkpoint, self.model, self._get(self.config, "ckpt_path"))
+            self.checkpoint = None
         if self.subcommand == "fit" and self._get(self.config, "init_from") and not self.resumed:
             init_from(self._get(self.config, "init_from"), self.model)
 

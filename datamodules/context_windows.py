@@ -97,7 +97,9 @@ class ContextWindows(RunningText):
         self.subsample = subsample
         self.most = most
 
-    def _windows(self, split: str, batch_size: int, most: float | None) -> "Windows":
+    def _windows(
+        self, split: str, batch_size: int, most: float | None, whole: bool = False
+    ) -> "Windows":
         rank, world_size = self._world
         return Windows(
             self.words[split],
@@ -112,6 +114,7 @@ class ContextWindows(RunningText):
             seed=self.seed,
             rank=rank,
             world_size=world_size,
+            whole=whole,
         )
 
     def train_dataloader(self) -> DataLoader:
@@ -120,7 +123,8 @@ class ContextWindows(RunningText):
 
     def held_out(self) -> Dataset:
         """The same for texts that were held out; every validation draws the same."""
-        return self._windows("val", min(self.batch_size, len(self.words["val"].tokens)), None)
+        size = min(self.batch_size, len(self.words["val"].tokens))
+        return self._windows("val", size, None, whole=True)
 
 
 class Windows(Dataset[Batch]):
@@ -142,6 +146,7 @@ class Windows(Dataset[Batch]):
         seed: Seed of the run.
         rank: Number of this process.
         world_size: Number of processes.
+        whole: Have a smaller batch at the end, so that every word is seen.
     """
 
     def __init__(
@@ -159,6 +164,7 @@ class Windows(Dataset[Batch]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        whole: bool = False,
     ) -> None:
         self.texts = texts
         self.model = model
@@ -169,6 +175,8 @@ class Windows(Dataset[Batch]):
         self.world_size = world_size
         # It refuses batches larger than the text, and knows the order of texts in each epoch.
         self.steps = len(TrainingBatches(len(texts.tokens), batch_size, seed, rank, world_size))
+        if whole:
+            self.steps = -(-len(texts.tokens) // batch_size)  # rounded up
         self.seed = seed
         self.keep = keeping(counts, subsample).float()  # (V,)
         self.drawing = drawing(counts).cumsum(0)  # (V,), float64, up to 1
@@ -192,7 +200,7 @@ class Windows(Dataset[Batch]):
         return torch.cat([pairs, against], dim=-1).flatten(0, 2)
 
     def __len__(self) -> int:
-        """The steps of an epoch, which sees all words but those that fill no last batch."""
+        """The steps of an epoch; those that train leave out the words that fill no last batch."""
         return self.steps
 
     def _epoch(self, epoch: int) -> tuple[Tensor, Tensor]:

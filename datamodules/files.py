@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
 
@@ -72,6 +73,9 @@ def _download(path: Path, urls: Sequence[str], checksum: str) -> None:
             except OSError as error:  # URLError and timeouts are OSErrors
                 failure = error
                 continue
+            except HTTPException as error:  # the connection broke off
+                failure = OSError(f"{url}: {error!r}")
+                continue
             seen = _checksum(partial, checksum)
             if seen == checksum:
                 partial.replace(path)
@@ -88,12 +92,12 @@ def open_url(url: str) -> BinaryIO:
     Raises:
         OSError: If that can't be done, for whatever reason.
     """
-    if url.startswith(("http:", "https:", "file:")):
-        opened: BinaryIO = urllib.request.urlopen(url, timeout=60)
-        return opened
     try:
+        if url.startswith(("http:", "https:", "file:")):
+            opened: BinaryIO = urllib.request.urlopen(url, timeout=60)
+            return opened
         return fsspec.open(url, "rb").open()
-    except (ImportError, ValueError) as error:  # no package for it, no such protocol
+    except (ImportError, ValueError, HTTPException) as error:  # no package, no protocol, no URL
         raise OSError(str(error)) from error
 
 

@@ -10,10 +10,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -196,7 +197,7 @@ class ImageFolder(PictureDataModule):
     def _peek(self, file: str) -> bool | None:
         try:
             Image.open(BytesIO(read(self.root, file))).close()
-        except (OSError, ValueError, Image.DecompressionBombError):
+        except Exception:  # as `decode`
             return None
         return True
 
@@ -293,11 +294,13 @@ class Photographs(Dataset[Split]):
         made = {
             row: picture for row in rows.tolist() if (picture := self.view(row, epoch)) is not None
         }
-        if not made:
-            raise OSError(
-                f"{self.root}: no picture of a batch can be read, {self.files[rows[0]]} …"
+        if len(rows) and not made:
+            raise MisconfigurationException(
+                f"{self.root}: no picture of a batch can be read, {self.files[rows[0]]} for one: "
+                "take broken ones out, or let batches be larger by --data.batch_size."
             )
-        return torch.stack(list(made.values())), self.labels[list(made)]
+        none = torch.empty(0, 3, self.image_size, self.image_size, dtype=torch.uint8)
+        return torch.stack([*made.values()]) if made else none, self.labels[list(made)]
 
     def view(self, row: int, epoch: int) -> Tensor | None:
         """A picture as the net is given it, (3, size, size) uint8; None where it is broken."""
@@ -404,8 +407,13 @@ def hidden(part: str) -> bool:
 def file_names(root: Path) -> list[str]:
     """All files, sorted, as paths from the root."""
     if root.is_dir():
-        found = (Path(folder, name) for folder, _, names in os.walk(root) for name in names)
-        return sorted(path.relative_to(root).as_posix() for path in found)
+        found, seen = [], {os.path.realpath(root)}
+        for folder, subfolders, names in os.walk(root, followlinks=True):
+            found += [Path(folder, name).relative_to(root).as_posix() for name in names]
+            real = {name: os.path.realpath(Path(folder, name)) for name in subfolders}
+            subfolders[:] = [name for name in subfolders if real[name] not in seen]
+            seen.update(real.values())  # a link may lead back to where it stands
+        return sorted(found)
     return sorted(
         entry.filename for entry in opened(root, os.getpid()).infolist() if not entry.is_dir()
     )
@@ -430,7 +438,20 @@ def opened(path: Path, process: int) -> zipfile.ZipFile:
 def decode(root: Path, file: str, shorter_side: int) -> Tensor | None:
     """A picture (3, height, width) uint8; None if it is broken."""
     try:
-        picture = Image.open(BytesIO(read(root, file))).convert("RGB")
+        picture = colours(Image.open(BytesIO(read(root, file))))
     except Exception:  # on bytes of unknown origin decoders raise whatever they like
         return None
     return F.resize(F.pil_to_tensor(picture), [shorter_side], antialias=True)
+
+
+def colours(picture: Image.Image) -> Image.Image:
+    """A picture in RGB, upright; of 16 bits a pixel the upper 8, where Pillow would cut off.
+
+    Raises:
+        ValueError: If its pixels are floats, of which nobody knows what is white.
+    """
+    if picture.mode == "F":
+        raise ValueError("pixels are floats")
+    if picture.mode.startswith("I"):  # I;16, I;16B, and I, where 16 bits stand in 32
+        picture = Image.fromarray((np.asarray(picture) // 256).clip(0, 255).astype(np.uint8))
+    return ImageOps.exif_transpose(picture).convert("RGB")

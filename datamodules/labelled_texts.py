@@ -3,7 +3,6 @@
 import csv
 import gzip
 import io
-import json
 import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,8 @@ from typing import NamedTuple
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from datamodules.text_reading import json_record
 
 FORMATS = (".csv", ".tsv", ".jsonl")
 
@@ -188,10 +189,7 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, str |
             continue
         number += 1
         where = f"{path}, row {number} (line {line_number})"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise MisconfigurationException(f"{where} is no valid JSON: {error}.") from error
+        record = json_record(line, where)
         if not isinstance(record, dict):
             raise MisconfigurationException(
                 f'{where} is no JSON object such as {{"text": "…", "label": "…"}}.'

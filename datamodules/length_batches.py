@@ -7,7 +7,7 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from datamodules.loader import BatchLoader, share_of
 from datamodules.whole_batches import EvaluationBatches, TrainingBatches
@@ -62,30 +62,6 @@ class BucketedBatches(TrainingBatches):
             yield batch[self.rank :: self.world_size]
 
 
-class EvaluationByLength(Sampler[Tensor]):
-    """Every row exactly once over all processes, the shortest first.
-
-    Args:
-        lengths: How many tokens each row has, (N,).
-        batch_size: Rows of a batch over all processes; the last ones may be smaller.
-        rank: Number of this process.
-        world_size: Number of processes.
-    """
-
-    def __init__(
-        self, lengths: Tensor, batch_size: int, rank: int = 0, world_size: int = 1
-    ) -> None:
-        self.start = 0
-        rows = lengths.argsort(stable=True)[rank::world_size]
-        self.batches = rows.split(batch_size // world_size) if len(rows) else ()
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.batches)
-
-
 class TextsByLength(L.LightningDataModule):
     """Serves each split in batches of texts of like length; `predict`, or else `test`, in order.
 
@@ -124,7 +100,8 @@ class TextsByLength(L.LightningDataModule):
 
     def _evaluation_loader(self, split: str) -> DataLoader:
         rows = self.splits[split]
-        batches = EvaluationByLength(rows.source_lengths, self.batch_size, *self._world)
+        order = rows.source_lengths.argsort(stable=True)  # (N,), the shortest first
+        batches = EvaluationBatches(len(rows), self.batch_size, *self._world, order)
         return BatchLoader(rows, batches=batches)
 
 

@@ -1,5 +1,6 @@
 """Plain texts cut into rows of equal length, for a net that guesses their hidden words."""
 
+import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -23,6 +24,7 @@ from datamodules.tokenization import encode_each
 from datamodules.tokens import refuse
 from datamodules.whole_batches import EvaluationBatches, TrainingBatches, share_of_batch
 
+BLANK_LINE = re.compile(r"\r?\n\r?\n")
 Visits = tuple[Tensor, Tensor]  # which rows, and a number for each that its masks hang on; (B,)
 
 
@@ -268,7 +270,8 @@ class PackedFiles(PackedTexts):
 
     def find(self) -> list[Path]:
         """The files in the order of their text. A data set of its own obtains them here."""
-        return [path for pattern in self.files for path in matching_files(pattern)]
+        found = (path for pattern in self.files for path in matching_files(pattern))
+        return list(dict.fromkeys(found))  # two patterns may name the same
 
     @cached_property
     def _paths(self) -> list[Path]:
@@ -281,6 +284,6 @@ class PackedFiles(PackedTexts):
 
     def documents(self, split: str) -> Iterator[str]:
         part = (0, self._split) if split == "train" else (self._split, None)
-        for text in "".join(read_text(self._paths, *part)).split("\n\n"):
+        for text in BLANK_LINE.split("".join(read_text(self._paths, *part))):
             if text.strip():
                 yield text

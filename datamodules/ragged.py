@@ -73,7 +73,7 @@ class RaggedTokens:
         """
         starts = self.offsets[rows]  # (B,)
         lengths = self.offsets[rows + 1] - starts  # (B,)
-        place = torch.arange(int(lengths.max()))  # (T,)
+        place = torch.arange(max(lengths.tolist(), default=1))  # (T,); a process may have no rows
         mask = place < lengths[:, None]  # (B, T)
         where = (starts[:, None] + place).clamp_(max=len(self.tokens) - 1)  # (B, T)
         ids = self.tokens[where].long().masked_fill_(~mask, pad)  # (B, T)

@@ -7,7 +7,7 @@ crops; the last validates, every token of it once.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -77,9 +77,7 @@ class TextFile(TokenDataModule):
         if not self.memory_map:
             return self._make_tokenizer()
         path = self._cache / "tokenizer.json"
-        with _locked(path):
-            if not path.exists():
-                _replace(path, [self._make_tokenizer().to_str().encode()])
+        _make(path, lambda: [self._make_tokenizer().to_str().encode()])
         return Tokenizer.from_file(str(path))
 
     def _make_tokenizer(self) -> Tokenizer:
@@ -94,7 +92,8 @@ class TextFile(TokenDataModule):
 
     def find(self) -> list[Path]:
         """The files in the order of their text. A data set of its own obtains them here."""
-        return [path for pattern in self.files for path in matching_files(pattern)]
+        found = (path for pattern in self.files for path in matching_files(pattern))
+        return list(dict.fromkeys(found))  # two patterns may name the same
 
     @cached_property
     def _paths(self) -> list[Path]:
@@ -122,9 +121,7 @@ class TextFile(TokenDataModule):
         if not self.memory_map:
             return np.concatenate([np.empty(0, dtype), *self._encoded(split)])
         path = self._cache / f"{split}.{np.dtype(dtype).name}"
-        with _locked(path):
-            if not path.exists():
-                _replace(path, (tokens.tobytes() for tokens in self._encoded(split)))
+        _make(path, lambda: (tokens.tobytes() for tokens in self._encoded(split)))
         # numpy cannot map an empty file
         if not path.stat().st_size:
             return np.empty(0, dtype)
@@ -148,21 +145,21 @@ class TextFile(TokenDataModule):
 # Writing memory maps: several processes may want the same one at once.
 
 
-def _locked(path: Path) -> FileLock:
+def _make(path: Path, parts: Callable[[], Iterable[bytes]]) -> None:
+    """Writes a file unless it is there; it is there either whole or not at all."""
+    if path.exists():
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                partial = path.with_name(f"{path.name}.partial")
+                with partial.open("wb") as file:
+                    for part in parts():
+                        file.write(part)
+                os.replace(partial, path)
     except OSError as error:
         raise MisconfigurationException(
             f"The tokens' memory map cannot be kept in {path.parent} ({error}): name a folder "
             "that can be written to by --data.data_dir, or set --data.memory_map false."
         ) from error
-    return FileLock(f"{path}.lock")
-
-
-def _replace(path: Path, parts: Iterable[bytes]) -> None:
-    """Writes a file that is there either whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        for part in parts:
-            file.write(part)
-    os.replace(partial, path)

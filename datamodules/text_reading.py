@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -31,10 +32,11 @@ def read_text(
 
 
 def _decode(path: Path, block: int) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()  # some begin with a mark
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         while True:
-            offset = file.tell() - len(decoder.getstate()[0])  # a character may span two blocks
+            kept = len(decoder.getstate()[0])  # a character may span two blocks
+            offset = file.tell() - kept
             try:
                 data = file.read(block)
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -44,6 +46,7 @@ def _decode(path: Path, block: int) -> Iterator[str]:
             try:
                 yield decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
+                offset += kept + len(data) - len(error.object)  # the mark, if it was there
                 raise MisconfigurationException(
                     f"{path} is not text in UTF-8: byte {offset + error.start} "
                     f"(0x{error.object[error.start]:02x}) has no meaning there ({error.reason}). "
@@ -102,11 +105,28 @@ def _split(texts: Iterable[str], separator: str) -> Iterator[str]:
     yield rest
 
 
-def _text_of_line(line: str, field: str, where: str) -> str:
+def json_record(line: str, where: str) -> Any:
+    """What a JSON line says.
+
+    Raises:
+        MisconfigurationException: Naming the line, if it is not JSON or holds half a character.
+    """
     try:
         record = json.loads(line)
+        if "\\ud" in line.lower():  # an emoji is written as two halves, and may have been cut
+            json.dumps(record, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise MisconfigurationException(f"{where} is no valid JSON: {error}.") from error
+    except UnicodeEncodeError as error:
+        raise MisconfigurationException(
+            f"{where} holds half a character, \\u{ord(error.object[error.start]):04x}, which is no "
+            "text: take it out."
+        ) from error
+    return record
+
+
+def _text_of_line(line: str, field: str, where: str) -> str:
+    record = json_record(line, where)
     fields = list(record) if isinstance(record, dict) else []
     if field not in fields or not isinstance(record[field], str):
         has = f"fields {', '.join(map(repr, fields))}" if fields else "no fields"

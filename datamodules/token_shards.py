@@ -190,6 +190,12 @@ def parse_index(data: bytes, path: str) -> dict[str, Any]:
     if missing or index["dtype"] not in DTYPES:
         wrong = ", ".join(sorted(missing)) or "a dtype that is uint16 or uint32"
         raise MisconfigurationException(f"{path} lacks {wrong}: make the folder anew: {MAKE} …")
+    for number, shard in enumerate(index["shards"]):
+        if lost := {"file", "split", "tokens"} - set(shard):
+            raise MisconfigurationException(
+                f"{path}: shard {number} lacks {', '.join(sorted(lost))}: make the folder anew: "
+                f"{MAKE} …"
+            )
     found: dict[str, Any] = index
     return found
 

@@ -150,8 +150,10 @@ def in_chunks(texts: Iterable[str], size: int = 2**16) -> Iterator[str]:
     rest = ""
     for text in texts:
         rest += text
-        while found := cut.search(rest, size):
-            yield rest[: found.start()]
-            rest = rest[found.start() :]
+        start = 0
+        while found := cut.search(rest, start + size):
+            yield rest[start : found.start()]
+            start = found.start()
+        rest = rest[start:]
     if rest:
         yield rest

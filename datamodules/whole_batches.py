@@ -69,15 +69,33 @@ class TrainingBatches(Sampler[Tensor]):
 
 
 class EvaluationBatches(Sampler[Tensor]):
-    """Every row exactly once over all processes, in order; the last batch may be smaller.
+    """Every row exactly once over all processes; the last batch may be smaller.
 
     All processes have as many batches: where the net is spread over them they compute each one
     together, and whoever came late or not at all would leave the others waiting for ever.
+
+    Args:
+        size: Rows of the data set.
+        batch_size: Rows of a batch over all processes.
+        rank: Number of this process.
+        world_size: Number of processes.
+        order: The rows, neighbours to be in one batch of all processes, (size,); by default each
+            process takes a part of them as they lie.
     """
 
-    def __init__(self, size: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        order: Tensor | None = None,
+    ) -> None:
         self.start = 0
-        rows = torch.arange(size).tensor_split(world_size)[rank]
+        if order is None:
+            rows = torch.arange(size).tensor_split(world_size)[rank]
+        else:
+            rows = order[rank::world_size]
         number = -(-size // batch_size)
         self.batches = rows.split(batch_size // world_size) if len(rows) else ()
         if len(self.batches) < number:  # those of others have one row more

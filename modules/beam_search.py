@@ -88,6 +88,8 @@ def beam_search(
         Tokens of each sentence, without `begin` and `end`; and its score, (B,).
     """
     check_search(beam_size, penalty, max_length)
+    if not len(inputs["input_ids"]):  # more processes than sentences: some have none
+        return [], torch.empty(0)
     memory = net.encode(inputs)
     device = inputs["input_ids"].device
     B, K = len(inputs["input_ids"]), beam_size

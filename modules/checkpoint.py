@@ -112,12 +112,20 @@ def check_checkpoint(path: str | Path) -> None:
 
 
 def check_fits(checkpoint: dict[str, Any], task: L.LightningModule, path: str | Path) -> None:
-    """Make sure that a checkpoint holds the weights of just this task and net.
+    """Make sure that a checkpoint holds the weights of just this task and net, for such data.
 
     Raises:
-        MisconfigurationException: Naming the two classes or the first weight that differ.
+        MisconfigurationException: Naming what differs: tokens, classes, the two classes of Python,
+            or the first weight.
     """
     saved = checkpoint.get("hyper_parameters", {})
+    _check_same_tokens(checkpoint, task, path)
+    names, ours = saved.get("class_names"), task.hparams.get("class_names")
+    if names and ours and list(names) != list(ours):
+        raise MisconfigurationException(
+            f"{path} knows the classes {_some(names)}, and these data have {_some(ours)}, in that "
+            "order: its answers would count as others. Name the data that it learnt from."
+        )
     for what, asked, found in (
         ("task", type(task).__name__, saved.get("_class_path", "")),
         ("net", type(getattr(task, "net", None)).__name__, _class_path(saved.get("net"))),
@@ -181,26 +189,22 @@ def _check_same_tokens(
     checkpoint: dict[str, Any], task: L.LightningModule, path: str | Path
 ) -> None:
     """A vector that was learnt for one word must not become that of another."""
-    theirs = checkpoint.get("hyper_parameters", {}).get("tokenizer")
-    ours: Tokenizer | None = getattr(task, "tokenizer", None)
-    if not isinstance(theirs, str) or ours is None:
-        return
-    vocab, other = ours.get_vocab(), Tokenizer.from_str(theirs).get_vocab()
-    if vocab == other:
-        return
-    differ = next(
-        (
-            f", {token!r} for instance"
-            for token in sorted(other)
-            if other[token] != vocab.get(token)
-        ),
-        "",
-    )
-    raise MisconfigurationException(
-        f"--init_from: {path} reads texts as {len(other):,} kinds of tokens, and these data have "
-        f"{len(vocab):,}, which are others{differ}: its vectors would stand for other words. Let "
-        f"the data be read with its tokenizer: --data.tokenizer {path}."
-    )
+    saved = checkpoint.get("hyper_parameters", {})
+    for name in ("tokenizer", "source_tokenizer", "target_tokenizer"):
+        theirs, ours = saved.get(name), task.hparams.get(name)
+        if not isinstance(theirs, str) or not isinstance(ours, str) or theirs == ours:
+            continue
+        vocab, other = (Tokenizer.from_str(text).get_vocab() for text in (ours, theirs))
+        differ = [token for token in sorted(other) if other[token] != vocab.get(token)]
+        if vocab == other:
+            continue
+        example = f", {differ[0]!r} for instance" if differ else ""
+        raise MisconfigurationException(
+            f"{path} reads texts as {len(other):,} kinds of tokens, and these data have "
+            f"{len(vocab):,}, which are others{example}: its vectors would stand for other words. "
+            "Name the data that it learnt from; or, where they take one, let these be read with "
+            f"its tokenizer: --data.tokenizer {path}."
+        )
 
 
 def _class_path(description: Any) -> str:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from tokenizers import Tokenizer
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
@@ -27,6 +28,9 @@ def pictures_to_inputs(
     prepared = []
     for picture in pictures:
         if isinstance(picture, Image.Image):  # palettes and transparency are no plain channels
+            if picture.mode.startswith("I"):  # 16 bits a pixel: the upper 8, not what is below 256
+                picture = Image.fromarray((np.asarray(picture) // 256).clip(0, 255).astype("uint8"))
+            picture = ImageOps.exif_transpose(picture)  # upright
             picture = picture.convert("L" if channels == 1 else "RGB")
         image = F.to_image(picture)  # (C, height, width)
         if image.shape[0] != channels:

@@ -122,6 +122,7 @@ def check(options: argparse.Namespace) -> None:
             options.shard_tokens < 1
         ),
         f"--workers is {options.workers}: it must be 1 or more.": options.workers < 1,
+        f"--output {options.output} is a file: name a folder.": options.output.is_file(),
         f"{options.output / INDEX} is there already: these shards are finished. Name another "
         "--output, or delete the folder.": (options.output / INDEX).exists(),
     }.items():
@@ -145,8 +146,16 @@ class Corpus:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.rows = None if options.dataset is None else open_dataset(options)
-        self.files = [(path, "train") for name in options.files for path in matching_files(name)]
-        self.files += [(path, "val") for name in options.val_files for path in matching_files(name)]
+        found = {
+            split: [path for name in names for path in matching_files(name, flag)]
+            for split, names, flag in (
+                ("train", options.files, "the command"),
+                ("val", options.val_files, "--val_files"),
+            )
+        }
+        # What validates does not train, though a pattern may name it for both; no file comes twice.
+        splits = dict.fromkeys(found["train"], "train") | dict.fromkeys(found["val"], "val")
+        self.files = list(splits.items())
         self.counts: dict[str, int] = {}
 
     def documents(self) -> Iterator[Document]:

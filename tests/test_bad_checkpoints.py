@@ -125,6 +125,37 @@ def test_a_checkpoint_with_more_layers_names_one_that_is_missing(refused, good) 
     assert "missing in the checkpoint" in refused("test", *other, "--ckpt_path", good)
 
 
+@pytest.mark.parametrize("command", ["test", "validate", "predict"])
+def test_a_checkpoint_of_other_classes_is_refused(refused, good: Path, command: str) -> None:
+    content = torch.load(good, weights_only=True)
+    names = content["hyper_parameters"]["class_names"]
+    content["hyper_parameters"]["class_names"] = names[::-1]
+    torch.save(content, good)
+    assert "knows the classes 9, 8, 7" in refused(command, *SMALL, "--ckpt_path", good)
+
+
+@pytest.mark.parametrize("command", ["test", "--resume"])
+def test_a_checkpoint_of_as_many_other_words_is_refused(
+    refused, run: Callable[..., Path], tmp_path: Path, command: str
+) -> None:
+    def write(words: list[str]) -> None:
+        rows = [
+            f"{words[n % 2]} {words[2 + n % 3]},{'bad' if n % 2 else 'good'}" for n in range(60)
+        ]
+        (tmp_path / "texts.csv").write_text("\n".join(["text,label", *rows]))
+
+    flags: list[object] = [*SMALL, "--model.net"]
+    flags += ["modules.nets.BagOfWords", "--data", "datamodules.TextTable"]
+    flags += ["--data.train", tmp_path / "texts.csv", "--data.min_count", 1]
+    flags += ["--data.batch_size", 4, "--trainer.max_epochs", 1, "--trainer.callbacks", "[]"]
+    write(["fine", "dull", "film", "plot", "cast"])
+    folder = run("fit", *flags)
+    write(["dull", "fine", "cast", "film", "plot"])
+    last = folder / "checkpoints/last.ckpt"
+    asked = ("fit", "--resume", folder) if command == "--resume" else ("test", "--ckpt_path", last)
+    assert "its vectors would stand for other words" in refused(*asked, *flags)
+
+
 @pytest.mark.parametrize("name", ["best", "last"])
 def test_a_new_process_asks_for_the_file_itself(refused, name: str) -> None:
     paragraph = refused("test", *SMALL, "--ckpt_path", name)

@@ -93,6 +93,13 @@ def test_a_beam_of_one_is_greedy(net: nn.Module) -> None:
         assert found[row] == text
 
 
+def test_no_sentences_have_no_translations(net: nn.Module) -> None:
+    nothing = torch.zeros(0, 3, dtype=torch.int64)
+    found, scores = beam_search(net, {"input_ids": nothing, "attention_mask": nothing}, 1, 2)
+    assert found == []
+    assert scores.shape == (0,)
+
+
 @pytest.mark.parametrize("beam_size", [1, 4])
 def test_with_the_cache_every_token_is_the_same(net: nn.Module, beam_size: int) -> None:
     batch = batch_of([3, 7, 1, 5, 6, 2])

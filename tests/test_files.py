@@ -97,6 +97,35 @@ def test_a_mirror_with_damaged_files_gives_way_to_the_next(tmp_path: Path, serve
     assert asked == ["/bad/data.bin", "/data.bin"]
 
 
+def test_a_connection_that_breaks_off_gives_way_to_the_next(tmp_path: Path, server: tuple) -> None:
+    class BreaksOff(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"ff\r\ncut")
+            self.close_connection = True
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    url, _, folder = server
+    (folder / "data.bin").write_bytes(CONTENT)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), BreaksOff) as broken:
+        threading.Thread(target=broken.serve_forever, daemon=True).start()
+        first = f"http://127.0.0.1:{broken.server_port}/data.bin"
+        path = obtain(tmp_path / "new/data.bin", [first, url + "data.bin"], CHECKSUM)
+        broken.shutdown()
+    assert path.read_bytes() == CONTENT
+
+
+def test_an_address_that_is_none_is_told(tmp_path: Path) -> None:
+    with pytest.raises(MisconfigurationException, match="could not be downloaded"):
+        obtain(tmp_path / "data.bin", ["http://127.0.0.1/my file"], CHECKSUM)
+
+
 def test_missing_without_network_says_what_where_and_what_else(tmp_path: Path) -> None:
     with pytest.raises(MisconfigurationException) as error:
         obtain(tmp_path / "data.bin", [NOWHERE + "data.bin"], CHECKSUM)

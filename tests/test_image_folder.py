@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -174,6 +175,73 @@ def test_a_picture_that_proves_broken_when_it_is_read_is_left_out_of_its_batch(
         served = epoch(data) + epoch(data, 1) + epoch(data, 2)
     assert sorted({len(labels) for _, labels in served}) == [3, 4]
     assert all(len(pictures) == len(labels) for pictures, labels in served)
+
+
+def test_sixteen_bits_keep_their_greys_and_floats_are_left_out(copied: Path) -> None:
+    greys = np.tile(np.arange(0, 2**16, 2**10, dtype=np.uint16), (64, 1))  # mean 126 of 255
+    Image.fromarray(greys).save(copied / "train/ants/0.png")
+    Image.fromarray(greys / np.float32(2**16)).save(copied / "train/ants/1.tiff")
+    with pytest.warns(UserWarning, match=r"left out: train/ants/1.tiff \(broken\)"):
+        data = opened(copied, in_memory=True)
+    train = data.photographs["train"]
+    picture = train.picture(train.files.index("train/ants/0.png"))
+    assert picture is not None
+    assert picture.float().mean().item() == pytest.approx(126, abs=1)
+    with Image.open(copied / "train/ants/0.png") as raw:
+        inputs = pictures_to_inputs([raw], data.preprocessing)
+    torch.testing.assert_close(
+        inputs, data.on_after_batch_transfer((train.cut(picture)[None], torch.tensor([0])), 0)[0]
+    )
+
+
+def test_a_picture_taken_upright_lies_upright(copied: Path) -> None:
+    picture = Image.new("RGB", (60, 40))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by a quarter
+    picture.save(copied / "train/ants/0.jpg", exif=turned)
+    train = opened(copied, in_memory=True).photographs["train"]
+    shape = train.picture(train.files.index("train/ants/0.jpg")).shape  # type: ignore[union-attr]
+    assert shape[1] > shape[2]
+
+
+def test_linked_folders_are_followed_and_circles_are_not(copied: Path, tmp_path: Path) -> None:
+    shutil.move(copied / "train/bees", tmp_path / "elsewhere")
+    (copied / "train/bees").symlink_to(tmp_path / "elsewhere")
+    before = opened(copied).photographs["train"].files
+    (copied / "train/ants/back").symlink_to(copied)
+    data = opened(copied)
+    assert data.class_names == ["ants", "bees"]
+    assert len(before) == 12
+    assert sorted(data.photographs["train"].files) == sorted(before)
+
+
+def test_a_process_may_have_no_pictures_of_a_batch(photographs: Path) -> None:
+    pictures, labels = opened(photographs).photographs["val"][torch.tensor([], dtype=torch.long)]
+    assert pictures.shape == (0, 3, 12, 12)
+    assert labels.shape == (0,)
+
+
+def test_a_batch_without_a_whole_picture_is_one_sentence(copied: Path) -> None:
+    whole = (copied / "train/bees/2.jpg").read_bytes()
+    (copied / "train/bees/2.jpg").write_bytes(whole[:-300])
+    with (
+        pytest.warns(UserWarning, match="left out of its batch"),
+        pytest.raises(MisconfigurationException, match=r"train/bees/2.jpg for one"),
+    ):
+        epoch(opened(copied, in_memory=False, batch_size=1))
+
+
+def test_a_damaged_entry_of_a_zip_file_is_left_out(photographs: Path, tmp_path: Path) -> None:
+    path = Path(shutil.make_archive(str(tmp_path / "photographs"), "zip", photographs))
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.getinfo("train/ants/1.jpg")
+    data = bytearray(path.read_bytes())
+    middle = entry.header_offset + 30 + len(entry.filename) + entry.compress_size // 2
+    data[middle : middle + 20] = bytes(20)
+    path.write_bytes(data)
+    for in_memory in (True, False):
+        with pytest.warns(UserWarning, match=r"left out: train/ants/1.jpg \(broken\)"):
+            opened(path, in_memory=in_memory)
 
 
 def test_two_processes_share_what_one_would_see(photographs: Path) -> None:

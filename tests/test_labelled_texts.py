@@ -65,6 +65,7 @@ def test_a_text_may_be_longer_than_what_csv_expects(tmp_path: Path) -> None:
         ("a.csv", "text,label\n", "holds no row"),
         ("a.csv", b"text,label\na,good\ncaf\xe9,good\nna\xefve,bad\n", r"line 3 .* 0xe9.* 2 such"),
         ("a.jsonl", '{"text": "fine", "label": "good"}\n{"text":', r"row 2 \(line 2\) is no valid"),
+        ("a.jsonl", '{"text": "cut \\ud83d", "label": "good"}\n', "half a character, .ud83d"),
         ("a.jsonl", '[1]\n', r"row 1 \(line 1\) is no JSON object"),
         ("a.jsonl", '{"text": null, "label": "good"}\n', r"row 1 .* nothing under 'text'"),
         ("a.txt", "text", "no known kind"),

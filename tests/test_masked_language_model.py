@@ -232,6 +232,17 @@ def test_rows_hold_the_text_and_nothing_is_lost() -> None:
     assert whole[:, [0, -1]].tolist() == [[CLS, SEP]] * 2
 
 
+def test_a_blank_line_ends_a_text_however_lines_end(tmp_path: Path) -> None:
+    lines = [f"text number {n}\nof two lines\n\n" for n in range(20)]
+    found = []
+    for name, end in (("unix", "\n"), ("windows", "\r\n")):
+        (tmp_path / f"{name}.txt").write_bytes("".join(lines).replace("\n", end).encode())
+        data = PackedFiles([str(tmp_path / f"{name}.txt")], tokenizer="wordpiece")
+        found.append([text.split() for text in data.documents("train")])
+    assert found[0] == found[1]
+    assert len(found[0]) == 19  # the last is cut where validation begins
+
+
 @pytest.fixture
 def reviews(small_texts: Path) -> PackedIMDB:
     return PackedIMDB(data_dir=str(small_texts), max_vocab_size=120, context=32, batch_size=16)

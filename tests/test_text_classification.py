@@ -12,10 +12,11 @@ from tokenizers import Tokenizer
 import datamodules
 from datamodules import IMDB, SST2, AGNews, TextTable
 from datamodules.labelled_texts import LabelledTexts
-from datamodules.length_batches import BucketedBatches, EvaluationByLength, padding_share
+from datamodules.length_batches import BucketedBatches, padding_share
 from datamodules.ragged import RaggedTokens
 from datamodules.text_classification import TextClassificationDataModule
 from datamodules.text_tokenizers import KINDS, learn, with_cutting_and_padding
+from datamodules.whole_batches import EvaluationBatches
 from modules.preprocessing import texts_to_inputs
 
 TEXTS = [
@@ -182,13 +183,21 @@ def test_padding_is_counted_as_anyone_would() -> None:
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_evaluation_takes_every_row_exactly_once(size: int, world_size: int) -> None:
     lengths = LENGTHS[:size]
-    ranks = [EvaluationByLength(lengths, 8, rank, world_size) for rank in range(world_size)]
+    order = lengths.argsort(stable=True)
+    ranks = [EvaluationBatches(size, 8, rank, world_size, order) for rank in range(world_size)]
     rows = [row for batches in ranks for batch in batches for row in batch.tolist()]
     assert sorted(rows) == list(range(size))
+    assert {len(batches) for batches in ranks} == {-(-size // 8)}  # nobody waits for another
     assert [len(batches) for batches in ranks] == [len(list(batches)) for batches in ranks]
     for batches in ranks:
         taken = [row for batch in batches for row in batch.tolist()]
         assert lengths[taken].diff().ge(0).all()
+
+
+def test_a_process_may_have_no_texts_of_a_batch() -> None:
+    ragged = RaggedTokens.of([torch.arange(n).numpy() for n in (2, 5, 3)])
+    inputs = ragged.padded(torch.tensor([], dtype=torch.long), 0)
+    assert [tuple(part.shape) for part in inputs.values()] == [(0, 1), (0, 1)]
 
 
 def test_texts_are_cut_and_keep_their_last_token_if_asked() -> None:

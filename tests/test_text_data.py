@@ -253,6 +253,37 @@ def test_bytes_that_are_not_utf8_are_named_with_file_and_place(text_file, monkey
         _ = cut_off.vocab_size
 
 
+def test_the_mark_that_begins_some_files_is_no_character(text_file):
+    text = "Kóçt " * 30
+    data = text_file(text.encode("utf-8-sig"))
+    data.setup("fit")
+    assert data.tokenizer.decode(data.train_tokens.tolist()) == text[: int(0.9 * len(text))]
+    cut_off = text_file(b"\xef\xbb\xbf" + b"a" * 300 + b"\xff")
+    with pytest.raises(MisconfigurationException, match=r"byte 303 \(0xff\)"):
+        _ = cut_off.vocab_size
+
+
+def test_a_file_that_two_patterns_name_is_read_once(text_file):
+    data = text_file(verse(1000))
+    data.files = [*data.files, data.files[0].replace("text.txt", "*.txt")]
+    assert len(data.find()) == 1
+
+
+def test_a_memory_map_that_is_there_needs_no_right_to_write(text_file, monkeypatch):
+    def no_right(path):
+        raise PermissionError(path)
+
+    made = text_file(verse(1000), memory_map=True)
+    made.setup("fit")
+    monkeypatch.setattr("datamodules.text_file.FileLock", no_right)
+    found = TextFile(made.files, context=8, batch_size=4, memory_map=True)
+    found.data_dir = made.data_dir
+    found.setup("fit")
+    assert np.array_equal(found.train_tokens, made.train_tokens)
+    with pytest.raises(MisconfigurationException, match="cannot be kept"):
+        text_file(verse(1000, seed=1), memory_map=True).setup("fit")  # it would have to be made
+
+
 def test_texts_too_short_are_refused_with_their_numbers(text_file):
     with pytest.raises(MisconfigurationException, match=r"no text in .*text\.txt: 0 characters"):
         _ = text_file("").vocab_size

@@ -115,6 +115,10 @@ def test_arguments_are_kept_as_attributes(net: nn.Module) -> None:
     }
 
 
+def test_no_texts_have_no_answers(net: nn.Module) -> None:
+    assert net.eval()(batch_of([], width=1)).shape == (0, NUM_CLASSES)
+
+
 def test_every_net_overfits_one_batch_of_random_labels(net: nn.Module) -> None:
     batch, labels = batch_of([12, 7, 3, 9] * 4), torch.arange(16) % NUM_CLASSES
     optimizer = torch.optim.Adam(net.parameters(), lr=0.02)

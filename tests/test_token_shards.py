@@ -143,6 +143,8 @@ def test_an_index_of_another_version_or_none_is_refused(tmp_path: Path) -> None:
         _ = data.vocab_size
     with pytest.raises(MisconfigurationException, match=r"lacks a dtype that is uint16 or uint32"):
         _ = broken(tmp_path, version=1, dtype="int8").vocab_size
+    with pytest.raises(MisconfigurationException, match="shard 0 lacks split, tokens"):
+        _ = broken(tmp_path, dtype="uint16", shards=[{"file": "train-00000.bin"}]).vocab_size
     for text in ("{", "[]", "{}"):
         (tmp_path / "index.json").write_text(text)
         with pytest.raises(MisconfigurationException, match="damaged or no index"):
@@ -262,6 +264,18 @@ def test_a_text_file_and_its_shards_train_on_the_same_tokens(
     assert shards[shards != own.vocab_size].tolist() == own.tokenizer.encode(text).ids
 
 
+def test_what_validates_never_trains_and_no_file_comes_twice(
+    texts: Path, tokenize: Callable[..., Path]
+) -> None:
+    plain = ("--tokenizer", "characters")
+    folder = tokenize(
+        *(texts / "*.txt", texts / "[0-2].txt", "--val_files", texts / "6.txt", *plain)
+    )
+    alone = tokenize(*(texts / "[0-5].txt", "--val_files", texts / "6.txt", *plain), name="alone")
+    for split in ("train", "val"):
+        assert np.array_equal(row(folder, split), row(alone, split))
+
+
 def test_a_text_is_split_where_it_is_told_even_between_two_pieces(tmp_path: Path) -> None:
     path = tmp_path / "stories.txt"
     path.write_text("one" * 400_000 + "<|end|>two<|end|>")
@@ -328,6 +342,7 @@ def refused(tokenize: Callable[..., Path], capsys: pytest.CaptureFixture) -> Cal
 def test_mistakes_are_told_in_one_sentence(texts: Path, refused: Callable[..., str]) -> None:
     (texts / "bad.jsonl").write_text('{"text": "a"}\n{"body": "b"}\n')
     (texts / "worse.jsonl").write_text('{"text": "a"}\n{"text"\n')
+    (texts / "half.jsonl").write_text('{"text": "cut \\ud83d"}\n{"text": "whole \\ud83d\\ude00"}\n')
     (texts / "cut.txt.gz").write_bytes(gzip.compress(b"abc" * 1000)[:-20])
     (texts / "latin.txt.gz").write_bytes(gzip.compress(b"caf\xe9 "))
     for arguments, said in {
@@ -340,6 +355,8 @@ def test_mistakes_are_told_in_one_sentence(texts: Path, refused: Callable[..., s
         (texts / "0.txt",): "no document is left for val",
         (texts / "bad.jsonl",): "line 2 holds no text under 'text'; it has fields 'body'",
         (texts / "worse.jsonl",): "line 2 is no valid JSON",
+        (texts / "half.jsonl",): "line 1 holds half a character, \\ud83d",
+        (texts / "0.txt", "--output", texts / "1.txt"): "1.txt is a file: name a folder",
         (texts / "cut.txt.gz",): "damaged or cut off",
         (texts / "latin.txt.gz",): "byte 3 (0xe9)",
     }.items():

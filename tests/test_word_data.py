@@ -72,6 +72,13 @@ def test_an_epoch_has_every_word_once_in_an_order_of_its_own() -> None:
     assert not torch.equal(*epochs)
 
 
+def test_held_out_words_are_judged_to_the_last() -> None:
+    data = windows(batch_size=150, whole=True)
+    assert len(data) == 2
+    seen = [row[row > 0] for row in (data[step][0]["input_ids"] for step in range(2))]
+    assert sorted(torch.cat(seen).tolist()) == list(range(2, 202))
+
+
 def test_a_step_is_a_function_of_seed_and_step_alone() -> None:
     data, again, other = windows(), windows(), windows(seed=1)
     for step in (5, 3):

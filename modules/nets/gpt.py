@@ -127,7 +127,7 @@ class CausalSelfAttention(nn.Module):
         qkv = self.qkv(x)  # (B, T, (H + 2 G) K), or the heads of this process of them
         unit = qkv.shape[-1] // (self.num_heads + 2 * self.num_kv_heads)
         H, G = (n * unit // self.head_dim for n in (self.num_heads, self.num_kv_heads))
-        heads = qkv.view(B, T, -1, self.head_dim)  # (B, T, H + 2 G, K)
+        heads = qkv.view(B, T, H + 2 * G, self.head_dim)  # (B, T, H + 2 G, K)
         if turns is None:
             q, k, v = (part.transpose(1, 2) for part in heads.split([H, G, G], dim=2))
         else:
@@ -139,7 +139,7 @@ class CausalSelfAttention(nn.Module):
             k = k.repeat_interleave(self.num_heads // self.num_kv_heads, dim=1)  # (B, H, S, K)
             v = v.repeat_interleave(self.num_heads // self.num_kv_heads, dim=1)  # (B, H, S, K)
         y = self.attend(q, k, v, mask)  # (B, H, T, K)
-        return self.dropout(self.proj(y.transpose(1, 2).reshape(B, T, -1)))  # (B, T, D)
+        return self.dropout(self.proj(y.transpose(1, 2).flatten(2)))  # (B, T, D)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         if self.attention == "written_out" or (
