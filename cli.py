@@ -122,6 +122,12 @@ class CLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Lightning would let a checkpoint silently override config and flags."""
 
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise MisconfigurationException(f"seed_everything: {error}.") from error
+
     def _dump_config(self) -> None:
         """Lightning trips over a net whose arguments all come from the data."""
         super()._dump_config()
@@ -164,11 +170,15 @@ class CLI(LightningCLI):
             self.checkpoint = read_checkpoint(path)
         self.resumed = self.find_resumed() if self.subcommand == "fit" else None
         trainer = self._get(self.config, "trainer")
-        if trainer.accumulate_grad_batches < 1:
-            raise MisconfigurationException(
-                f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}: it must be "
-                "1, which accumulates nothing, or more."
-            )
+        for name, least, means in (
+            ("accumulate_grad_batches", 1, "accumulates nothing"),
+            ("log_every_n_steps", 1, "logs every step"),
+            ("gradient_clip_val", 0, "clips nothing"),
+        ):
+            if (value := trainer[name]) is not None and value < least:
+                raise MisconfigurationException(
+                    f"trainer.{name} is {value}: it must be {least}, which {means}, or more."
+                )
         check_devices(trainer, self._get(self.config, "ckpt_path"))
 
     def find_resumed(self) -> Path | None:

@@ -5,21 +5,35 @@ from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from callbacks.full_disk import full_disk_in
 
 
 def new_run_folder(runs_dir: Path, experiment: str) -> Path:
-    """Make the experiment's next numbered folder: 001, 002, …; never one that is there already."""
+    """Make the experiment's next numbered folder: 001, 002, …; never one that is there already.
+
+    Raises:
+        MisconfigurationException: If no folder can be made there.
+    """
     parent = runs_dir / experiment
-    parent.mkdir(parents=True, exist_ok=True)
-    number = max((int(p.name) for p in parent.iterdir() if p.name.isdigit()), default=0)
-    while True:
-        number += 1
-        folder = parent / f"{number:03d}"
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:  # another run took it in this very moment
-            continue
-        return folder
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        number = max((int(p.name) for p in parent.iterdir() if p.name.isdigit()), default=0)
+        while True:
+            number += 1
+            folder = parent / f"{number:03d}"
+            try:
+                folder.mkdir()
+            except FileExistsError:  # another run took it in this very moment
+                continue
+            return folder
+    except OSError as error:
+        if full_disk_in(error):
+            raise
+        raise MisconfigurationException(
+            f"--runs_dir: no run folder can be made in {parent} ({error.strerror}): name another."
+        ) from error
 
 
 def experiment_name(configs: Sequence[str | Path]) -> str:

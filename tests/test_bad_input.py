@@ -182,8 +182,19 @@ def test_what_lightning_refuses_is_told_without_a_line_of_ours(refused) -> None:
     assert "cli.py" not in paragraph
 
 
-def test_accumulating_no_batch_at_all_is_refused(refused) -> None:
-    assert "1, which accumulates" in refused(*FIT, "--trainer.accumulate_grad_batches", "0")
+def test_numbers_below_the_least_are_refused(refused) -> None:
+    for flag, value, told in (
+        ("--trainer.accumulate_grad_batches", 0, "must be 1, which accumulates nothing, or more"),
+        ("--trainer.log_every_n_steps", 0, "must be 1, which logs every step, or more"),
+        ("--trainer.gradient_clip_val", -1, "must be 0, which clips nothing, or more"),
+        ("--seed_everything", -1, "seed_everything: -1 is not in bounds"),
+    ):
+        assert told in refused(*FIT, flag, value)
+
+
+@pytest.mark.parametrize("folder", [__file__, "/proc/nowhere"])
+def test_a_folder_that_cannot_be_made_is_named(refused, folder: str) -> None:
+    assert f"no run folder can be made in {folder}" in refused(*FIT, "--experiment", folder)
 
 
 @pytest.mark.parametrize("value", ["0", "-5"])
