@@ -5,9 +5,10 @@
     python export.py --checkpoint runs/…/best.ckpt --format checkpoint --output one/
 
 safetensors: the weights of the net of any task, and its hyper-parameters as JSON in the metadata.
-huggingface: a GPT or a BERT with its tokenizer, as `AutoModelForCausalLM.from_pretrained` (for a
-BERT …ForMaskedLM or …ForSequenceClassification) and `AutoTokenizer.from_pretrained` open it: the
-same logits, the same text.
+huggingface: a GPT (as GPT-2; with rotary positions as GPT-NeoX or Llama) or a BERT, with its
+tokenizer, as `AutoModelForCausalLM.from_pretrained` (for a BERT …ForMaskedLM or
+…ForSequenceClassification) and `AutoTokenizer.from_pretrained` open it: the same logits, the same
+text.
 word2vec: the vectors of WordVectors as `vectors.txt`, which gensim's
 `KeyedVectors.load_word2vec_format` opens, the most frequent word first.
 checkpoint: one file with weights and hyper-parameters, for train.py test, --init_from, generate.py.
@@ -32,6 +33,7 @@ from modules.nets.bert import BertClassifier, BertMLM
 from modules.nets.bert_huggingface import save_bert
 from modules.nets.gpt import GPT
 from modules.nets.gpt_huggingface import save_gpt2
+from modules.nets.rotary_huggingface import save_rotary
 from modules.pretrained import open_language_model, save_tokenizer
 from modules.sharded_checkpoint import KEPT, as_one_file
 from user_errors import exit_on_user_error
@@ -116,7 +118,8 @@ def export_huggingface(checkpoint: Path, folder: Path) -> None:
     try:
         if isinstance(net, GPT):
             assert model.tokenizer is not None  # open_language_model sees to it
-            save_gpt2(net, folder)
+            save = save_gpt2 if net.positions == "learned" else save_rotary
+            save(net, folder)
             save_tokenizer(model.tokenizer, folder, net.context)
             return
         if isinstance(net, BertMLM | BertClassifier):

@@ -8,6 +8,8 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+import yaml
+from conftest import ROOT
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
@@ -342,6 +344,18 @@ def test_weights_that_share_their_memory_are_stored_once(tmp_path):
         assert file.metadata()["twin"] == name.removeprefix("net.")
 
 
+@pytest.mark.parametrize("config", ["shakespeare/gpt_small_cpu", "shakespeare/gpt", "source/gpt"])
+def test_the_gpt_of_each_config_opens_in_transformers(tmp_path, config):
+    described = yaml.safe_load((ROOT / f"configs/{config}.yaml").read_text())["model"]["init_args"]
+    sizes = {"num_layers": 2, "num_heads": 2, "dim": 16, "context": 16}
+    task = language_model(**described["net"]["init_args"] | sizes)
+    folder = export_to(tmp_path / "hf", "huggingface", save(task, tmp_path / "task"))
+    theirs = AutoModelForCausalLM.from_pretrained(folder)
+    tokens = torch.tensor([task.encode("to be")])
+    with torch.inference_mode():
+        torch.testing.assert_close(theirs(tokens).logits, task.eval()(tokens)[0], atol=1e-4, rtol=0)
+
+
 def test_what_can_not_be_exported_is_one_sentence_and_writes_nothing(tmp_path, capsys):
     good = save(language_model(), tmp_path / "good")
     (tmp_path / "full").mkdir()
@@ -350,9 +364,9 @@ def test_what_can_not_be_exported_is_one_sentence_and_writes_nothing(tmp_path, c
         ("huggingface", save(language_model(Bigram), tmp_path / "b"), "new", "the net Bigram"),
         (
             "huggingface",
-            save(language_model(positions="rotary"), tmp_path / "r"),
+            save(language_model(positions="rotary", norm="rms"), tmp_path / "r"),
             "new",
-            "does not have positions='rotary'",
+            "this net has rotary positions and norm='rms'",
         ),
         ("huggingface", save(Classifier(CNN(num_classes=10)), tmp_path / "c"), "new", "Classifier"),
         ("safetensors", tmp_path / "missing", "new", "there is no checkpoint"),

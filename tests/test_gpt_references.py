@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, BertConfig, GPT2Config, GPT2LMHea
 from modules.nets import GPT
 from modules.nets.gpt import rotary_turns, rotate
 from modules.nets.gpt_huggingface import load_gpt2, save_gpt2
+from modules.nets.rotary_huggingface import save_rotary
 
 V, T = 37, 16
 
@@ -101,6 +102,38 @@ def test_transformers_opens_our_folder_with_the_same_logits(tmp_path, options):
     )
     assert not any(report.values()), report  # nothing missing, unexpected or mismatched
     assert_equal(ours, theirs.eval())
+
+
+NEOX = {"positions": "rotary"}
+LLAMA = {"positions": "rotary", "norm": "rms", "activation": "swiglu", "bias": False}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("GPTNeoXForCausalLM", NEOX),
+        ("GPTNeoXForCausalLM", NEOX | {"bias": False}),
+        ("GPTNeoXForCausalLM", NEOX | {"activation": "gelu_tanh", "tie_embeddings": False}),
+        ("LlamaForCausalLM", LLAMA),
+        ("LlamaForCausalLM", LLAMA | {"num_kv_heads": 2, "tie_embeddings": False}),
+    ],
+)
+def test_rotary_nets_are_neox_or_llama_with_the_same_logits(tmp_path, kind, options):
+    ours = gpt(**options)
+    save_rotary(ours, tmp_path)
+    theirs, report = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(theirs).__name__ == kind
+    assert not any(report.values()), report  # nothing missing, unexpected or mismatched
+    with torch.inference_mode():
+        found = theirs.eval()(draw()).logits
+        torch.testing.assert_close(found, ours(draw())[0], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{"norm": "rms"}, {"num_kv_heads": 2}, LLAMA | {"bias": True}])
+def test_what_neither_neox_nor_llama_has_is_refused(tmp_path, options):
+    with pytest.raises(ValueError, match="this net has rotary positions and norm="):
+        save_rotary(gpt(**{"positions": "rotary"} | options), tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
 
 
 def test_there_and_back_is_the_same_net(tmp_path):
