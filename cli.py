@@ -114,10 +114,18 @@ class CLI(LightningCLI):
         given = with_config_of_resumed(sys.argv[1:] if args is None else list(args))
         try:
             super().parse_arguments(parser, choose_afresh(given))
-        except ArgumentError as error:
+        except (ArgumentError, UnicodeDecodeError) as error:
             parsers = self._subcommand_parsers.values()
             keys = {key for p in parsers for key in p.get_defaults().keys()}  # noqa: SIM118
             raise ArgumentError(None, explain(error, keys, given)) from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except ValueError as error:
+            if "val_check_interval" in str(error):  # more batches than an epoch has
+                raise MisconfigurationException(str(error).strip()) from error
+            raise
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would let a checkpoint silently override config and flags."""
@@ -173,12 +181,18 @@ class CLI(LightningCLI):
         for name, least, means in (
             ("accumulate_grad_batches", 1, "accumulates nothing"),
             ("log_every_n_steps", 1, "logs every step"),
+            ("check_val_every_n_epoch", 1, "validates in each epoch"),
             ("gradient_clip_val", 0, "clips nothing"),
         ):
             if (value := trainer[name]) is not None and value < least:
                 raise MisconfigurationException(
                     f"trainer.{name} is {value}: it must be {least}, which {means}, or more."
                 )
+        if trainer.val_check_interval == 0:
+            raise MisconfigurationException(
+                "trainer.val_check_interval is 0: it must be above 0; to validate nothing say "
+                "--trainer.limit_val_batches 0."
+            )
         check_devices(trainer, self._get(self.config, "ckpt_path"))
 
     def find_resumed(self) -> Path | None:

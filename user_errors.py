@@ -40,16 +40,20 @@ def exit_on_user_error(program: str) -> Iterator[None]:
         sys.exit(2)
 
 
-def explain(error: ArgumentError, known_keys: Iterable[str], arguments: Iterable[str] = ()) -> str:
+def explain(
+    error: ArgumentError | UnicodeDecodeError,
+    known_keys: Iterable[str],
+    arguments: Iterable[str] = (),
+) -> str:
     """The cause inside jsonargparse's nested report, with the nearest valid name where one is near.
 
     Args:
-        error: What the parser raised.
+        error: What the parser raised; or that a config is not UTF-8.
         known_keys: Every key that the subcommand accepts.
         arguments: The command line, to find the file that can't be read.
     """
     text = str(error)
-    if "Problems parsing config" in text:
+    if "Problems parsing config" in text or isinstance(error, UnicodeDecodeError):
         return _broken_file(arguments) or re.sub(r"\s+", " ", text)
     if found := re.search(
         r"class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted"

@@ -160,7 +160,13 @@ def _fill_in(logger: Any, folder: Path, ids: Ids) -> None:
     }
     for key, value in vars(arguments).items():
         if isinstance(value, str):
-            arguments[key] = value.format_map(places)
+            try:
+                arguments[key] = value.format_map(places)
+            except (KeyError, ValueError, IndexError, AttributeError) as error:
+                raise MisconfigurationException(
+                    f"trainer.logger: {key} is {value!r}, and braces may stand around "
+                    f"{', '.join(places)} only; write others twice, as {{{{ and }}}}."
+                ) from error
     if vars(arguments).get("log_model"):
         raise MisconfigurationException(
             f"log_model of {name} listens to Lightning's own checkpoints, not to these: leave it "

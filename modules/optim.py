@@ -102,10 +102,11 @@ class OneCycle(LRScheduler):
         """The value at a step of what goes from start to peak and on to the end."""
         if self.total_steps is None:
             return start
-        top = self.warmup_fraction * self.total_steps - 1
-        if step <= top:
+        top = max(0.0, self.warmup_fraction * self.total_steps - 1)  # a short run begins there
+        if top and step <= top:
             return cosine(start, peak, step / top)
-        return cosine(peak, end, min(1.0, (step - top) / (self.total_steps - 1 - top)))
+        down = max(self.total_steps - 1 - top, 1e-9)  # 0 in a run of one step
+        return cosine(peak, end, min(1.0, (step - top) / down))
 
     def get_lr(self) -> list[float | Tensor]:
         """Called by torch after each step: one rate per parameter group."""

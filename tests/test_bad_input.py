@@ -182,12 +182,25 @@ def test_what_lightning_refuses_is_told_without_a_line_of_ours(refused) -> None:
     assert "cli.py" not in paragraph
 
 
+def test_a_config_that_is_not_utf_8_is_named(refused, tmp_path) -> None:
+    (tmp_path / "latin.yaml").write_bytes("trainer: {max_epochs: 1} # très".encode("latin-1"))
+    paragraph = refused(*FIT, "--config", tmp_path / "latin.yaml")
+    assert "latin.yaml is no valid YAML" in paragraph
+
+
 def test_numbers_below_the_least_are_refused(refused) -> None:
     for flag, value, told in (
         ("--trainer.accumulate_grad_batches", 0, "must be 1, which accumulates nothing, or more"),
         ("--trainer.log_every_n_steps", 0, "must be 1, which logs every step, or more"),
         ("--trainer.gradient_clip_val", -1, "must be 0, which clips nothing, or more"),
         ("--seed_everything", -1, "seed_everything: -1 is not in bounds"),
+        ("--trainer.check_val_every_n_epoch", 0, "must be 1, which validates in each epoch, or"),
+        ("--trainer.val_check_interval", 0, "to validate nothing say --trainer.limit_val_batches"),
+        (
+            "--trainer.val_check_interval",
+            10_000,
+            "less than or equal to the number of the training",
+        ),
     ):
         assert told in refused(*FIT, flag, value)
 

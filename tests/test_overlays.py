@@ -219,6 +219,18 @@ def test_one_cycle_is_that_of_torch(make: Callable) -> None:
     assert ours.param_groups[0]["lr"] == pytest.approx(0.1 / 250_000)  # and stays there
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_one_cycle_of_a_short_run_begins_near_its_peak_and_ends_low(steps: int) -> None:
+    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
+    schedule, rates = OneCycle(optimizer, total_steps=steps), []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == pytest.approx(0.1)
+    assert steps == 1 or rates[-1] == pytest.approx(0.1 / 250_000)
+
+
 def test_one_cycle_gives_no_momentum_to_an_optimizer_without() -> None:
     optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     OneCycle(optimizer, total_steps=10)

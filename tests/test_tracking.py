@@ -136,6 +136,8 @@ def test_artifacts_without_a_tracker_that_keeps_them_are_refused(refused: Callab
     assert "configs/logger/wandb.yaml" in refused("fit", *SHORT, *asked)
     log_model = (*overlay("mlflow"), "--trainer.logger.log_model", "true")
     assert "--tracking.best_as_artifact true" in refused("fit", *SHORT, *log_model)
+    braces = (*overlay("mlflow"), "--trainer.logger.experiment_name", "a{b}c")
+    assert "braces may stand around run_folder" in refused("fit", *SHORT, *braces)
 
 
 @pytest.mark.parametrize("key", [None, "0" * 40])
