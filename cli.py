@@ -12,7 +12,7 @@ from typing import Any, Self
 import lightning as L
 import torch
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -178,6 +178,10 @@ class CLI(LightningCLI):
             self.checkpoint = read_checkpoint(path)
         self.resumed = self.find_resumed() if self.subcommand == "fit" else None
         trainer = self._get(self.config, "trainer")
+        if not isinstance(trainer, Namespace):
+            raise MisconfigurationException(
+                f"trainer: expected keys with values, as in max_epochs: 3, not {trainer!r}."
+            )
         for name, least, means in (
             ("accumulate_grad_batches", 1, "accumulates nothing"),
             ("log_every_n_steps", 1, "logs every step"),
@@ -247,7 +251,7 @@ class CLI(LightningCLI):
             self._get(self.config, "trainer").logger = False
         try:
             super().instantiate_classes()
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ModuleNotFoundError) as error:
             cause = without_union(error)
             raise MisconfigurationException(f"{where(cause)}{cause}") from error
         if self.checkpoint is not None:

@@ -85,16 +85,21 @@ def explain(
 
 def _missing(text: str) -> str | None:
     """What a class can't do without, where it was not given."""
-    found = re.search(r"the following arguments are required: ([\w, ]+)", text)
+    found = re.search(r"the following arguments are required: ([\w., ]+)", text)
     if not found:
         return None
     before, after = text[: found.start()], text[found.end() :]
+    names = [name.split(".")[-1] for name in found[1].split(", ")]
+    if not before and {"data", "model"}.issuperset(names):
+        told = " and ".join(names)
+        told += " is" if len(names) == 1 else " are"
+        return f"{told} missing: name an experiment, as in --config configs/digits/cnn.yaml."
     keys = ".".join(re.findall(r'Parser key "([\w.]+)"', before))
     above = re.search(r"given class_path '([\w.]+)':\s*$", before)
     named = above or re.search(r"class_path='([\w.]+)'", after)
     if not keys or not named:
         return None
-    flags = " ".join(f"--{keys}.{name} …" for name in found[1].split(", "))
+    flags = " ".join(f"--{keys}.{name} …" for name in names)
     return f"{named[1]} does not work without {found[1]}: give {flags}"
 
 

@@ -50,6 +50,9 @@ def experiment_name(configs: Sequence[str | Path]) -> str:
 
 
 def run_folder(trainer: L.Trainer) -> Path:
-    """The folder of a trainer's run. Only rank zero knows it without asking the others."""
-    (folder,) = [logger.log_dir for logger in trainer.loggers if isinstance(logger, CSVLogger)]
-    return Path(folder)
+    """The folder of a trainer's run. Only rank zero knows it without asking the others.
+
+    A CSVLogger of the user's own comes after the one of the run.
+    """
+    own = next(logger for logger in trainer.loggers if isinstance(logger, CSVLogger))
+    return Path(own.log_dir)

@@ -12,7 +12,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, Reduce
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from modules.muon import Muon
 
@@ -182,7 +182,8 @@ def configure(
         lr_scheduler: Makes a schedule of an optimizer; a constant rate where there is none.
 
     Raises:
-        MisconfigurationException: If the optimizer or the schedule refuses its arguments.
+        MisconfigurationException: If the optimizer or the schedule refuses its arguments, or the
+            length of the run.
     """
     parameters = [parameter for parameter in task.parameters() if parameter.requires_grad]
     with _refusals("optimizer"):
@@ -207,6 +208,13 @@ def configure(
         return {"optimizer": made, "lr_scheduler": config}
     if isinstance(scheduler, WarmupCosine | OneCycle) and scheduler.total_steps is None:
         scheduler.total_steps = steps_of_run(task.trainer)
+    if isinstance(scheduler, OneCycleLR):
+        total, steps = scheduler.total_steps, steps_of_run(task.trainer)
+        if steps > total:
+            raise MisconfigurationException(
+                f"model.lr_scheduler: OneCycleLR refuses more than its total_steps {total}, and "
+                f"the run takes {steps}; modules.optim.OneCycle counts to the end of the run."
+            )
     interval = "step" if hasattr(scheduler, "total_steps") else "epoch"
     return {"optimizer": made, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
 

@@ -11,6 +11,7 @@ import torch
 from conftest import ROOT, TINY
 from torch import nn
 
+import train
 from datamodules import FashionMNIST
 
 FIT = ("fit", "--config", TINY)
@@ -147,6 +148,13 @@ def test_a_value_of_the_wrong_type_in_a_file_is_named_with_its_key(refused, tmp_
             ),
             "less or equal to 1",
         ),
+        (
+            (
+                *("--model.lr_scheduler", "torch.optim.lr_scheduler.OneCycleLR"),
+                *("--model.lr_scheduler.max_lr", "0.1", "--model.lr_scheduler.total_steps", "2"),
+            ),
+            "OneCycleLR refuses more than its total_steps 2, and the run takes ",
+        ),
     ],
 )
 def test_what_an_optimizer_or_schedule_refuses_is_told(refused, flags, told: str) -> None:
@@ -180,6 +188,7 @@ def test_what_lightning_refuses_is_told_without_a_line_of_ours(refused) -> None:
     paragraph = refused(*FIT, "--trainer.devices", "3.5")
     assert "`devices` selected with `CPUAccelerator` should be an int > 0" in paragraph
     assert "cli.py" not in paragraph
+    assert "Requirement 'torch_xla" in refused(*FIT, "--trainer.accelerator", "tpu")
 
 
 def test_a_config_that_is_not_utf_8_is_named(refused, tmp_path) -> None:
@@ -234,9 +243,16 @@ def test_a_syntax_error_in_yaml_is_named_with_file_and_line(refused, tmp_path: P
 
 
 def test_a_run_without_data_is_told_which_key_is_missing(refused) -> None:
-    assert "data" in refused(
-        "fit", "--model", "modules.Classifier", "--model.net", "modules.nets.MLP"
-    )
+    net = ("--model", "modules.Classifier", "--model.net", "modules.nets.MLP")
+    assert "error: data is missing: name an experiment, as in --config " in refused("fit", *net)
+    assert "error: data and model are missing: name an" in refused("fit")
+
+
+def test_a_trainer_without_keys_is_refused(tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        train.main([*FIT, "--config", str(yaml_file(tmp_path, "trainer: 5\n"))])
+    told = "trainer: expected keys with values, as in max_epochs: 3, not 5."
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("promise", ["0.98", "=> 0.98", ">= much", ">= 1.2.3", ">= -", ""])

@@ -184,6 +184,15 @@ def test_mlflow_is_told_metrics_parameters_and_commit(run: Callable[..., Path], 
     assert len(client.get_metric_history(found.info.run_id, "train/loss")) == 2 * 9 // 3
 
 
+def test_another_table_of_metrics_may_lie_elsewhere(run: Callable[..., Path], tmp_path) -> None:
+    logger = ("--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", tmp_path / "other")
+    folder = run("fit", "--config", TINY, *logger, "--trainer.max_epochs", "1")
+    (other,) = (tmp_path / "other").rglob("metrics.csv")
+    assert "val/accuracy" in other.read_text()
+    assert (folder / "results.json").exists()
+    assert not other.with_name("config.yaml").exists()
+
+
 def test_a_run_without_a_folder_is_not_tracked(run, tmp_path: Path) -> None:
     tracker = ROOT / "configs/logger/mlflow.yaml"
     assert run("fit", "--config", TINY, "--config", tracker, "--trainer.fast_dev_run", "1") is None
