@@ -1,8 +1,11 @@
 """Which learning rate to begin with: the loss while the rate grows from tiny to absurd."""
 
+from typing import Any
+
 import lightning as L
 import numpy as np
 from lightning.pytorch import callbacks
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -24,6 +27,8 @@ class LearningRateFinder(callbacks.LearningRateFinder):
     the slope against the rate itself, which is steep where the rates are tiny, and shows the first
     losses too small by up to a half: it takes one step too many off its running mean.
 
+    A run that goes on keeps the rate that was found when it began, as its checkpoint has it.
+
     Args:
         min_lr: Rate to begin with, above 0.
         max_lr: Rate to end with.
@@ -43,6 +48,20 @@ class LearningRateFinder(callbacks.LearningRateFinder):
         super().__init__(
             min_lr, max_lr, num_training_steps, mode, early_stop_threshold, update_attr=False
         )
+        self._searched = False  # when the run began
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.ckpt_path is None:
+            super().on_fit_start(trainer, pl_module)
+            self._searched = True
+        elif not self._searched:
+            raise searched_too_late(self, "learning rate")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"searched": self._searched}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._searched = state_dict["searched"]
 
     def lr_find(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         epochs = trainer.fit_loop.max_epochs
@@ -68,6 +87,14 @@ class LearningRateFinder(callbacks.LearningRateFinder):
         set_peak(trainer, rate)
         if trainer.is_global_zero:
             Console().print(f"learning rate: {rate:.2g}, where the loss fell the fastest")
+
+
+def searched_too_late(finder: L.Callback, what: str) -> MisconfigurationException:
+    """What a finder raises that joins a run which was begun without it."""
+    return MisconfigurationException(
+        f"{type(finder).__name__}: a run that goes on keeps its {what}. Leave it out, or begin a "
+        "new run with these weights by --init_from."
+    )
 
 
 def set_peak(trainer: L.Trainer, rate: float) -> None:

@@ -15,7 +15,25 @@ class StochasticWeightAveraging(callbacks.StochasticWeightAveraging):
     The parent puts the average into the net as the very last thing, after the last checkpoint was
     saved. Here it is saved as `checkpoints/average.ckpt`, and counts as the best: it is what
     train.py tests after fit. All arguments are the parent's.
+
+    The parent takes up its schedule at the start of an epoch; a run that goes on within one, or in
+    the last, which only updates the statistics of batch norms, would go on without. Here it is
+    taken up as training starts.
     """
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._scheduler_state is None:  # a new run, or the average has not begun
+            return
+        groups = trainer.optimizers[0].param_groups
+        rates = [group["lr"] for group in groups]
+        kept = self._latest_update_epoch, self._max_epochs
+        # So that the parent takes this epoch for one of the average's that has been counted.
+        epoch = trainer.current_epoch
+        self._latest_update_epoch, self._max_epochs = epoch, epoch + 1
+        super().on_train_epoch_start(trainer, pl_module)
+        self._latest_update_epoch, self._max_epochs = kept
+        for group, rate in zip(groups, rates, strict=True):  # the new schedule has taken a step
+            group["lr"] = rate
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         keeper = save_first(trainer, pl_module)

@@ -101,6 +101,19 @@ CASES = {
         *(*PICTURES, "--config", ROOT / "configs/trainer/ema.yaml"),
         *("--checkpoint.every_n_steps", 4),
     ),
+    "average of epochs": (
+        *(*PICTURES, "--model.net.batch_norm", "true", "--checkpoint.every_n_steps", 4),
+        *("--config", ROOT / "configs/trainer/swa.yaml"),
+    ),
+    "rate that was found": (
+        *(*PICTURES, *COSINE, "--config", ROOT / "configs/trainer/lr_finder.yaml"),
+        *("--checkpoint.every_n_steps", 4),
+    ),
+    "batch size that was found": (
+        *(*PICTURES, *COSINE, "--config", ROOT / "configs/trainer/batch_size_finder.yaml"),
+        *("--trainer.callbacks.max_val", 64, "--data.batch_size", 16),
+        *("--checkpoint.every_n_steps", 4),
+    ),
     "rare validation": (*PICTURES, *COSINE, "--trainer.check_val_every_n_epoch", 2),
     "epoch schedule": (
         *(*PICTURES, "--checkpoint.every_n_steps", 7),
@@ -163,7 +176,10 @@ def assert_the_same(a: Any, b: Any, where: str = "") -> None:
 
 def assert_the_same_run(one: Path, other: Path) -> None:
     assert (one / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
-    for name in ("best.ckpt", "last.ckpt"):
+    names = [path.name for path in sorted((one / "checkpoints").iterdir())]
+    assert names == [path.name for path in sorted((other / "checkpoints").iterdir())]
+    assert {"best.ckpt", "last.ckpt"} <= {*names}
+    for name in names:
         a, b = (
             torch.load(folder / "checkpoints" / name, weights_only=True) for folder in (one, other)
         )
@@ -316,6 +332,12 @@ def test_what_the_checkpoint_would_overrule_is_refused(refused, stopped: Path, c
     paragraph = refused("fit", "--resume", stopped, *change)
     assert change[0].rpartition(".")[2].removeprefix("--") in paragraph
     assert "--init_from" in paragraph
+
+
+@pytest.mark.parametrize("finder", ["lr_finder", "batch_size_finder"])
+def test_a_search_comes_too_late_for_a_run_that_goes_on(refused, stopped: Path, finder) -> None:
+    overlay = ("--config", ROOT / f"configs/trainer/{finder}.yaml")
+    assert "a run that goes on keeps its " in refused("fit", *SHORT, *overlay, "--resume", stopped)
 
 
 def test_a_run_that_is_older_than_an_argument_goes_on_with_its_default(
