@@ -254,6 +254,8 @@ class CLI(LightningCLI):
         except (TypeError, ValueError, ModuleNotFoundError) as error:
             cause = without_union(error)
             raise MisconfigurationException(f"{where(cause)}{cause}") from error
+        # Lightning does it after it has loaded a checkpoint, whose doubles would be rounded.
+        self.trainer.precision_plugin.convert_module(self.model)
         if self.checkpoint is not None:
             check_fits(self.checkpoint, self.model, self._get(self.config, "ckpt_path"))
             self.checkpoint = None

@@ -10,6 +10,7 @@ import yaml
 from conftest import REAL_DIR, ROOT
 from lightning import LightningModule
 from made_data import DATA_SETS, PAIR_SETS, RUNNING_TEXTS, TEXT_SETS, make_shards
+from test_exact_resume import Crash, after, assert_the_same_run
 
 from callbacks.promises import kept
 from datamodules import tokenization
@@ -36,9 +37,18 @@ ONE_STEP = (
     *("--trainer.limit_train_batches", 1, "--trainer.limit_val_batches", 1),
     *("--trainer.limit_test_batches", 1, "--trainer.val_check_interval", 1),
 )
+# The crash, in the fourth batch, is within the second epoch: each has two.
+SOME_STEPS = (
+    *("--trainer.max_epochs", 3, "--trainer.max_steps", 6, "--trainer.accelerator", "cpu"),
+    *("--trainer.limit_train_batches", 2, "--trainer.limit_val_batches", 1),
+    *("--trainer.val_check_interval", 2, "--trainer.accumulate_grad_batches", 1),
+    *("--trainer.log_every_n_steps", 1, "--checkpoint.every_n_steps", 1),
+    *("--test_after_fit", "false"),
+)
 # What is too large for a test is made small: everything else in the config stays as it is.
 SMALLER: dict[str, tuple] = {
-    "shakespeare/gpt": ("--model.compile", "false"),  # tests/test_bare_loop.py compiles it
+    # tests/test_bare_loop.py compiles it.
+    "shakespeare/gpt": ("--model.compile", "false", "--data.batch_size", 4),
     "source/bert": ("--data.max_vocab_size", 300),
     "openwebtext/gpt2_124m": (
         *("--model.net.num_layers", 2, "--model.net.num_heads", 2, "--model.net.dim", 16),
@@ -165,6 +175,33 @@ def test_a_config_runs_one_step_and_each_of_its_keys_is_read(
     path = folder / "checkpoints/last.ckpt"  # alone it is enough to have the task again
     task = LightningModule.load_from_checkpoint(path, weights_only=True)
     assert type(task).__name__ == resolved["model"]["class_path"].rpartition(".")[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", EXPERIMENTS, ids=name)
+def test_a_config_goes_on_as_if_it_had_never_stopped(
+    config: Path,
+    run: Callable[..., Path],
+    data_of: Callable,
+    small_texts: Path,
+    tmp_path: Path,
+    capsys,
+) -> None:
+    where = ("--data.data_dir", data_for(config, data_of, small_texts, tmp_path))
+    arguments = ("fit", "--config", config, *where, *SOME_STEPS, *SMALLER.get(name(config), ()))
+    run_before(config, run, where)
+    try:
+        whole = run(*arguments, "--experiment", "whole")
+    except SystemExit:
+        told = capsys.readouterr().err
+        if any(missing in told for missing in MISSING):
+            pytest.skip(f"no data for it: {told.strip()[:300]}")
+        raise
+    with pytest.raises(Crash):
+        run(*arguments, "--experiment", "stopped", *after(4))
+    again = run(*arguments, "--experiment", "stopped", "--resume", "auto")
+    assert (again.parent.name, again.name) == ("stopped", "001")
+    assert_the_same_run(whole, again)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=name)

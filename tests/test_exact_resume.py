@@ -114,6 +114,9 @@ CASES = {
         *("--trainer.callbacks.max_val", 64, "--data.batch_size", 16),
         *("--checkpoint.every_n_steps", 4),
     ),
+    "double precision": (
+        *(*PICTURES, "--trainer.precision", "64-true", "--checkpoint.every_n_steps", 4),
+    ),
     "rare validation": (*PICTURES, *COSINE, "--trainer.check_val_every_n_epoch", 2),
     "epoch schedule": (
         *(*PICTURES, "--checkpoint.every_n_steps", 7),
