@@ -276,7 +276,15 @@ class CLI(LightningCLI):
             callbacks.append(ProgressBar())
         self.promises = self._get(self.config, "expect")
         self.save_config_kwargs = {"promises": self.promises, "origin": dict(self.origin)}
-        trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        try:
+            trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        except RuntimeError as error:
+            if found := re.search(r"more than one stateful callback of type `(\w+)`", str(error)):
+                raise MisconfigurationException(
+                    f"trainer.callbacks: there are two of {found[1]}. The experiment, or the run "
+                    "that goes on, has the one that an overlay adds: leave the overlay out."
+                ) from error
+            raise
         meet_first(trainer.strategy)
         mute_unused_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         if not wanted.fast_dev_run:

@@ -5,8 +5,11 @@ from typing import Any
 import lightning as L
 from lightning.pytorch import callbacks
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.checkpoints import Checkpoints
+
+AVERAGE = "average.ckpt"
 
 
 class StochasticWeightAveraging(callbacks.StochasticWeightAveraging):
@@ -19,7 +22,25 @@ class StochasticWeightAveraging(callbacks.StochasticWeightAveraging):
     The parent takes up its schedule at the start of an epoch; a run that goes on within one, or in
     the last, which only updates the statistics of batch norms, would go on without. Here it is
     taken up as training starts.
+
+    Raises:
+        MisconfigurationException: As fit starts, if the average would begin with the weights that
+            the net began with; where Lightning would take them in.
     """
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_fit_start(trainer, pl_module)
+        if self.swa_start == 0:
+            raise MisconfigurationException(
+                "StochasticWeightAveraging: the average would begin with weights that have learnt "
+                "nothing. Let it begin with the second epoch or later, by swa_epoch_start, or "
+                "train for more epochs."
+            )
+        keeper = trainer.checkpoint_callback
+        if trainer.ckpt_path is not None and isinstance(keeper, Checkpoints):
+            average = keeper.folder / AVERAGE
+            if average.is_file():  # the run was complete: it is what was tested
+                keeper.best_model_path = str(average)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._scheduler_state is None:  # a new run, or the average has not begun
@@ -39,7 +60,7 @@ class StochasticWeightAveraging(callbacks.StochasticWeightAveraging):
         keeper = save_first(trainer, pl_module)
         super().on_train_end(trainer, pl_module)
         if self._initialized and keeper is not None:
-            path = keeper.folder / "average.ckpt"
+            path = keeper.folder / AVERAGE
             trainer.save_checkpoint(path)
             keeper.best_model_path = str(path)
 

@@ -96,6 +96,22 @@ def test_the_average_of_the_last_epochs_is_kept_and_tested(short: Callable) -> N
     assert results(folder)["metrics"]["test/loss"] == pytest.approx(tested["test/loss"], rel=1e-5)
 
 
+def test_an_average_never_holds_what_has_learnt_nothing(refused) -> None:
+    told = "the average would begin with weights that have learnt nothing"
+    assert told in refused("fit", *MLP, *overlay("swa"), "--trainer.max_epochs", 2)
+
+
+def test_a_complete_run_is_judged_by_its_average_again(
+    short: Callable, run: Callable, refused
+) -> None:
+    folder = short(*overlay("swa"), "--trainer.max_epochs", 3)
+    before = results(folder)["metrics"]
+    assert run("fit", "--resume", folder) == folder
+    assert results(folder)["metrics"]["test/loss"] == before["test/loss"]
+    told = "there are two of StochasticWeightAveraging"
+    assert told in refused("fit", "--resume", folder, *overlay("swa"))
+
+
 def test_the_moving_average_is_what_is_validated_saved_and_tested(short: Callable) -> None:
     folder = short(*overlay("ema"), "--trainer.max_epochs", 3)
     path = folder / "checkpoints/best.ckpt"
