@@ -268,7 +268,9 @@ class CLI(LightningCLI):
         why = ""
         if self._get(self.config, "auto_precision") and wanted.precision is None:
             kwargs["precision"], why = recommended_precision(str(wanted.accelerator))
-        callbacks = [*(wanted.callbacks or []), Preflight(), Announcement(why), FiniteLoss()]
+        given = wanted.callbacks or []
+        callbacks = [*given] if isinstance(given, list) else [given]
+        callbacks += [Preflight(), Announcement(why), FiniteLoss()]
         callbacks += [Preemption(), Peers(), *self.companions]
         if self.subcommand == "predict":
             callbacks.append(Predictions())

@@ -56,6 +56,7 @@ def prepare_process() -> None:
         ".*Experiment logs directory .* exists and is not empty",
         ".*Checkpoint directory .* exists and is not empty",
         ".*a model that overrides the configure_model",  # sharded averages are refused
+        ".*when using `ckpt_path`, callbacks used to create the checkpoint",  # not to evaluate
         ".*The dirpath has changed from",  # a run that goes on has a folder of its own
     ):
         warnings.filterwarnings("ignore", message=message)

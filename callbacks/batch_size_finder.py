@@ -40,6 +40,7 @@ class BatchSizeFinder(callbacks.BatchSizeFinder):
         doublings = math.floor(math.log2(max(min(rows, self._max_val) / self._init_val, 1)))
         self._max_val = self._init_val * 2**doublings  # the search goes one step beyond any other
         super().on_fit_start(trainer, pl_module)
+        trainer.ckpt_path = None  # not that of the search, whose weights are put back
         trainer.strategy.setup_optimizers(trainer)
         self._found = self.optimal_batch_size
         if trainer.is_global_zero:

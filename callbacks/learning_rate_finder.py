@@ -53,6 +53,7 @@ class LearningRateFinder(callbacks.LearningRateFinder):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.ckpt_path is None:
             super().on_fit_start(trainer, pl_module)
+            trainer.ckpt_path = None  # not that of the search, whose weights are put back
             self._searched = True
         elif not self._searched:
             raise searched_too_late(self, "learning rate")

@@ -71,10 +71,12 @@ class Preemption(L.Callback):
         checkpoints = trainer.checkpoint_callback
         if isinstance(checkpoints, Checkpoints) and trainer.global_step:
             checkpoints.save(trainer)
+        told_by = f"stopped by {self._told or 'another process'}"
+        if not trainer.global_step:
+            raise Preempted(f"{told_by} before the first step: there is nothing to go on with.")
         go_on = f"--resume {run_folder(trainer)}" if trainer.is_global_zero else "--resume"
         raise Preempted(
-            f"stopped by {self._told or 'another process'} after step {trainer.global_step}; "
-            f"`python train.py fit {go_on}` goes on."
+            f"{told_by} after step {trainer.global_step}; `python train.py fit {go_on}` goes on."
         )
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

@@ -1,6 +1,6 @@
 """Averaged weights that are also the ones tested: Lightning's callbacks lose them after fit."""
 
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 from lightning.pytorch import callbacks
@@ -17,20 +17,39 @@ class StochasticWeightAveraging(callbacks.StochasticWeightAveraging):
 
     The parent puts the average into the net as the very last thing, after the last checkpoint was
     saved. Here it is saved as `checkpoints/average.ckpt`, and counts as the best: it is what
-    train.py tests after fit. All arguments are the parent's.
+    train.py tests after fit.
 
     The parent takes up its schedule at the start of an epoch; a run that goes on within one, or in
     the last, which only updates the statistics of batch norms, would go on without. Here it is
     taken up as training starts.
+
+    Args:
+        swa_lrs: The rate that the average is made with; or one for each group of parameters.
+        swa_epoch_start: First epoch of the average, counted from 1, or as a fraction of all.
+        annealing_epochs: Epochs in which the rate goes from the schedule's to `swa_lrs`.
+        annealing_strategy: `cos` or `linear`: how it goes there.
+        device: Where the average is kept; None: where the net is.
 
     Raises:
         MisconfigurationException: As fit starts, if the average would begin with the weights that
             the net began with; where Lightning would take them in.
     """
 
+    def __init__(
+        self,
+        swa_lrs: float | list[float],
+        swa_epoch_start: int | float = 0.8,
+        annealing_epochs: int = 10,
+        annealing_strategy: Literal["cos", "linear"] = "cos",
+        device: str | None = "cpu",  # the parent's is a torch.device, which no config can hold
+    ) -> None:
+        super().__init__(
+            swa_lrs, swa_epoch_start, annealing_epochs, annealing_strategy, device=device
+        )
+
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_fit_start(trainer, pl_module)
-        if self.swa_start == 0:
+        if self.swa_start == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             raise MisconfigurationException(
                 "StochasticWeightAveraging: the average would begin with weights that have learnt "
                 "nothing. Let it begin with the second epoch or later, by swa_epoch_start, or "

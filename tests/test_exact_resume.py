@@ -50,6 +50,13 @@ class SignalAfter(CrashAfter):
         os.kill(os.getpid(), signal.SIGUSR1)
 
 
+class SignalAtOnce(L.Callback):
+    """Sends a signal to this process before it has trained."""
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 AUGMENTED = (
     *("--data.augmentation", "torchvision.transforms.v2.RandomCrop"),
     *("--data.augmentation.size", 8, "--data.augmentation.padding", 1),
@@ -290,6 +297,15 @@ def test_a_signal_stops_between_two_steps_with_a_checkpoint(run: Run, runs: Path
     assert signal.getsignal(signal.SIGINT) == before
     again = run("fit", *SHORT, "--resume", "auto")
     assert_the_same_run(run("fit", *SHORT), again)
+
+
+def test_a_signal_before_the_first_step_promises_nothing(run: Run, runs: Path, capsys) -> None:
+    with pytest.raises(SystemExit) as exit:
+        run("fit", *SHORT, f"--trainer.callbacks+={__name__}.SignalAtOnce")
+    assert exit.value.code == EXIT_CODE
+    told = capsys.readouterr().err
+    assert "stopped by SIGTERM before the first step: there is nothing to go on with." in told
+    assert not list(runs.glob("short/*"))
 
 
 def test_a_damaged_last_checkpoint_gives_way_to_the_best(run: Run, stopped: Path) -> None:

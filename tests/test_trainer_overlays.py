@@ -66,6 +66,11 @@ def test_overlays_stack_where_there_are_no_callbacks(run: Callable) -> None:
     assert (folder / "figures/layer_health.png").exists()
 
 
+def test_a_callback_may_stand_alone(short: Callable) -> None:
+    folder = short("--trainer.callbacks", "callbacks.LayerHealth", "--trainer.max_epochs", 6)
+    assert (folder / "figures/layer_health.png").exists()
+
+
 def test_early_stopping_stops_what_learns_no_more(short: Callable) -> None:
     still = ("--model.optimizer.lr", 0, "--test_after_fit", "false")
     assert results(short(*overlay("early_stopping"), *still))["epochs"] == 1 + 5
@@ -101,10 +106,21 @@ def test_an_average_never_holds_what_has_learnt_nothing(refused) -> None:
     assert told in refused("fit", *MLP, *overlay("swa"), "--trainer.max_epochs", 2)
 
 
+def test_finders_may_be_stacked(short: Callable, capsys) -> None:
+    one, other = overlay("lr_finder"), overlay("batch_size_finder")
+    few = ("--trainer.callbacks.max_val", 64, "--trainer.max_epochs", 1)
+    short(*one, *other, *few)
+    assert capsys.readouterr().out.count("learning rate:") == 1
+    short(*other, *few, *one)
+    told = capsys.readouterr().out
+    assert told.index("batch size: 64") < told.index("learning rate:")
+
+
 def test_a_complete_run_is_judged_by_its_average_again(
     short: Callable, run: Callable, refused
 ) -> None:
     folder = short(*overlay("swa"), "--trainer.max_epochs", 3)
+    assert "serialize" not in (folder / "config.yaml").read_text()
     before = results(folder)["metrics"]
     assert run("fit", "--resume", folder) == folder
     assert results(folder)["metrics"]["test/loss"] == before["test/loss"]
