@@ -32,7 +32,13 @@ class Preflight(L.Callback):
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             batch = next(iter(loader()))
             two = _rows(batch, 2)
-            inputs, targets = data.on_after_batch_transfer(two, 0)
+            try:
+                inputs, targets = data.on_after_batch_transfer(two, 0)
+            except Exception as error:  # of an augmentation, or what mixes pictures
+                raise MisconfigurationException(
+                    f"{type(data).__name__} can't make inputs of a batch of {_shapes(two)}: "
+                    f"{str(error).splitlines()[0]}. Does its augmentation fit?"
+                ) from error
             try:
                 output = pl_module(inputs)
             except Exception as error:
@@ -73,4 +79,6 @@ def _rows(batch: Any, number: int) -> Any:
 def _shapes(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_shapes(item)}" for name, item in value.items())
+    if isinstance(value, tuple):
+        return " and ".join(map(_shapes, value))
     return f"shape {tuple(value.shape)} ({str(value.dtype).removeprefix('torch.')})"

@@ -326,6 +326,13 @@ data: datamodules.Digits
         assert part in paragraph
 
 
+def test_an_augmentation_that_does_not_fit_the_pictures_is_told(refused) -> None:
+    crop = ("--data.augmentation", "torchvision.transforms.v2.RandomCrop")
+    paragraph = refused(*FIT, *crop, "--data.augmentation.size", "28")
+    assert "Digits can't make inputs of a batch of shape (2, 1, 8, 8) (uint8)" in paragraph
+    assert "Required crop size (28, 28) is larger" in paragraph
+
+
 def test_a_picture_too_small_for_the_net_is_refused(refused) -> None:
     paragraph = refused(*FIT, "--model.net.channels", "[4, 4, 4, 4, 4]", "--model.net.padding", "0")
     assert "8x8 pixels are too small" in paragraph
