@@ -326,6 +326,15 @@ data: datamodules.Digits
         assert part in paragraph
 
 
+def test_probabilities_out_of_bounds_are_refused(refused) -> None:
+    for wrong in ("1.5", "-0.1"):
+        assert f"label_smoothing must be in [0, 1), not {wrong}" in refused(
+            *FIT, "--model.label_smoothing", wrong
+        )
+        net = ("--model.net", "modules.nets.MLP", "--model.net.dropout", wrong)
+        assert "dropout probability" in refused(*FIT, *net)
+
+
 def test_an_augmentation_that_does_not_fit_the_pictures_is_told(refused) -> None:
     crop = ("--data.augmentation", "torchvision.transforms.v2.RandomCrop")
     paragraph = refused(*FIT, *crop, "--data.augmentation.size", "28")
