@@ -57,6 +57,7 @@ def prepare_process() -> None:
         ".*Checkpoint directory .* exists and is not empty",
         ".*a model that overrides the configure_model",  # sharded averages are refused
         ".*when using `ckpt_path`, callbacks used to create the checkpoint",  # not to evaluate
+        ".*SWA is currently only supported every epoch",  # it takes the place of any schedule
         ".*The dirpath has changed from",  # a run that goes on has a folder of its own
     ):
         warnings.filterwarnings("ignore", message=message)
