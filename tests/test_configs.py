@@ -1,6 +1,7 @@
 """Every config in configs/ says what it is for, is read to its last key, and runs one step."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,18 @@ def data_for(
     return data_of(kind) if kind in DATA_SETS else REAL_DIR
 
 
+@contextmanager
+def skipped_without_data(capsys) -> Iterator[None]:
+    """Skips the test where train.py says that the data are neither there nor to be had."""
+    try:
+        yield
+    except SystemExit:
+        told = capsys.readouterr().err
+        if any(missing in told for missing in MISSING):
+            pytest.skip(f"no data for it: {told.strip()[:300]}")
+        raise
+
+
 def run_before(config: Path, run: Callable[..., Path], where: tuple) -> None:
     """One step of the run that a config begins with, if it does."""
     if name(config) in AFTER:
@@ -159,13 +172,8 @@ def test_a_config_runs_one_step_and_each_of_its_keys_is_read(
     where = ("--data.data_dir", data_for(config, data_of, small_texts, tmp_path))
     flags = (*ONE_STEP, *SMALLER.get(name(config), ()))
     run_before(config, run, where)
-    try:
+    with skipped_without_data(capsys):
         folder = run("fit", "--config", config, *where, *flags)
-    except SystemExit:
-        told = capsys.readouterr().err
-        if any(missing in told for missing in MISSING):
-            pytest.skip(f"no data for it: {told.strip()[:300]}")
-        raise
     resolved = yaml.safe_load((folder / "config.yaml").read_text())
     set_by_flags = {flag[2:].split(".")[-1] for flag in flags if str(flag).startswith("--")}
     for path, value in leaves(yaml.safe_load(config.read_text())):
@@ -190,13 +198,8 @@ def test_a_config_goes_on_as_if_it_had_never_stopped(
     where = ("--data.data_dir", data_for(config, data_of, small_texts, tmp_path))
     arguments = ("fit", "--config", config, *where, *SOME_STEPS, *SMALLER.get(name(config), ()))
     run_before(config, run, where)
-    try:
+    with skipped_without_data(capsys):
         whole = run(*arguments, "--experiment", "whole")
-    except SystemExit:
-        told = capsys.readouterr().err
-        if any(missing in told for missing in MISSING):
-            pytest.skip(f"no data for it: {told.strip()[:300]}")
-        raise
     with pytest.raises(Crash):
         run(*arguments, "--experiment", "stopped", *after(4))
     again = run(*arguments, "--experiment", "stopped", "--resume", "auto")

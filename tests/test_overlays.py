@@ -13,7 +13,15 @@ import yaml
 from conftest import ROOT, TINY
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from test_configs import EXPERIMENTS, MISSING, ONE_STEP, SMALLER, data_for, name, run_before
+from test_configs import (
+    EXPERIMENTS,
+    ONE_STEP,
+    SMALLER,
+    data_for,
+    name,
+    run_before,
+    skipped_without_data,
+)
 from test_optim import fit
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -80,13 +88,8 @@ def where(
 
 
 def build_on(experiment: Path, where: Callable, capsys, *stack: object) -> L.LightningModule:
-    try:
+    with skipped_without_data(capsys):
         return built("--config", experiment, *where(experiment), *stack)
-    except SystemExit:
-        told = capsys.readouterr().err
-        if any(missing in told for missing in MISSING):
-            pytest.skip(f"no data for it: {told.strip()[:300]}")
-        raise
 
 
 def assert_optimizer_is(task: L.LightningModule, overlay: Path) -> None:
