@@ -153,6 +153,10 @@ class Checkpoints(Checkpoint):
         if trainer.global_step and (self._validated or trainer.global_step != self._saved_step):
             self.save(trainer)
 
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.callback_metrics:  # the run was complete before
+            trainer.callback_metrics.update(self._metrics)
+
     def save(self, trainer: L.Trainer) -> None:
         """Write `last.ckpt`, and `best.ckpt` where validation found it to be; all ranks together.
 

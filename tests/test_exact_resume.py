@@ -1,5 +1,6 @@
 """A run that was interrupted and goes on is, bit for bit, the run that never was."""
 
+import json
 import os
 import shutil
 import signal
@@ -325,8 +326,11 @@ def test_a_run_without_any_whole_checkpoint_begins_anew(run: Run, stopped: Path,
 
 def test_a_complete_run_is_not_gone_on_with(run: Run) -> None:
     first = run("fit", *SHORT)
+    before = json.loads((first / "results.json").read_text())["metrics"]
     assert run("fit", *SHORT, "--resume", "auto").name == "002"
     assert run("fit", "--resume", first) == first
+    assert json.loads((first / "results.json").read_text())["metrics"] == before
+    assert "train/loss" in before
 
 
 def test_a_complete_run_may_be_made_longer(run: Run) -> None:
