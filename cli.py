@@ -86,6 +86,11 @@ class CLI(LightningCLI):
                 raise told(cause, self.run_folder) from error
             raise
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """One and the same: what a task's optimizer is made by knows us, and with us trainer and
+        data, and averages of weights begin with a copy of the task."""
+        return self
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         add = parser.add_argument
         add("--experiment", type=str | None, help="Name of the experiment; else the config's path.")

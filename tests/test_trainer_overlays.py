@@ -1,5 +1,6 @@
 """Overlays of configs/trainer that bring a callback: each does what its comment says."""
 
+import copy
 import csv
 import json
 from collections.abc import Callable
@@ -74,6 +75,20 @@ def test_a_callback_may_stand_alone(short: Callable) -> None:
 def test_early_stopping_stops_what_learns_no_more(short: Callable) -> None:
     still = ("--model.optimizer.lr", 0, "--test_after_fit", "false")
     assert results(short(*overlay("early_stopping"), *still))["epochs"] == 1 + 5
+
+
+class CopiesTheTask(L.Callback):
+    """As averages do; what they begin with is a copy."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        copied: dict[int, object] = {}
+        copy.deepcopy(pl_module, copied)
+        assert id(pl_module.net) in copied
+        assert not {id(trainer), id(trainer.datamodule)} & {*copied}
+
+
+def test_a_copy_of_a_task_is_without_trainer_and_data(short: Callable) -> None:
+    short("--trainer.callbacks", f"{__name__}.CopiesTheTask", "--trainer.max_epochs", 1)
 
 
 def test_the_average_of_the_last_epochs_is_kept_and_tested(short: Callable) -> None:
