@@ -1,4 +1,5 @@
-"""Lightning's ModelParallelStrategy with checkpoints that any other run can read."""
+"""Lightning's strategies, set right: ModelParallelStrategy with checkpoints that any other run can
+read, DeepSpeedStrategy with gradients that are not divided twice."""
 
 import importlib.util
 import logging
@@ -9,7 +10,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -20,7 +21,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 from typing_extensions import override
 
-from modules.sharded_checkpoint import kind_of
+from modules.sharded_checkpoint import kind_of, read_sharded
 
 
 class Sharded(ModelParallelStrategy):
@@ -114,6 +115,46 @@ class Sharded(ModelParallelStrategy):
             for optimizer, state in zip(self.optimizers, content["optimizer_states"], strict=True):
                 optimizer.load_state_dict(_spread(state, optimizer))
         return content
+
+
+class DeepSpeed(DeepSpeedStrategy):
+    """DeepSpeed as Lightning runs it, for whole batches, and with accumulation for their mean.
+
+    Lightning divides the loss by the number of accumulated batches, and so does DeepSpeed:
+    gradients would be as many times too small, never clipped, and decay would outweigh them. And
+    weights that ZeRO-3 has cut it reads into what trains only; to evaluate them they are made whole
+    on the first process, and cut anew. Arguments are Lightning's.
+    """
+
+    @override
+    def _auto_select_batch_size(self) -> int:
+        return 1  # only told in its log; Lightning would ask a sampler that whole batches lack
+
+    @override
+    def backward(
+        self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        return super().backward(closure_loss, optimizer, *args, scale_wrt_gas=False, **kwargs)
+
+    @override
+    def load_checkpoint(
+        self, checkpoint_path: str | Path, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        if not self._cuts_to_evaluate():
+            return super().load_checkpoint(checkpoint_path, weights_only)
+        content = read_sharded(Path(checkpoint_path)) if self.is_global_zero else {}
+        state = content.pop("state_dict", {})
+        rest: dict[str, Any] = self.broadcast(content)
+        return {"state_dict": state, **rest}
+
+    @override
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        if self._cuts_to_evaluate():
+            self._restore_zero_state(checkpoint, strict=strict)
+
+    def _cuts_to_evaluate(self) -> bool:
+        task = self.lightning_module
+        return self.zero_stage_3 and task is not None and task.trainer.state.fn != TrainerFn.FITTING
 
 
 def check_devices(trainer: Any, checkpoint: str | Path | None) -> None:

@@ -1,101 +1,141 @@
-"""Speed of GPT training: `python -m benchmarks.language`.
+"""Speed of GPT training: `python -m benchmarks.language`, on a GPU where there is one.
 
-Milliseconds a step of 12 sequences, for a small GPT (4 layers, 4 heads, 128 wide, context 64) and
-one of 10 M parameters (6, 6, 384, 256), without biases as in nanoGPT's recipes, with and without
-dropout: a bare PyTorch loop in float32 with SDPA and torch's dropout; the same loop in the
-precision that `auto_precision` chooses for the machine, with our attention and dropout; `train.py
-fit` with that precision; and the same with `--model.compile true`, as configs/shakespeare/gpt.yaml
-recommends it for the larger one. All take turns, and ratios are taken round by round. MFU is the
-share of the machine's own best matrix product, measured in the same run.
+Milliseconds a step, without biases as in nanoGPT's recipes. On a CPU of 12 sequences, for a small
+GPT (4 layers, 4 heads, 128 wide, context 64) and one of 10 M parameters (6, 6, 384, 256), with and
+without dropout; on a GPU for the latter with 64 sequences, and for GPT-2's 124 M parameters (12,
+12, 768, 1,024; 50,304 tokens) with 32. A bare PyTorch loop in float32 (TF32 on a GPU) with SDPA and
+torch's dropout; the same loop in the precision that `auto_precision` chooses for the machine, with
+our attention and dropout; `train.py fit` with that precision; and the same with `--model.compile
+true`, as configs/shakespeare/gpt.yaml recommends it. On a GPU, where everyone compiles, what is
+compiled is held against the bare loop compiled in one piece, its loss included. All take turns, and
+ratios are taken round by round. MFU is the share of the machine's own best matrix product, measured
+in the same run; on a GPU also that of the peak that its maker names.
 """
 
 import contextlib
 import io
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import lightning as L
+import numpy as np
 import torch
+from lightning.fabric.utilities.throughput import get_available_flops
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import modules.nets.gpt
 from benchmarks.table import Page, parser, ratio
-from benchmarks.timer import StepTimer, seconds_a_step
+from benchmarks.timer import StepTimer, seconds_a_step, start
 from benchmarks.trainer import rounds
-from callbacks.speed import matmul_peak
+from callbacks.speed import matmul_peak, now
+from datamodules import tokenization
+from datamodules.token_shards import ShardWriter, write_index
+from datamodules.tokenization import token_dtype
 from modules.nets import GPT
 from precision import recommended_precision
 from train import main as train
 from train import prepare_process
 
-ROWS = 12
-VOCAB = 65
+
+class Shape(NamedTuple):
+    """What is trained in one turn."""
+
+    net: dict[str, Any]  # arguments of modules.nets.GPT, but for tokens and dropout
+    rows: int  # of a step
+    steps: int
+    dropouts: tuple[float, ...] = (0.0, 0.2)
+    tokens: int = 65  # different ones
+
+
+SMALL = {"num_layers": 4, "num_heads": 4, "dim": 128, "context": 64, "bias": False}
+TEN = {"num_layers": 6, "num_heads": 6, "dim": 384, "context": 256, "bias": False}
+GPT2 = {"num_layers": 12, "num_heads": 12, "dim": 768, "context": 1024, "bias": False}
 SHAPES = {
-    "small": {"num_layers": 4, "num_heads": 4, "dim": 128, "context": 64, "bias": False},
-    "10M": {"num_layers": 6, "num_heads": 6, "dim": 384, "context": 256, "bias": False},
+    "cpu": {"small": Shape(SMALL, rows=12, steps=100), "10M": Shape(TEN, rows=12, steps=12)},
+    "cuda": {
+        "124M": Shape(GPT2, rows=32, steps=25, dropouts=(0.0,), tokens=50_304),
+        "10M": Shape(TEN, rows=64, steps=100, dropouts=(0.2,)),
+    },
 }
-STEPS = {"small": 100, "10M": 12}
 
 
-def batches(context: int, number: int) -> list[tuple[Tensor, Tensor]]:
+def batches(shape: Shape) -> Iterator[tuple[Tensor, Tensor]]:
     """Random tokens: speed does not depend on what they say."""
-    tokens = torch.randint(VOCAB, (number, ROWS, context + 1))
-    return [(row[:, :-1].contiguous(), row[:, 1:].contiguous()) for row in tokens]
+    for _ in range(shape.steps):
+        rows = torch.randint(shape.tokens, (shape.rows, shape.net["context"] + 1))
+        yield rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
 
 
-def bare_loop(shape: str, dropout: float, *, recommended: bool) -> float:
+def bare_loop(
+    shape: Shape, dropout: float, device: str, *, recommended: bool, compiled: bool = False
+) -> float:
     """Seconds a step of a loop that anyone would write.
 
     Args:
-        shape: Name of the shape.
+        shape: What to train.
         dropout: Probability of dropping.
+        device: `cpu` or `cuda`.
         recommended: Use the machine's precision and our net as it is; otherwise float32, PyTorch's
             fused attention and its own dropout.
+        compiled: Compile net and loss in one piece.
     """
+    torch.compiler.reset()
     torch.manual_seed(0)
     ours = modules.nets.gpt.Dropout
     if not recommended:
         modules.nets.gpt.Dropout = nn.Dropout  # type: ignore[misc,assignment]
     try:
         attention = "auto" if recommended else "sdpa"
-        net = GPT(VOCAB, dropout=dropout, attention=attention, **SHAPES[shape])  # type: ignore[arg-type]
+        net = GPT(shape.tokens, dropout=dropout, attention=attention, **shape.net).to(device)
     finally:
         modules.nets.gpt.Dropout = ours  # type: ignore[misc]
-    half = recommended and recommended_precision("cpu")[0] == "bf16-mixed"
+    half = recommended and recommended_precision(device)[0] == "bf16-mixed"
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
-    starts = []
-    for tokens, targets in batches(SHAPES[shape]["context"], STEPS[shape]):
-        starts.append(time.perf_counter())
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+
+    def loss_of(tokens: Tensor, targets: Tensor) -> Tensor:
+        with torch.autocast(device, torch.bfloat16, enabled=half):
             logits, _ = net(tokens)
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+    if compiled:
+        loss_of = torch.compile(loss_of)
+    starts: list[float] = []
+    for batch in batches(shape):
+        starts.append(start(torch.device(device), len(starts)))
+        tokens, targets = (part.to(device) for part in batch)
+        loss = loss_of(tokens, targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    starts.append(now(torch.device(device)))
     return seconds_a_step(starts)
 
 
-def fit(shape: str, dropout: float, text: Path, *more: str, compiled: bool = False) -> float:
+def fit(
+    shape: Shape, dropout: float, device: str, data: Path, *more: str, compiled: bool = False
+) -> float:
     """Seconds a step of `train.py fit` with the precision it chooses, and with more flags."""
     torch.compiler.reset()  # else the ninth net of the process would silently run as it is
     with tempfile.TemporaryDirectory() as runs_dir, contextlib.redirect_stdout(io.StringIO()):
-        net = SHAPES[shape] | {"dropout": dropout, "positions": "learned"}
+        net = shape.net | {"dropout": dropout, "positions": "learned"}
         train(
             [
                 "fit",
                 *("--config", "configs/shakespeare/gpt_small_cpu.yaml"),
-                *("--runs_dir", runs_dir, "--data", "datamodules.TextFile"),
-                *("--data.files", f"['{text}']", "--data.context", str(net.pop("context"))),
-                *("--data.batch_size", str(ROWS), "--model.lr_scheduler", "null"),
+                *("--runs_dir", runs_dir, "--data", "datamodules.TokenShards"),
+                *("--data.folder", str(data), "--data.context", str(net.pop("context"))),
+                *("--data.batch_size", str(shape.rows), "--model.lr_scheduler", "null"),
                 *("--model.optimizer.weight_decay", "0.0", "--test_after_fit", "false"),
                 *(f"--model.net.{name}={value}" for name, value in net.items()),
-                *("--trainer.max_steps", str(STEPS[shape]), "--trainer.limit_val_batches", "0"),
+                *("--trainer.max_steps", str(shape.steps), "--trainer.limit_val_batches", "0"),
                 *("--trainer.val_check_interval", "1.0", "--trainer.check_val_every_n_epoch", "1"),
-                *("--trainer.gradient_clip_val", "null", "--trainer.accelerator", "cpu"),
+                *("--trainer.gradient_clip_val", "null", "--trainer.accelerator", device),
+                *("--trainer.devices", "1"),
                 *("--checkpoint.monitor", "null", "--model.compile", str(compiled).lower()),
                 "--trainer.callbacks+=benchmarks.timer.StepTimer",
                 *more,
@@ -104,63 +144,93 @@ def fit(shape: str, dropout: float, text: Path, *more: str, compiled: bool = Fal
     return StepTimer.last
 
 
-def flops_a_step(shape: str) -> float:
+def make_shards(shape: Shape, folder: Path) -> Path:
+    """Token shards of one character after the other, as many different ones as the shape has."""
+    ascii, rare = range(32, 127), range(0x10000, 0x20000)
+    alphabet = "".join(map(chr, [*ascii, *rare][: shape.tokens - 1]))
+    made, end = tokenization.with_end_of_text(tokenization.characters(alphabet))
+    shards = []
+    tokens = np.arange(4 * shape.steps * shape.rows * shape.net["context"]) % shape.tokens
+    for split in ("train", "val"):
+        writer = ShardWriter(folder, split, np.dtype(token_dtype(made)), len(tokens))
+        writer.write(tokens)
+        writer.close()
+        shards += writer.shards
+    write_index(folder, made, end, shards, [{"name": "made on the spot", "documents": 1}])
+    return folder
+
+
+def flops_a_step(shape: Shape) -> float:
     """Forward and backward: a token costs 6 a weight, and 12 · layers · width · context.
 
     Kaplan et al. 2020, appendix B; Chowdhery et al. 2022 (PaLM), appendix B.
     """
-    size = SHAPES[shape]
-    net = GPT(VOCAB, **size)  # type: ignore[arg-type]
+    net = GPT(shape.tokens, **shape.net)
     weights = sum(p.numel() for name, p in net.named_parameters() if "position" not in name)
-    a_token = 6 * weights + 12 * size["num_layers"] * size["dim"] * size["context"]
-    return float(a_token * ROWS * size["context"])
+    context = shape.net["context"]
+    a_token = 6 * weights + 12 * shape.net["num_layers"] * shape.net["dim"] * context
+    return float(a_token * shape.rows * context)
 
 
 def main() -> None:
     """Measure and print; `--write` also puts the table into a file."""
     options = parser("language", __doc__, rounds=5).parse_args()
     prepare_process()
-    precision, _ = recommended_precision("cpu")
-    peak = matmul_peak(torch.bfloat16 if precision == "bf16-mixed" else torch.float32)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    precision, _ = recommended_precision(device)
+    dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
+    peaks = [matmul_peak(dtype, device)]
+    told = f"best matrix product {peaks[0] / 1e12:,.2f} TFLOP/s"
+    if device == "cuda" and (named := get_available_flops(torch.device(device), dtype)):
+        peaks.append(named)
+        told += f", by its maker's table {named / 1e12:,.0f}"
     page = Page(
         "language",
         "Speed of GPT training",
-        f"{ROWS} sequences a step, medians of {options.rounds} rounds. Recommended precision: "
-        f"{precision}; best matrix product {peak / 1e12:.2f} TFLOP/s.",
+        f"medians of {options.rounds} rounds. Recommended precision: {precision}; {told}.",
         L,
     )
     page.table(
-        *("shape, dropout", "bare, fp32", "bare, recommended", "`train.py fit`"),
+        *("shape, rows, dropout", "bare, fp32", "bare, recommended", "`train.py fit`"),
         *("its speed against bare, recommended", "against bare, fp32", "tokens/s", "MFU"),
+        *("MFU of the maker's peak",) * (len(peaks) - 1),
     )
-    with tempfile.TemporaryDirectory() as folder:
-        text = Path(folder) / "text.txt"
-        text.write_text("".join(chr(32 + i % VOCAB) for i in range(100_000)))
-        for shape in SHAPES:
-            for dropout in (0.0, 0.2):
-                contestants: dict[str, Callable[[], float]] = {
-                    "fp32": lambda s=shape, d=dropout: bare_loop(s, d, recommended=False),  # type: ignore[misc]
-                    "bare": lambda s=shape, d=dropout: bare_loop(s, d, recommended=True),  # type: ignore[misc]
-                    "fit": lambda s=shape, d=dropout: fit(s, d, text),  # type: ignore[misc]
-                    "compiled": lambda s=shape, d=dropout: fit(s, d, text, compiled=True),  # type: ignore[misc]
-                }
-                seen = rounds(contestants, options.rounds)
-                for ours in ("fit", "compiled"):
-                    page.row(*_cells(shape, dropout, ours, seen, peak))
+    for name, shape in SHAPES[device].items():
+        with tempfile.TemporaryDirectory() as folder:
+            data = make_shards(shape, Path(folder))
+            for dropout in shape.dropouts:
+                told = f"{name}, {shape.rows}, {dropout}"
+                for cells in measured(shape, dropout, device, data, options.rounds, peaks):
+                    page.row(told, *cells)
+                    told += ", compiled"
     page.write(options.write)
 
 
-def _cells(
-    shape: str, dropout: float, ours: str, seen: dict[str, list[float]], peak: float
-) -> list[str]:
-    middle = {name: statistics.median(values) for name, values in seen.items()}
-    return [
-        f"{shape}, {dropout}{', compiled' if ours == 'compiled' else ''}",
-        *(f"{1000 * middle[name]:.1f} ms" for name in ("fp32", "bare", ours)),
-        *(f"{ratio(seen[name], seen[ours]):.2f} x" for name in ("bare", "fp32")),
-        f"{ROWS * SHAPES[shape]['context'] / middle[ours]:,.0f}",
-        f"{flops_a_step(shape) / middle[ours] / peak:.0%}",
-    ]
+def measured(
+    shape: Shape, dropout: float, device: str, data: Path, turns: int, peaks: list[float]
+) -> Iterator[list[str]]:
+    """The cells of two rows: as written, and compiled."""
+    bare = partial(bare_loop, shape, dropout, device)
+    ours = partial(fit, shape, dropout, device, data)
+    contestants: dict[str, Callable[[], float]] = {
+        "fp32": partial(bare, recommended=False),
+        "bare": partial(bare, recommended=True),
+        "fit": ours,
+        "fit, compiled": partial(ours, compiled=True),
+    }
+    if device == "cuda":
+        contestants["bare, compiled"] = partial(bare, recommended=True, compiled=True)
+    seen = rounds(contestants, turns)
+    for kind in ("", ", compiled"):
+        fair = f"bare{kind}" if f"bare{kind}" in seen else "bare"
+        columns = [seen["fp32"], seen[fair], seen[f"fit{kind}"]]
+        seconds = statistics.median(columns[-1])
+        yield [
+            *(f"{1000 * statistics.median(column):.1f} ms" for column in columns),
+            *(f"{ratio(column, columns[-1]):.2f} x" for column in (columns[1], columns[0])),
+            f"{shape.rows * shape.net['context'] / seconds:,.0f}",
+            *(f"{flops_a_step(shape) / seconds / peak:.0%}" for peak in peaks),
+        ]
 
 
 if __name__ == "__main__":

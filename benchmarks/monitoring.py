@@ -12,9 +12,8 @@ import tempfile
 from pathlib import Path
 
 import lightning as L
-import torch
 
-from benchmarks.language import fit
+from benchmarks.language import SHAPES, fit, make_shards
 from benchmarks.table import Page, parser
 from benchmarks.timer import WATCHED, WINDOW, Alternation
 from benchmarks.trainer import NoiseMNIST, ours
@@ -64,9 +63,8 @@ def main() -> None:
             ours("mlp", NoiseMNIST(128), *flags(number))
         else:
             with tempfile.TemporaryDirectory() as folder:
-                text = Path(folder) / "text.txt"
-                text.write_text("".join(map(chr, torch.randint(48, 112, (400_000,)).tolist())))
-                fit("small", 0.0, text, *flags(number))
+                small = SHAPES["cpu"]["small"]
+                fit(small, 0.0, "cpu", make_shards(small, Path(folder)), *flags(number))
         page.row(name, *cells(groups(Alternation.seconds)))
     page.write(options.write)
 

@@ -39,12 +39,13 @@ class Page:
     def __init__(self, name: str, title: str, told: str, *packages: ModuleType) -> None:
         versions = [f"{package.__name__} {package.__version__}" for package in (torch, *packages)]
         self.lines: list[str] = []
+        gpu = f"{torch.cuda.get_device_name(0)}, " if torch.cuda.is_available() else ""
         self._add(
             f"# {title}",
             "",
-            f"`python -m benchmarks.{name}`, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPU "
-            f"cores ({platform.machine()}), {torch.get_num_threads()} threads, "
-            f"{', '.join(versions)}; {told}",
+            f"`python -m benchmarks.{name}`, {time.strftime('%Y-%m-%d')}, {gpu}"
+            f"{os.cpu_count()} CPU cores ({platform.machine()}), {torch.get_num_threads()} "
+            f"threads, {', '.join(versions)}; {told}",
         )
 
     def table(self, *head: str) -> None:

@@ -4,9 +4,11 @@ import time
 from typing import Any, ClassVar
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks import GradientNorms, LearningRate, Memory, Speed
+from callbacks.speed import now
 
 WINDOW = 50  # steps of a run, with one logging among them
 WATCHED = (True, False, False, True)  # the windows of a group: with callbacks or without
@@ -27,14 +29,26 @@ class StepTimer(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._starts.append(time.perf_counter())
+        self._starts.append(start(pl_module.device, len(self._starts)))
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self._ended = time.perf_counter()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if pl_module.device.type == "cuda":  # what it was told may not be done yet
+            self._ended = now(pl_module.device)
+        self._starts.append(self._ended)
         StepTimer.last = seconds_a_step(self._starts)
 
 
+def start(device: torch.device, number: int) -> float:
+    """When a step begins. A GPU is waited for before the first one that counts, and then at the end
+    only: what is told to it meanwhile is told while it works."""
+    return now(device) if number == WARM_UP else time.perf_counter()
+
+
 def seconds_a_step(starts: list[float]) -> float:
-    """The mean over a run, from the times at which its steps began."""
+    """The mean over a run, from the times at which its steps began and the last one ended."""
     counted = starts[WARM_UP:]
     return (counted[-1] - counted[0]) / (len(counted) - 1)
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from callbacks.promises import kept
-from callbacks.run_record import machine
+from callbacks.run_record import machine, size_of
 
 STAGES = ("train", "val", "test")
 
@@ -28,11 +28,10 @@ class Announcement(L.Callback):
         if not trainer.is_global_zero:
             return
         net = getattr(pl_module, "net", pl_module)
-        size = sum(parameter.numel() for parameter in net.parameters())
         because = f" ({self.why_precision})" if self.why_precision else ""
         data = type(trainer.datamodule).__name__  # type: ignore[attr-defined]
         _say(
-            f"{type(net).__name__} with {size:,} parameters learns {data}, precision "
+            f"{type(net).__name__} with {size_of(net):,} parameters learns {data}, precision "
             f"{trainer.precision}{because}, {machine(trainer)}"
         )
         if summary := getattr(trainer.datamodule, "summary", None):  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
+from torch import nn
 
 from callbacks.run_folder import run_folder
 from callbacks.speed import rows_and_tokens
@@ -130,7 +131,7 @@ class RunRecord(SaveConfigCallback):
                 for name, promise in self.promises.items()
             },
             "net": type(net).__name__,
-            "parameters": sum(parameter.numel() for parameter in net.parameters()),
+            "parameters": size_of(net),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "seconds": round(self.seconds, 3),
@@ -152,6 +153,11 @@ class RunRecord(SaveConfigCallback):
         partial = target.with_suffix(".part")
         partial.write_text(json.dumps(results, indent=2) + "\n")
         partial.replace(target)
+
+
+def size_of(net: nn.Module) -> int:
+    """Weights of a net, those of other processes included: DeepSpeed leaves none where it cuts."""
+    return sum(getattr(weight, "ds_numel", weight.numel()) for weight in net.parameters())
 
 
 def git_commit() -> str:

@@ -59,6 +59,7 @@ class PictureDataModule(L.LightningDataModule):
         self.augmentation = augmentation
         self.batch_mixing = batch_mixing
         self.splits: dict[str, Split] = {}
+        self._made: dict[torch.device, Tensor] = {}
 
     @property
     def num_classes(self) -> int:
@@ -115,8 +116,16 @@ class PictureDataModule(L.LightningDataModule):
         if training and self.augmentation is not None:
             pictures = self.augmentation(pictures)
         scaled = F.to_dtype(pictures, torch.float32, scale=True)  # (B, C, H, W) in [0, 1]
-        inputs = F.normalize(scaled, self.mean, self.std, inplace=True)  # (B, C, H, W)
+        mean, std = self._statistics(scaled.device)
+        inputs = F.normalize(scaled, mean, std, inplace=True)  # (B, C, H, W)
         if training and self.batch_mixing is not None:
             certain = one_hot(labels, self.num_classes).float()  # (B, num_classes)
             inputs, labels = self.batch_mixing(inputs, certain)
         return inputs, labels
+
+    def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and deviation on a device: made of numbers in each step, it would be waited for."""
+        if device not in self._made:
+            self._made[device] = torch.tensor([self.mean, self.std], device=device)  # (2, C)
+        mean, std = self._made[device]
+        return mean, std

@@ -8,14 +8,19 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import nn
 
 from modules.sharding import parts_of
 
 
-def compile_net(task: L.LightningModule) -> None:
+def compile_net(task: L.LightningModule, *beside: nn.Module) -> None:
     """What a task does in `setup` if it was told to: compile its `net`, in place.
 
     For a CPU that takes a C++ compiler; without one the net stays as it is, and a warning says so.
+
+    Args:
+        task: Whose net it is.
+        beside: What else to compile where the net is compiled in one piece.
     """
     compilers = (os.environ.get("CXX", ""), "g++", "clang++")
     on_cpu = task.trainer.strategy.root_device.type == "cpu"
@@ -26,8 +31,8 @@ def compile_net(task: L.LightningModule) -> None:
     sharded = task._device_mesh is not None
     for part in parts_of(net)[:-1] if sharded else []:  # between them weights are gathered
         part.compile()
-    if not sharded:
-        net.compile()
+    for part in () if sharded else (net, *beside):
+        part.compile()
 
 
 def as_written(net: Any) -> AbstractContextManager:

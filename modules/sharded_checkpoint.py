@@ -4,10 +4,11 @@ Two kinds: those of `strategies.Sharded` with `save_distributed_checkpoint`, wri
 torch.distributed.checkpoint; and DeepSpeed's.
 """
 
+import io
 import pickle
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -161,7 +162,8 @@ def _read_deepspeed(folder: Path) -> dict[str, Any]:
             "pip install 'deepspeed>=0.17'."
         ) from error
     models = _deepspeed_files(folder)
-    state = get_fp32_state_dict_from_zero_checkpoint(folder)
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # it tells each step
+        state = get_fp32_state_dict_from_zero_checkpoint(folder)
     content = torch.load(models[0], map_location="cpu", weights_only=False)
     whole = {name: weight.clone() for name, weight in state.items()}
     return {"state_dict": whole} | {key: content[key] for key in KEPT[1:] if key in content}

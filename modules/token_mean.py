@@ -42,6 +42,10 @@ class TokenMean:
         trainer = task.trainer
         if trainer.world_size == 1 and trainer.accumulate_grad_batches == 1:
             return nats / count.clamp(min=1)
+        if trainer.strategy.handles_gradient_accumulation:
+            # DeepSpeed keeps the gradients to itself: the batches of a step count the same each.
+            total = trainer.strategy.reduce(count.clone(), reduce_op="sum")
+            return nats * trainer.world_size / total.clamp(min=1)
         self.counted = count if self.counted is None else self.counted + count
         if not self.nominal:
             power = 2 ** round(math.log2(max(size, 1)))

@@ -258,8 +258,8 @@ def tell_whether_joined(file: str) -> None:
     Path(file).write_text(json.dumps(torch.distributed.is_initialized()))
 
 
-def start(number: int, folder: Path) -> str:
-    """Run all of it in so many processes; returns what rank zero printed.
+def start(number: int, folder: Path, program: str = __file__) -> str:
+    """Run all of it, or another program, in so many processes; returns what rank zero printed.
 
     Raises:
         AssertionError: If one of them failed, with what all of them printed.
@@ -278,7 +278,7 @@ def start(number: int, folder: Path) -> str:
             "OMP_NUM_THREADS": "1",
         }
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        command = [sys.executable, __file__]
+        command = [sys.executable, program]
         processes.append(subprocess.Popen(command, cwd=folder, env=environment, **pipes))
     outputs = [process.communicate(timeout=400)[0] for process in processes]
     codes = [process.returncode for process in processes]

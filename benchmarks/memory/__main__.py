@@ -7,8 +7,9 @@
     python -m benchmarks.memory --plan
 
 Formulas: no net is trained, and none has any weights. Flags after `--` go to train.py's parser.
---measure runs three steps of train.py on the CPU, in a process of its own, and says how far off the
-formulas are there. --plan prints the table of docs/scaling.md.
+--measure runs three steps of train.py, in a process of its own, on a GPU where there is one (else,
+or by --device cpu, on the CPU), and says how far off the formulas are there. --plan prints the
+table of docs/scaling.md.
 
 Weights, gradients and optimizer: Rajbhandari et al. 2020, "ZeRO: Memory optimizations toward
 training trillion parameter models", section 3 and figure 1. Activations of a GPT: Korthikanti et
@@ -23,6 +24,7 @@ import argparse
 import inspect
 import sys
 
+import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.table import Table
@@ -62,7 +64,8 @@ def show(job: Job, console: Console) -> None:
 
 
 def compare(job: Job, seen: Parts, console: Console) -> None:
-    table = Table(title="formula against three steps of train.py on this CPU")
+    told = "CPU" if job.device == "cpu" else torch.cuda.get_device_name(0)
+    table = Table(title=f"formula against three steps of train.py on this {told}")
     for column in ("what", "formula", "measured", "error"):
         table.add_column(column, justify="left" if column == "what" else "right")
     model = states(job)
@@ -89,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     add("--device", choices=("cpu", "cuda"), default="cuda", help="kind of device (cuda)")
     add("--precision", choices=("32-true", "bf16-mixed", "bf16-true"), help="else the config's")
     add("--vocab_size", type=int, metavar="V", help="of a text that is not at hand")
-    add("--measure", action="store_true", help="also run three steps on this CPU and compare")
+    add("--measure", action="store_true", help="also run three steps on this machine and compare")
     add("--plan", action="store_true", help="print the table of docs/scaling.md")
     return made
 
@@ -116,12 +119,12 @@ def main(args: list[str] | None = None) -> None:
         show(job, console)
         if options.measure:
             compiles = "compile" in inspect.signature(type(task)).parameters
-            compare(job, measure(arguments, job.precision, compiles), console)
+            compare(job, measure(arguments, job.precision, compiles, job.device), console)
 
 
 def check(options: argparse.Namespace) -> None:
     """Refuse what makes no sense together."""
-    if options.measure:
+    if options.measure and not torch.cuda.is_available():
         options.device = "cpu"
     for complaint, justified in {
         "name what would be trained by --config, or print the --plan.": not options.config,
@@ -132,7 +135,7 @@ def check(options: argparse.Namespace) -> None:
         "--strategy single is for one device.": (
             options.strategy == "single" and options.devices > 1
         ),
-        "--measure runs one process on this CPU: leave --devices out.": (
+        "--measure runs one process on this machine: leave --devices out.": (
             options.measure and options.devices > 1
         ),
         "--measure needs the data: leave --vocab_size out.": (

@@ -1,4 +1,4 @@
-"""What three steps of train.py really take on this CPU."""
+"""What three steps of train.py really take on this machine."""
 
 import json
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
@@ -17,7 +18,7 @@ from benchmarks.memory.job import Parts
 
 
 class MemoryRecorder(L.Callback):
-    """Writes what a fit has really taken: peak of the CPU's allocator, and what autograd kept.
+    """Writes what a fit has really taken: peak of the allocator, and what autograd kept.
 
     Args:
         path: A JSON file.
@@ -27,6 +28,10 @@ class MemoryRecorder(L.Callback):
         self.path = path
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._on_gpu = pl_module.device.type == "cuda"
+        if self._on_gpu:  # it counts by itself
+            torch.cuda.reset_peak_memory_stats(pl_module.device)
+            return
         self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
         self._profile.__enter__()
 
@@ -40,6 +45,26 @@ class MemoryRecorder(L.Callback):
         self._saved.kept.clear()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        parameters = list(pl_module.parameters())
+        (optimizer,) = trainer.optimizers
+        kept = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
+        weights = sum(p.numel() * p.element_size() for p in parameters)
+        # On a CPU, the weights were there before the allocator was watched.
+        peak = (
+            torch.cuda.max_memory_allocated(pl_module.device)
+            if self._on_gpu
+            else weights + self._most()
+        )
+        seen = {
+            "weights": weights,
+            "optimizer": sum(tensor.numel() * tensor.element_size() for tensor in kept),
+            "activations": self._activations,
+            "peak": peak,
+        }
+        Path(self.path).write_text(json.dumps(seen))
+
+    def _most(self) -> int:
+        """Bytes that were taken at once since training started."""
         self._profile.__exit__(None, None, None)
         events = self._profile.profiler.kineto_results.events()  # type: ignore[union-attr]
         changes = sorted(
@@ -51,26 +76,17 @@ class MemoryRecorder(L.Callback):
         for _, change in changes:
             alive += change
             most = max(most, alive)
-        parameters = list(pl_module.parameters())
-        (optimizer,) = trainer.optimizers
-        kept = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
-        weights = sum(p.numel() * p.element_size() for p in parameters)
-        seen = {
-            "weights": weights,
-            "optimizer": sum(tensor.numel() * tensor.element_size() for tensor in kept),
-            "activations": self._activations,
-            "peak": weights + most,  # the weights were there before
-        }
-        Path(self.path).write_text(json.dumps(seen))
+        return most
 
 
-def measure(arguments: list[str], precision: str, compiles: bool) -> Parts:
-    """Three steps of train.py on the CPU, in one process.
+def measure(arguments: list[str], precision: str, compiles: bool, device: str = "cpu") -> Parts:
+    """Three steps of train.py, in one process.
 
     Args:
         arguments: The configs and flags.
         precision: Lightning's name of it.
         compiles: The task may compile its net, which must be switched off.
+        device: `cpu` or `cuda`.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "memory.json"
@@ -84,7 +100,7 @@ def measure(arguments: list[str], precision: str, compiles: bool) -> Parts:
             "--trainer.limit_val_batches": "0",
             "--trainer.val_check_interval": "1.0",
             "--trainer.check_val_every_n_epoch": "1",
-            "--trainer.accelerator": "cpu",
+            "--trainer.accelerator": device,
             "--trainer.devices": "1",
             "--trainer.strategy": "auto",
             "--trainer.precision": precision,
