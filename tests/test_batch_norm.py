@@ -38,7 +38,7 @@ def pictures(rows: int = 6, mean: float = 3.0) -> Tensor:
 
 def train(net: nn.Module, x: Tensor, steps: int = 3) -> dict[str, Tensor]:
     """What comes out in the end, all gradients, and what is remembered."""
-    torch.manual_seed(1)
+    draw = torch.Generator().manual_seed(1)  # compiling may draw from the global one
     net.weight.data.copy_(torch.linspace(0.5, 2, CHANNELS))
     net.bias.data.copy_(torch.linspace(-1, 1, CHANNELS))
     nn.init.constant_(net.running_mean, x.mean().round())  # as after some steps
@@ -47,7 +47,7 @@ def train(net: nn.Module, x: Tensor, steps: int = 3) -> dict[str, Tensor]:
         y = net(x)
         net.zero_grad()
         x.grad = None
-        y.backward(torch.randn(y.shape).to(y.dtype))
+        y.backward(torch.randn(y.shape, generator=draw).to(y.dtype))
     gradients = {"x": x.grad, "weight": net.weight.grad, "bias": net.bias.grad}
     return {"y": y.detach(), **gradients, **{f"kept {k}": v for k, v in net.named_buffers()}}
 

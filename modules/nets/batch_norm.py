@@ -19,15 +19,17 @@ class BatchNorm2d(nn.BatchNorm2d):
         """(B, C, H, W) to the same, each channel of mean 0 and variance 1 before gain and shift."""
         if not (torch.compiler.is_compiling() and self._is_the_usual(x)):
             return super().forward(x)
-        y, mean, variance = Normalise.apply(x, self.weight, self.bias, self.running_mean, self.eps)
-        n = x.numel() // x.shape[1]
         buffers: Any = self
+        n = x.numel() // x.shape[1]
+        with torch.no_grad():
+            mean, variance = mean_and_variance(x, buffers.running_mean)
+            inverse = torch.rsqrt(variance + self.eps)  # kept for later, and so computed once
+        y: Tensor = Normalise.apply(x, self.weight, self.bias, mean, inverse)
         with torch.no_grad():
             buffers.running_mean.lerp_(mean, self.momentum)
             buffers.running_var.lerp_(variance * (n / (n - 1)), self.momentum)
             buffers.num_batches_tracked.add_(1)
-        normalised: Tensor = y
-        return normalised
+        return y
 
     def _is_the_usual(self, x: Tensor) -> bool:
         if not (self.affine and self.track_running_stats and self.momentum is not None):
@@ -38,38 +40,46 @@ class BatchNorm2d(nn.BatchNorm2d):
         return self.training and several and full and half and x.device.type == "cpu"
 
 
+def mean_and_variance(x: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each channel over all n pixels, (C,) and (C,).
+
+        μ = k + E[x - k]        σ² = E[(x - k)²] - E[x - k]²
+
+    for any k: near the mean, here the running one, nothing is lost in the difference.
+    """
+    n = x.numel() // x.shape[1]
+    moved = x.float() - per_pixel(near)  # (B, C, H, W)
+    off = moved.sum((2, 3)).sum(0) / n  # (C,)
+    variance = (moved * moved).sum((2, 3)).sum(0) / n - off * off  # (C,)
+    return near + off, variance.clamp_min(0)
+
+
 class Normalise(torch.autograd.Function):
     """Ioffe & Szegedy 2015, "Batch normalization", algorithm 1 and section 3, over all n pixels.
 
-        μ = k + E[x - k]        σ² = E[(x - k)²] - E[x - k]²        s = γ / sqrt(σ² + ε)
-        y = s x + (β - s μ)
+        y = s x + (β - s μ)        s = γ / sqrt(σ² + ε)
 
-    for any k: near the mean, here the running one, nothing is lost in the difference. With
-    p = Σ g (x - μ) / sqrt(σ² + ε), which is the gradient of γ, and q = Σ g, that of β,
+    With p = Σ g (x - μ) / sqrt(σ² + ε), which is the gradient of γ, and q = Σ g, that of β,
 
         ∂x = s g - s / n · (p (x - μ) / sqrt(σ² + ε) + q)
+
+    where μ and σ² are functions of x, though they are given.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, gain: Tensor, shift: Tensor, near: Tensor, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, C, H, W), all else (C,); gives y, and the batch's mean and variance (C,)."""
-        n = x.numel() // x.shape[1]
-        moved = x.float() - per_pixel(near)  # (B, C, H, W)
-        off = moved.sum((2, 3)).sum(0) / n  # (C,)
-        variance = (moved * moved).sum((2, 3)).sum(0) / n - off * off  # (C,)
-        variance = variance.clamp_min(0)
-        mean = near + off
-        inverse = torch.rsqrt(variance + eps)  # kept for later, and so computed once
+        ctx: Any, x: Tensor, gain: Tensor, shift: Tensor, mean: Tensor, inverse: Tensor
+    ) -> Tensor:
+        """x (B, C, H, W), all else (C,), `inverse` being 1 / sqrt(σ² + ε)."""
+        ctx.save_for_backward(x, gain, mean, inverse)
         scale = gain * inverse
         y = x.float() * per_pixel(scale) + per_pixel(shift - scale * mean)  # (B, C, H, W)
-        ctx.save_for_backward(x, gain, mean, inverse)
-        ctx.mark_non_differentiable(mean, variance)
-        return y.to(x.dtype), mean, variance
+        # A cast to what it is already costs γ and β their gradients where torch 2.11 compiles it.
+        return y if y.dtype == x.dtype else y.to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of y to those of what was given."""
         x, gain, mean, inverse = ctx.saved_tensors
         n = x.numel() // x.shape[1]
         scale = gain * inverse
