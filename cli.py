@@ -1,13 +1,16 @@
 """The command line behind train.py: LightningCLI with a run folder and promises."""
 
+import inspect
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import lightning as L
 import torch
@@ -61,6 +64,7 @@ class CLI(LightningCLI):
     @classmethod
     def of(cls, args: ArgsType, **more: Any) -> Self:
         """Read a command line (that of the process by default) and do what it says."""
+        whole_numbers_first(L.Trainer.__init__)
         parser = {"allow_abbrev": False, "exit_on_error": False}
         return cls(
             L.LightningModule,
@@ -352,6 +356,22 @@ class CLI(LightningCLI):
             shutil.rmtree(self.run_folder)
             with suppress(OSError):  # other runs of the experiment stay
                 self.run_folder.parent.rmdir()
+
+
+def whole_numbers_first(function: Callable) -> None:
+    """Let `1` be a whole number wherever a parameter takes either kind.
+
+    `typing` has one union of int and float, in the order of whoever asked first, and a parser tries
+    kinds in that order. Where PyTorch asks before Lightning, `limit_train_batches: 1`, one batch,
+    is read as 1.0: all of them.
+    """
+    kinds_of = inspect.unwrap(function).__annotations__
+    for name, kind in kinds_of.items():
+        kinds = list(get_args(kind))
+        if int in kinds and float in kinds and kinds.index(float) < kinds.index(int):
+            kinds.remove(int)
+            kinds.insert(kinds.index(float), int)
+            kinds_of[name] = reduce(or_, kinds)  # this one keeps its order
 
 
 def with_config_of_resumed(arguments: list[str]) -> list[str]:

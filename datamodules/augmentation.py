@@ -44,7 +44,7 @@ class PerPictureAffine(nn.Module):
             f"shear must be in 0…89, not {shear}": not 0 <= shear <= 89,
         }.items():
             if justified:
-                raise ValueError(f"PerPictureAffine: {complaint}.")
+                raise ValueError(f"{type(self).__name__}: {complaint}.")
         self.degrees = degrees
         self.translate = translate
         self.scale = list(scale)

@@ -1,6 +1,7 @@
 """Augmentation: right maps, a draw a picture, mixed labels that tell the truth, a figure of it."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from torchvision.transforms.v2 import functional as F
 from callbacks import AugmentedSamples
 from callbacks.augmented_samples import augmented_figure
 from datamodules import Digits
-from datamodules.augmentation import PerPictureAffine, inverse_affine, move
+from datamodules.augmentation import PerPictureAffine, PerPictureElastic, inverse_affine, move
 from modules import Classifier
 from modules.nets import MLP
 
@@ -56,6 +57,48 @@ def test_each_map_is_that_of_torchvision(map: str) -> None:
 def test_without_ranges_every_pixel_stays_as_it_is() -> None:
     pictures = blobs()
     assert torch.equal(PerPictureAffine()(pictures), pictures)
+
+
+def test_without_bends_an_elastic_map_is_the_affine_one() -> None:
+    pictures = blobs()
+    seen = [
+        (torch.manual_seed(0), kind(**STRONG, **more)(pictures))[1]
+        for kind, more in ((PerPictureAffine, {}), (PerPictureElastic, {"alpha": 0.0}))
+    ]
+    assert torch.equal(*seen)
+    assert torch.equal(PerPictureElastic(alpha=0.0)(pictures), pictures)
+
+
+def test_a_bend_moves_each_pixel_by_what_it_says() -> None:
+    pictures, still = blobs().float(), torch.eye(2, 3).repeat(5, 1, 1)
+    bends = torch.zeros(5, 20, 28, 2)
+    bends[..., 0], bends[..., 1] = 3.0, -2.0  # looks right and up
+    moved = move(pictures, still, bends)
+    torch.testing.assert_close(moved[:, :, 2:, :-3], pictures[:, :, :-2, 3:], atol=0.05, rtol=0)
+    assert moved[:, :, :2].eq(0).all()
+
+
+def test_bends_are_as_large_and_as_smooth_as_told() -> None:
+    for alpha, sigma in ((34.0, 4.0), (20.0, 6.0)):
+        elastic = PerPictureElastic(alpha=alpha, sigma=sigma)
+        bends = elastic.draw_bends(400, 64, 64, torch.device("cpu"))  # (B, H, W, 2)
+        inner = bends[:, 24:40, 24:40]  # the smoothing reaches beyond no side
+        # Noise of variance 1/3 under a Gaussian of the plane: variance 1 / (3 · 4 π σ²).
+        assert inner.std() == pytest.approx(alpha / sigma * (1 / 12 / torch.pi) ** 0.5, rel=0.05)
+        # Two pixels d apart: correlation exp(-d² / (4 σ²)).
+        d, alike = 5, lambda a, b: float((a * b).mean() / inner.square().mean())  # noqa: B023
+        expected = math.exp(-(d**2) / 4 / sigma**2)
+        assert alike(inner[:, :, d:], inner[:, :, :-d]) == pytest.approx(expected, abs=0.06)
+        assert abs(alike(inner[..., 0], inner[..., 1])) < 0.15  # each direction draws its own
+
+
+def test_each_picture_is_bent_by_a_draw_of_its_own_that_the_seed_decides() -> None:
+    same, elastic = blobs(1).expand(6, -1, -1, -1), PerPictureElastic()
+    first, again, other = ((torch.manual_seed(seed), elastic(same))[1] for seed in (1, 1, 2))
+    assert len({picture.numpy().tobytes() for picture in first}) == 6
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert (first.shape, first.dtype) == (same.shape, same.dtype)
 
 
 @pytest.mark.parametrize("range", STRONG.items(), ids=lambda item: item[0])
@@ -112,8 +155,15 @@ def test_draws_fill_their_ranges_and_keep_to_them() -> None:
     ],
 )
 def test_a_range_that_is_none_is_one_sentence(wrong: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=f"PerPictureAffine: {message}"):
-        PerPictureAffine(**wrong)
+    for kind in (PerPictureAffine, PerPictureElastic):
+        with pytest.raises(ValueError, match=f"{kind.__name__}: {message}"):
+            kind(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"alpha": -1.0}, {"sigma": 0.0}, {"alpha": float("nan")}])
+def test_a_bend_that_is_none_is_refused(wrong: dict) -> None:
+    with pytest.raises(ValueError, match="alpha must be 0 or more and sigma above 0"):
+        PerPictureElastic(**wrong)
 
 
 def trainer(folder: Path, *callbacks: L.Callback, **more) -> L.Trainer:

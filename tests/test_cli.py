@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Optional, Union, get_args
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import yaml
 from conftest import ROOT, TINY
 
 import train
+from cli import whole_numbers_first
 from datamodules import Digits
 
 SMALL = ("--config", TINY)
@@ -262,3 +264,17 @@ def test_nothing_is_written_into_the_repository(run: Run) -> None:
     before = {p for p in ROOT.iterdir() if p.name != "__pycache__"}
     run("fit", *SMALL)
     assert {p for p in ROOT.iterdir() if p.name != "__pycache__"} == before
+
+
+def test_one_batch_is_not_all_of_them_whoever_imported_typing_first() -> None:
+    def trains(batches: Optional[Union[float, int]], name: int | str | None) -> None: ...  # noqa: UP007, UP045
+
+    whole_numbers_first(trains)
+    assert get_args(trains.__annotations__["batches"]) == (int, float, type(None))
+    assert get_args(trains.__annotations__["name"]) == (int, str, type(None))
+
+
+def test_a_number_of_batches_stays_a_whole_number(run: Run) -> None:
+    folder = run("fit", *SMALL, "--trainer.limit_train_batches", 1, "--test_after_fit", "false")
+    told = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["limit_train_batches"]
+    assert (told, type(told)) == (1, int)
