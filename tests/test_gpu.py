@@ -25,7 +25,8 @@ GPT = (
     *("--config", ROOT / "configs/source/gpt.yaml"),
     *("--config", ROOT / "configs/size/gpt-nano.yaml", "--model.lr_scheduler", "null"),
     *("--model.net.dropout", 0.1, "--data.batch_size", 16, "--trainer.log_every_n_steps", 1),
-    *("--trainer.val_check_interval", 2 * STEPS, "--trainer.limit_val_batches", 2),
+    *("--trainer.limit_val_batches", 0, "--checkpoint.monitor", "null"),
+    *("--trainer.val_check_interval", 1.0, "--trainer.check_val_every_n_epoch", 1),
     *("--trainer.callbacks", "null", "--test_after_fit", "false"),
 )
 
