@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 import lightning as L
 import numpy as np
 import torch
-from lightning.fabric.utilities.throughput import get_available_flops
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,7 +31,7 @@ import modules.nets.gpt
 from benchmarks.table import Page, parser, ratio
 from benchmarks.timer import StepTimer, seconds_a_step, start
 from benchmarks.trainer import rounds
-from callbacks.speed import matmul_peak, now
+from callbacks.speed import matmul_peak, named_peak, now
 from datamodules import tokenization
 from datamodules.token_shards import ShardWriter, write_index
 from datamodules.tokenization import token_dtype
@@ -181,7 +180,7 @@ def main() -> None:
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
     peaks = [matmul_peak(dtype, device)]
     told = f"best matrix product {peaks[0] / 1e12:,.2f} TFLOP/s"
-    if device == "cuda" and (named := get_available_flops(torch.device(device), dtype)):
+    if named := named_peak(torch.device(device), dtype):
         peaks.append(named)
         told += f", by its maker's table {named / 1e12:,.0f}"
     page = Page(

@@ -196,8 +196,16 @@ def _like(tensor: Tensor) -> Tensor:
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """FLOP/s of a device at most: of a GPU by Lightning's table, else by `matmul_peak`."""
-    known = get_available_flops(device, dtype) if device.type == "cuda" else None
-    return float(known) if known else matmul_peak(dtype, str(device))
+    return named_peak(device, dtype) or matmul_peak(dtype, str(device))
+
+
+def named_peak(device: torch.device, dtype: torch.dtype) -> float | None:
+    """FLOP/s that Lightning's table names for a GPU; None where it knows none."""
+    if device.type != "cuda":
+        return None
+    with catch_warnings(action="ignore"):  # which it says, too
+        known = get_available_flops(device, dtype)
+    return float(known) if known else None
 
 
 @cache
