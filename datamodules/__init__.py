@@ -16,6 +16,7 @@ from datamodules.shakespeare import Shakespeare
 from datamodules.source import PackedSource, PythonSource
 from datamodules.sst2 import SST2
 from datamodules.text_file import TextFile
+from datamodules.text_stream import TextStream
 from datamodules.text_table import TextTable
 from datamodules.token_shards import TokenShards
 from datamodules.token_stream import TokenStream
@@ -40,6 +41,7 @@ __all__ = [
     "ReversedWords",
     "Shakespeare",
     "TextFile",
+    "TextStream",
     "TextTable",
     "TokenShards",
     "TokenStream",

@@ -26,7 +26,6 @@ from contextlib import ExitStack
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -38,6 +37,7 @@ from tokenizers import Tokenizer
 from datamodules import tokenization
 from datamodules.files import default_data_dir
 from datamodules.text_reading import count_characters, matching_files, read_documents
+from datamodules.text_stream import open_rows
 from datamodules.token_shards import DTYPES, INDEX, ShardWriter, write_index
 from user_errors import exit_on_user_error
 
@@ -145,7 +145,9 @@ class Corpus:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.rows = None if options.dataset is None else open_dataset(options)
+        self.rows = None
+        if options.dataset is not None:
+            self.rows = open_rows(options.dataset, options.dataset_split, options.field, flag="--")
         found = {
             split: [path for name in names for path in matching_files(name, flag)]
             for split, names, flag in (
@@ -188,32 +190,6 @@ class Corpus:
         paths = [path for path, _ in self.files]
         packed = any(path.suffix == ".gz" for path in paths)
         return None if packed or self.rows is not None else sum(p.stat().st_size for p in paths)
-
-
-def open_dataset(options: argparse.Namespace) -> Iterable[dict[str, Any]]:
-    """The rows of a data set of the hub, read over the network as they are wanted."""
-    try:
-        import datasets
-    except ImportError as error:
-        raise MisconfigurationException(
-            "--dataset needs the package `datasets`: pip install 'datasets>=3.0' (the extra "
-            "`datasets` of pyproject.toml)."
-        ) from error
-    try:
-        rows = datasets.load_dataset(options.dataset, split=options.dataset_split, streaming=True)
-        fields = next(iter(rows))
-    except Exception as error:  # the library raises many kinds, for a name as for the network
-        raise MisconfigurationException(
-            f"--dataset {options.dataset}, split {options.dataset_split}, can't be opened: "
-            f"{' '.join(str(error).split())[:300]}"
-        ) from error
-    if not isinstance(fields.get(options.field), str):
-        raise MisconfigurationException(
-            f"--dataset {options.dataset} holds no text under {options.field!r}; it has "
-            f"{', '.join(map(repr, fields))}. Name the right one by --field."
-        )
-    found: Iterable[dict[str, Any]] = rows
-    return found
 
 
 # From documents to tokens.
