@@ -3,6 +3,7 @@
 import inspect
 import math
 import shutil
+from copy import deepcopy
 
 import pytest
 import torch
@@ -105,9 +106,11 @@ def test_arguments_are_kept_as_attributes(net: nn.Module) -> None:
 def test_a_compiled_net_is_the_eager_net(net: nn.Module) -> None:
     pictures, keys = pictures_for(net), list(net.state_dict())
     eager = net.eval()(pictures)
+    exact = deepcopy(net).double()(pictures.double())
     net.compile()
-    # 1e-5: fused kernels round in another order (fp32).
-    torch.testing.assert_close(net(pictures), eager, atol=1e-5, rtol=1e-5)
+    # Fused kernels round in another order, but not worse; where that shows depends on the CPU.
+    error, allowed = ((seen - exact).abs().max() for seen in (net(pictures), eager))
+    assert error <= 4 * allowed + 1e-6
     assert list(net.state_dict()) == keys
 
 
