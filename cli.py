@@ -24,6 +24,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from callbacks.checkpoints import Checkpoints
 from callbacks.finite_loss import FiniteLoss
 from callbacks.full_disk import full_disk_in, told
+from callbacks.garbage_collection import GarbageCollection
 from callbacks.peers import Peers, meet_first
 from callbacks.predictions import Predictions
 from callbacks.preemption import Preemption
@@ -280,7 +281,7 @@ class CLI(LightningCLI):
         given = wanted.callbacks or []
         callbacks = [*given] if isinstance(given, list) else [given]
         callbacks += [Preflight(), Announcement(why), FiniteLoss()]
-        callbacks += [Preemption(), Peers(), *self.companions]
+        callbacks += [Preemption(), Peers(), GarbageCollection(), *self.companions]
         if self.subcommand == "predict":
             callbacks.append(Predictions())
         if wanted.enable_progress_bar is not False:
