@@ -181,6 +181,12 @@ def check_devices(trainer: Any, checkpoint: str | Path | None) -> None:
             f"{'the CPU was asked for' if accelerator == 'cpu' else 'there is none here'}: take "
             "--config configs/trainer/fsdp.yaml, which cuts the same and runs on CPUs, too."
         )
+    if deepspeed and name.startswith(("deepspeed", "DeepSpeed", "lightning.")):
+        raise MisconfigurationException(
+            f"--trainer.strategy {name} is Lightning's own DeepSpeed, which can't begin with whole "
+            "batches and divides accumulated gradients twice: take --config "
+            "configs/trainer/deepspeed_zero2.yaml or deepspeed_zero3.yaml."
+        )
     found = torch.cuda.is_available() or (
         accelerator in ("gpu", "mps") and torch.backends.mps.is_available()
     )

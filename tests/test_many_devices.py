@@ -9,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import many_devices
 import pytest
 import torch
 import yaml
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from many_devices import CRASH, EXPERIMENTS, GPT, ROOT
 from safetensors.torch import load_file
 from test_exact_resume import Crash, assert_the_same
@@ -26,6 +28,7 @@ from modules.checkpoint import check_checkpoint, read_checkpoint
 from modules.nets import GPT as TheGPT
 from modules.nets import RNNLM
 from modules.pretrained import open_language_model
+from strategies import check_devices
 
 slow = pytest.mark.slow
 
@@ -334,6 +337,20 @@ def test_deepspeed_that_is_not_installed_is_named(refused, monkeypatch) -> None:
     tiny = ROOT / "tests/configs/digits/tiny.yaml"
     told = refused("fit", "--config", tiny, "--trainer.strategy", "deepspeed_stage_2")
     assert "pip install" in told
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    ["deepspeed_stage_2", {"class_path": "lightning.pytorch.strategies.DeepSpeedStrategy"}],
+)
+def test_lightnings_own_deepspeed_gives_way_to_ours(monkeypatch, strategy: str | dict) -> None:
+    pytest.importorskip("deepspeed")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    told = SimpleNamespace(strategy=strategy, accelerator="auto")
+    with pytest.raises(MisconfigurationException, match=r"take --config .*deepspeed_zero2\.yaml"):
+        check_devices(told, None)
+    told.strategy = {"class_path": "strategies.DeepSpeed"}
+    check_devices(told, None)
 
 
 @pytest.fixture(scope="module")
