@@ -13,8 +13,10 @@ on seed and step alone, and are the same however the row was cut.
 import errno
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +49,20 @@ class JoinedShards:
         self.shards = shards
         self.names = names
         self.vocab_size = vocab_size
-        self.starts = np.cumsum([0, *map(len, shards)])
+        self.starts = [0, *accumulate(map(len, shards))]
 
     def __len__(self) -> int:
-        return int(self.starts[-1])
+        return self.starts[-1]
 
     def __getitem__(self, part: slice) -> np.ndarray:
         start, stop, _ = part.indices(len(self))
-        number = int(np.searchsorted(self.starts, start, side="right")) - 1
+        number = bisect_right(self.starts, start) - 1
         pieces = []
         while start < stop:
-            end = min(stop, int(self.starts[number + 1]))
-            offset = int(self.starts[number])
+            end = min(stop, self.starts[number + 1])
+            offset = self.starts[number]
             piece = self.shards[number][start - offset : end - offset]
-            if piece.size and piece.max() >= self.vocab_size:  # else an index error inside the net
+            if len(piece) and piece.max() >= self.vocab_size:  # else an index error inside the net
                 raise MisconfigurationException(
                     f"{self.names[number]} holds the token {piece.max()}, but there are only "
                     f"{self.vocab_size}: shards and {INDEX} do not belong together. Make the "

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modules.nets.dropout import Dropout
+from modules.nets.linear import Linear, linear
 
 NORM_EPS = 1e-5
 
@@ -115,8 +116,8 @@ class CausalSelfAttention(nn.Module):
         self.num_kv_heads = num_kv_heads
         self.head_dim = dim // num_heads
         self.attention = attention
-        self.qkv = nn.Linear(dim, (num_heads + 2 * num_kv_heads) * self.head_dim, bias=bias)
-        self.proj = nn.Linear(dim, dim, bias=bias)
+        self.qkv = Linear(dim, (num_heads + 2 * num_kv_heads) * self.head_dim, bias=bias)
+        self.proj = Linear(dim, dim, bias=bias)
         self.weights_dropout = Dropout(dropout)
         self.dropout = Dropout(dropout)
 
@@ -171,8 +172,8 @@ class FeedForward(nn.Module):
         # The gate is a third matrix: 2/3 of the width keeps the number of parameters (rounded up to
         # a multiple of 8).
         hidden = hidden or (-(-8 * dim // 3 // 8) * 8 if self.gated else 4 * dim)
-        self.up = nn.Linear(dim, 2 * hidden if self.gated else hidden, bias=bias)
-        self.proj = nn.Linear(hidden, dim, bias=bias)
+        self.up = Linear(dim, 2 * hidden if self.gated else hidden, bias=bias)
+        self.proj = Linear(hidden, dim, bias=bias)
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -284,7 +285,7 @@ class GPT(nn.Module):
             for _ in range(num_layers)
         )
         self.last_norm = make_norm(norm, dim, bias)
-        self.head = None if tie_embeddings else nn.Linear(dim, vocab_size, bias=False)
+        self.head = None if tie_embeddings else Linear(dim, vocab_size, bias=False)
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -336,5 +337,5 @@ class GPT(nn.Module):
         for number, block in enumerate(self.blocks):
             x = block(x, mask, turns, None if state is None else state[number])  # (B, T, D)
         x = self.last_norm(x)  # (B, T, D)
-        logits = F.linear(x, self.token_embedding.weight) if self.head is None else self.head(x)
+        logits = linear(x, self.token_embedding.weight) if self.head is None else self.head(x)
         return logits, state  # (B, T, V)

@@ -13,10 +13,10 @@ text, a state of `init_state` makes it go on where it stopped.
 import math
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from modules.nets.dropout import Dropout
 from modules.nets.gpt import FeedForward, KeyValueCache, causal_mask, make_norm
+from modules.nets.linear import Linear, linear
 from modules.nets.transformer_classifier import SelfAttention, attend, padding_mask, sinusoids
 
 Memory = dict[str, Tensor]  # what was read, each with B rows
@@ -29,9 +29,9 @@ class CrossAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.q = nn.Linear(dim, dim)
-        self.kv = nn.Linear(dim, 2 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.q = Linear(dim, dim)
+        self.kv = Linear(dim, 2 * dim)
+        self.proj = Linear(dim, dim)
         self.weights_dropout = Dropout(dropout)
         self.dropout = Dropout(dropout)
 
@@ -168,7 +168,7 @@ class Transformer(nn.Module):
         self.decoder = nn.ModuleList(DecoderBlock(*shape) for _ in range(num_layers))
         last = [make_norm("layer", dim, bias=True) for _ in range(2)] if norm == "before" else []
         self.last_norms = nn.ModuleList(last or [nn.Identity(), nn.Identity()])
-        self.head = None if tie_embeddings else nn.Linear(dim, target_vocab_size)
+        self.head = None if tie_embeddings else Linear(dim, target_vocab_size)
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -215,7 +215,7 @@ class Transformer(nn.Module):
             read = (memory[f"keys.{number}"], memory[f"values.{number}"], memory["mask"])
             x = block(x, mask, None if state is None else state[number], read)  # (B, T, D)
         x = self.last_norms[1](x)  # (B, T, D)
-        logits = F.linear(x, self.target_embedding.weight) if self.head is None else self.head(x)
+        logits = linear(x, self.target_embedding.weight) if self.head is None else self.head(x)
         return logits, state  # (B, T, V)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
