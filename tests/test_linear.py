@@ -1,6 +1,5 @@
 """Linear layers that multiply a few rows on all cores."""
 
-from collections.abc import Iterator
 from itertools import islice
 
 import pytest
@@ -15,7 +14,7 @@ from modules.nets.linear import FEW, Linear, cutting_pays, linear
 
 
 @pytest.fixture
-def cuts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def cuts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The weights of each product that was cut, on a machine of four threads where that pays."""
     seen = []
     inner = modules.nets.linear.cut
@@ -27,11 +26,11 @@ def cuts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     monkeypatch.setattr(modules.nets.linear, "cut", cut)
     monkeypatch.setattr(modules.nets.linear, "cutting_pays", lambda threads: True)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    yield seen
+    return seen
 
 
 @pytest.mark.parametrize("outputs", [1024, 1027, 3])
-@pytest.mark.parametrize("shape", [(1, 1), (FEW, 1), (2, 4), (1,), (2, 1, 2)])
+@pytest.mark.parametrize("shape", [(1, 1), (FEW, 1), (2, 2), (1,), (2, 1, 2)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_in_groups_it_is_the_same_product(
     cuts: list[int], outputs: int, shape: tuple[int, ...], bias: bool
