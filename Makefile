@@ -28,7 +28,7 @@ test: $(READY) ## run the default test suite (a few minutes)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 slow: $(READY) ## run the tests that take longer
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -m slow -n auto --maxprocesses 2 --dist loadfile
 
 lint: $(READY) ## check style and types
 	@$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from callbacks.denormalise import denormalise, is_picture_batch
 from callbacks.figures import BLUE, ORANGE, publish, short_names
+from callbacks.picture_grid import Caption, picture_grid
 
 
 class AugmentedSamples(Callback):
@@ -77,18 +78,17 @@ def augmented_figure(pictures: np.ndarray, labels: list[list[str]]) -> Figure:
         pictures: The first column as it is, the others augmented.
         labels: What each column, then each row in it, is labelled.
     """
-    rows, columns, height, width, _ = pictures.shape
-    figure = Figure(figsize=(columns * 0.95, rows * (0.95 * height / width + 0.2) + 0.5))
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for row in range(rows):
-        for column in range(columns):
-            axes, label = grid[row, column], labels[column][row]
-            axes.imshow(pictures[row, column], cmap="gray", vmin=0, vmax=1)
-            axes.axis("off")
-            if column == 0 or label != labels[0][row]:
-                axes.set_title(label, fontsize=7, color=ORANGE if column else BLUE)
-    figure.suptitle("Training pictures as they are (left) and as the net is given them")
-    return figure
+    rows, columns = pictures.shape[:2]
+    captions = [
+        Caption(label[row], ORANGE if column else BLUE)
+        if column == 0 or label[row] != labels[0][row]
+        else None
+        for row in range(rows)
+        for column, label in enumerate(labels)
+    ]
+    heading = "Training pictures as they are (left) and as the net is given them"
+    every = [picture for row in pictures for picture in row]
+    return picture_grid(heading, every, captions, columns, width=0.95, lines=1, fontsize=7)
 
 
 def _are_pictures(inputs: Any) -> bool:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from callbacks.coloured_text import Passage, judged, text_figure
 from callbacks.denormalise import denormalise, is_picture_batch
 from callbacks.figures import BLUE, ORANGE, publish, short_names
+from callbacks.picture_grid import Caption, picture_grid
 
 SHOWN_TEXTS = 12  # in the figure; the file has all that are kept
 ENDED = -1  # stands where a text has no more tokens
@@ -181,22 +182,14 @@ def mistakes_figure(
     pictures: np.ndarray, answers: Answers, class_names: list[str], columns: int, tally: list[int]
 ) -> Figure:
     """Draws pictures (N, H, W, C) row by row, each under what the net said and what it is."""
-    rows = -(-len(pictures) // columns)
     names = short_names(class_names)
-    shape = pictures.shape[1] / pictures.shape[2]
-    longest = max(len(name) for name in names) + len("said  (100%)")
-    width = max(1.15, 0.06 * longest)  # inches a cell: no title runs into the next
-    figure = Figure(figsize=(columns * width, rows * (width * shape + 0.34) + 0.4))
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.axis("off")
-    for axes, picture, target, predicted, confidence in zip(
-        grid.flat, pictures, *(values.tolist() for values in answers[1:]), strict=False
-    ):
-        axes.imshow(picture, cmap="gray", vmin=0, vmax=1)
+    captions = []
+    for target, predicted, confidence in zip(*(v.tolist() for v in answers[1:]), strict=True):
         right = predicted == target
         text = f"said {names[predicted]} ({confidence:.0%})\n"
         text += "rightly" if right else f"is {names[target]}"
-        axes.set_title(text, fontsize=7.5, color=BLUE if right else ORANGE)
-    figure.suptitle(_heading(tally, len(pictures)))
-    return figure
+        captions.append(Caption(text, BLUE if right else ORANGE))
+    longest = max(len(name) for name in names) + len("said  (100%)")
+    width = max(1.15, 0.06 * longest)  # inches a cell: no caption runs into the next
+    heading = _heading(tally, len(pictures))
+    return picture_grid(heading, list(pictures), captions, columns, width, lines=2, fontsize=7.5)

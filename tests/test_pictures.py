@@ -232,7 +232,8 @@ def test_worst_mistakes_come_first_then_the_least_sure_right_answers() -> None:
 def test_mistakes_tell_wrong_from_right_by_colour() -> None:
     some = answers((1, 2, 0.9), (1, 1, 0.4))
     figure = mistakes_figure(np.zeros((2, 8, 8, 1)), some, list("abc"), 2, [50, 1])
-    wrong, right = (axes.title for axes in figure.axes)
+    (axes,) = figure.axes
+    wrong, right = axes.texts
     assert wrong.get_text() == "said c (90%)\nis b"
     assert right.get_text() == "said b (40%)\nrightly"
     assert wrong.get_color() != right.get_color()
