@@ -52,7 +52,8 @@ def generate(
         None for a prompt that has all its tokens.
 
     Raises:
-        MisconfigurationException: If an argument is out of range or a prompt is empty.
+        MisconfigurationException: If an argument is out of range, a prompt is empty, or what the
+            net gives is no number.
     """
     check_arguments(prompts, max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed)
     device = next(net.parameters()).device
@@ -81,9 +82,9 @@ def generate(
             else:
                 seen.scatter_(1, _tensor(texts, position - 1, device), True)
         last = shape_logits(last, temperature, top_k, top_p, repetition_penalty, seen)
-        drawn = torch.multinomial(last.softmax(dim=-1), 1, generator=generator)  # (B, 1)
+        drawn = draw(last.softmax(dim=-1), generator)
         step: list[int | None] = []
-        for text, prompt, token in zip(texts, prompts, drawn.flatten().tolist(), strict=True):
+        for text, prompt, token in zip(texts, prompts, drawn, strict=True):
             reading = position < len(prompt)
             text.append(prompt[position] if reading else token)
             done = position >= len(prompt) + max_new_tokens
@@ -134,6 +135,26 @@ def shape_logits(
         surplus[:, 0] = False  # rounding never takes the likeliest
         logits = logits.masked_fill(surplus.scatter(1, order, surplus), -torch.inf)  # (B, V)
     return logits
+
+
+def draw(probabilities: Tensor, generator: torch.Generator) -> list[int]:
+    """One token of each text by its probabilities, (B, V).
+
+    A race: token k takes a time that is exponential with the rate p_k, and comes in first with the
+    probability p_k. `torch.multinomial` draws the same tokens, after checks that take longer.
+
+    Raises:
+        MisconfigurationException: If a probability is no number.
+    """
+    times = torch.empty_like(probabilities).exponential_(generator=generator)  # of rate 1, (B, V)
+    speeds, tokens = (probabilities / times).max(dim=-1)  # (B,), (B,)
+    if any(map(math.isnan, speeds.tolist())):
+        raise MisconfigurationException(
+            "the net gives logits that are no numbers (nan or inf): its weights are broken, as "
+            "when training has diverged. Take an earlier checkpoint, or train with a lower rate."
+        )
+    drawn: list[int] = tokens.tolist()
+    return drawn
 
 
 def _read(net: Any, tokens: Tensor, state: Any) -> Any:

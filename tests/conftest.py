@@ -8,7 +8,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny nets: two threads mostly wait for each other
 os.environ.setdefault("WANDB_SILENT", "true")
-os.environ["HF_HUB_OFFLINE"] = "1"  # else `datasets` tells its makers of each data set that is opened
+os.environ["HF_HUB_OFFLINE"] = "1"  # else `datasets` reports each opening
 
 import pytest
 import torch

@@ -10,7 +10,7 @@ from torch import nn
 
 from datamodules import tokenization
 from modules import LanguageModel
-from modules.generation import generate, shape_logits, window_start
+from modules.generation import draw, generate, shape_logits, window_start
 from modules.nets import GPT, MLPLM, RNNLM, Bigram
 from modules.streaming import Pieces
 
@@ -301,3 +301,30 @@ def test_generating_leaves_the_modes_of_the_modules_and_the_random_state_alone()
     with pytest.raises(MisconfigurationException):
         model.generate("", 10)
     assert [module.training for module in model.modules()] == modes
+
+
+@pytest.mark.parametrize("size", [(1, 65), (3, 50_257)])
+def test_tokens_are_drawn_as_multinomial_draws_them(size: tuple[int, int]) -> None:
+    probabilities = torch.randn(size, generator=torch.manual_seed(0)).mul(2).softmax(dim=-1)
+    probabilities[:, ::3] = 0
+    for seed in range(50):
+        theirs = torch.multinomial(probabilities, 1, generator=torch.Generator().manual_seed(seed))
+        drawn = draw(probabilities, torch.Generator().manual_seed(seed))
+        assert drawn == theirs.flatten().tolist()
+
+
+def test_tokens_come_as_often_as_they_should() -> None:
+    probabilities = torch.tensor([0.5, 0.3, 0.2, 0.0]).expand(20_000, 4)
+    drawn = torch.tensor(draw(probabilities, torch.Generator().manual_seed(0)))
+    shares = drawn.bincount(minlength=4) / len(drawn)
+    torch.testing.assert_close(shares, probabilities[0], atol=0.015, rtol=0)
+    assert shares[3] == 0
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_a_net_that_diverged_is_one_sentence(broken: float) -> None:
+    net = GPT(5, context=8, num_layers=1, num_heads=1, dim=8).eval()
+    with torch.no_grad():
+        net.token_embedding.weight[3, 0] = broken
+    with pytest.raises(MisconfigurationException, match="training has diverged"):
+        list(generate(net, [[3]], 2))
