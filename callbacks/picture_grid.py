@@ -26,8 +26,8 @@ def picture_grid(
 ) -> Figure:
     """Draws pictures row by row.
 
-    All lie on a single pair of axes, whose unit is the inch: pairs of their own for each, laid out
-    by matplotlib, take ten times as long.
+    All lie on a single pair of axes, whose unit is the inch: a pair for each, laid out by
+    matplotlib, takes far longer.
 
     Args:
         heading: What stands above all of them.
@@ -56,7 +56,9 @@ def picture_grid(
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=extent)
         if caption is not None:
             axes.text(
-                *(left + picture[0] / 2, top - MARGIN / 2, caption.text),
+                left + picture[0] / 2,
+                top - MARGIN / 2,
+                caption.text,
                 ha="center",
                 va="bottom",
                 fontsize=fontsize,

@@ -1,5 +1,7 @@
 """Linear layers that multiply a few rows on all cores."""
 
+import time
+from collections.abc import Callable
 from itertools import islice
 
 import pytest
@@ -76,7 +78,15 @@ def test_a_text_goes_on_alike(cuts: list[int], monkeypatch: pytest.MonkeyPatch) 
     assert not cuts
 
 
-def test_one_thread_has_nothing_to_share() -> None:
-    assert not cutting_pays(1)
-    assert cutting_pays(2) in (True, False)
-    assert cutting_pays.cache_info().currsize  # measured once a process
+@pytest.mark.parametrize("slow", ["cut", "linear", None])
+def test_it_is_cut_where_that_was_measured_to_be_faster(
+    slow: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taking(name: str) -> Callable[..., None]:
+        return lambda *operands: time.sleep(0.003 if name == slow else 0.001)
+
+    monkeypatch.setattr(modules.nets.linear, "cut", taking("cut"))
+    monkeypatch.setattr(F, "linear", taking("linear"))
+    measured = cutting_pays.__wrapped__  # not what is remembered
+    assert measured(threads=2) == (slow == "linear")
+    assert not measured(threads=1)  # there is nothing to share
