@@ -42,7 +42,7 @@ from modules import *  # noqa: F403  # so that the short names of tasks are know
 from modules.checkpoint import check_checkpoint, check_fits, init_from, read_checkpoint
 from precision import recommended_precision
 from strategies import check_devices
-from user_errors import explain, where, without_union
+from user_errors import explain, nearest, where, without_union
 
 CHOICES = ("optimizer", "lr_scheduler")  # of a task: naming one starts from its class's defaults
 TRAINER = {
@@ -66,7 +66,6 @@ class CLI(LightningCLI):
     def of(cls, args: ArgsType, **more: Any) -> Self:
         """Read a command line (that of the process by default) and do what it says."""
         whole_numbers_first(L.Trainer.__init__)
-        parser = {"allow_abbrev": False, "exit_on_error": False}
         return cls(
             L.LightningModule,
             L.LightningDataModule,
@@ -76,12 +75,14 @@ class CLI(LightningCLI):
             auto_configure_optimizers=False,
             seed_everything_default=0,
             trainer_defaults=TRAINER,
-            parser_kwargs=parser | {name: dict(parser) for name in cls.subcommands()},
             args=args,
             **more,
         )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        parser = {"allow_abbrev": False, "exit_on_error": False}
+        self._keep_subcommand(words(kwargs["args"]))
+        kwargs["parser_kwargs"] = parser | {name: dict(parser) for name in self.subcommands()}
         try:
             super().__init__(*args, **kwargs)  # parses, builds and runs
         except BaseException as error:
@@ -95,6 +96,20 @@ class CLI(LightningCLI):
         """One and the same: what a task's optimizer is made by knows us, and with us trainer and
         data, and averages of weights begin with a copy of the task."""
         return self
+
+    def _keep_subcommand(self, given: Sequence[str]) -> None:
+        """Lightning makes a parser of all keys for each; we only for the one that is asked for."""
+        commands = self.subcommands()
+        first = given[0] if given else ""
+        if first in commands:
+            self.subcommands = lambda: {first: commands[first]}  # type: ignore[method-assign]
+        elif first not in ("-h", "--help"):
+            names = ", ".join(commands)
+            raise ArgumentError(
+                None,
+                f"the first word must be what to do, one of {names}, as in `python train.py fit "
+                f"--config configs/digits/mlp.yaml`; it is {first!r}.{nearest(first, commands)}",
+            )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         add = parser.add_argument
@@ -121,7 +136,7 @@ class CLI(LightningCLI):
             parser.link_arguments(f"data.{name}", target, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        given = with_config_of_resumed(sys.argv[1:] if args is None else list(args))
+        given = with_config_of_resumed(words(args))
         try:
             super().parse_arguments(parser, choose_afresh(given))
         except (ArgumentError, UnicodeDecodeError) as error:
@@ -373,6 +388,11 @@ def whole_numbers_first(function: Callable) -> None:
             kinds.remove(int)
             kinds.insert(kinds.index(float), int)
             kinds_of[name] = reduce(or_, kinds)  # this one keeps its order
+
+
+def words(args: ArgsType) -> list[str]:
+    """The command line that is meant: that of the process, unless one was given."""
+    return sys.argv[1:] if args is None else list(args)
 
 
 def with_config_of_resumed(arguments: list[str]) -> list[str]:

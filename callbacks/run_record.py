@@ -7,6 +7,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,12 @@ def git_commit() -> str:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a result."""
     found = {"python": platform.python_version()}
-    return found | {name: importlib.metadata.version(name) for name in PACKAGES}
+    return found | {name: _version(name) for name in PACKAGES}
+
+
+@cache  # each looks through the folders of all packages
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)
 
 
 def machine(trainer: L.Trainer) -> str:

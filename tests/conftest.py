@@ -1,5 +1,6 @@
 """What the tests share: runs in a temporary folder, real or made data, no network, no noise."""
 
+import gc
 import os
 import socket
 import sys
@@ -29,6 +30,15 @@ def pytest_report_header() -> str:
     """Say on which data the tests run."""
     kinds = (f"{name} {'real' if name in REAL else 'made on the spot'}" for name in DATA_SETS)
     return f"data: {', '.join(kinds)}; Digits real (looked in {REAL_DIR}, from DATA_DIR)"
+
+
+def pytest_collection_finish() -> None:
+    """All is imported: else the collector would go through it in every run of every test."""
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # what is frozen at the end of Python is taken for a leak
 
 
 @pytest.fixture(autouse=True)

@@ -83,6 +83,17 @@ def test_an_unknown_flag_is_named_with_the_nearest_valid_one(refused, flag, name
 
 
 @pytest.mark.parametrize(
+    ("words", "told"),
+    [(("fti", *SMALL), "it is 'fti'. Did you mean 'fit'?"), ((*SMALL, "fit"), "it is '--config'.")],
+    ids=["misspelt", "not first"],
+)
+def test_what_to_do_is_the_first_word(refused, words: tuple, told: str) -> None:
+    text = refused(*words)
+    assert "one of fit, validate, test, predict" in text
+    assert told in text
+
+
+@pytest.mark.parametrize(
     ("text", "names"),
     [
         ("trainer: {max_epoch: 3}", ["max_epoch'", "trainer.max_epochs"]),

@@ -50,6 +50,7 @@ SOME_STEPS = (
 SMALLER: dict[str, tuple] = {
     # tests/test_bare_loop.py compiles it.
     "shakespeare/gpt": ("--model.compile", "false", "--data.batch_size", 4),
+    "mnist/champion_gpu": ("--model.compile", "false", "--model.net.width", 8),
     "source/bert": ("--data.max_vocab_size", 300),
     "openwebtext/gpt2_124m": (
         *("--model.net.num_layers", 2, "--model.net.num_heads", 2, "--model.net.dim", 16),

@@ -213,6 +213,7 @@ def say(capsys: pytest.CaptureFixture) -> Callable[..., str]:
     return say
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_the_formula_keeps_to_a_measured_training(
     text_config: Path, precision: str, monkeypatch: pytest.MonkeyPatch
@@ -232,6 +233,7 @@ def test_the_formula_keeps_to_a_measured_training(
     assert memory.peak(job) == pytest.approx(seen["peak"], rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_picture_net_is_measured_too(monkeypatch: pytest.MonkeyPatch, say: Callable) -> None:
     monkeypatch.chdir(ROOT)
     told = say("--config", "configs/digits/cnn.yaml", "--measure")

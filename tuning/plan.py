@@ -28,11 +28,6 @@ class Plan(CLI):
 
     arguments: Sequence[str] = ()  # that command line, without its subcommand
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """One, and a plan is read in a third of the time."""
-        return {"fit": CLI.subcommands()["fit"]}
-
     def instantiate_classes(self) -> None:
         """Nothing is built."""
 
