@@ -165,13 +165,13 @@ def _read(net: Any, tokens: Tensor, state: Any) -> Any:
 @contextmanager
 def _without_onednn(net: Any, tokens: Tensor) -> Iterator[None]:
     """For a few tokens on a CPU: oneDNN prepares each call anew, which takes it longer than a GELU
-    of them takes PyTorch. But in bfloat16 it multiplies the matrices.
+    of them takes PyTorch. But bfloat16 matrices it soon multiplies faster.
     """
     onednn: Any = torch.backends.mkldnn
     before = onednn.enabled
-    if tokens.numel() <= 16 and tokens.device.type == "cpu":
-        half = torch.is_autocast_enabled("cpu") or next(net.parameters()).dtype != torch.float32
-        onednn.enabled = before and half
+    few = 16 if next(net.parameters()).dtype == torch.float32 else 4
+    if tokens.numel() <= few and tokens.device.type == "cpu":
+        onednn.enabled = before and torch.is_autocast_enabled("cpu")
     try:
         yield
     finally:

@@ -87,6 +87,25 @@ def refused(capsys, command, *options) -> str:
 # generate.py
 
 
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("32-true", torch.float32), ("bf16-true", torch.bfloat16), ("16-true", torch.float16)],
+)
+def test_the_weights_may_have_16_bits(checkpoint, capsys, monkeypatch, precision, dtype):
+    seen = set()
+    forward = GPT.forward
+
+    def watched(self, *inputs):
+        seen.update(parameter.dtype for parameter in self.parameters())
+        return forward(self, *inputs)
+
+    monkeypatch.setattr(GPT, "forward", watched)
+    options = ("--prompt", "To be", "--seed", "1", "--max_new_tokens", "60")
+    run(checkpoint, *options, "--precision", precision)
+    assert seen == {dtype}
+    assert len(capsys.readouterr().out) == len("To be") + 60 + len("\n")
+
+
 def test_a_prompt_is_continued_and_the_seed_repeats_it(checkpoint, capsys):
     texts = []
     for seed in ("1", "1", "2"):

@@ -199,17 +199,37 @@ def test_a_compiled_net_is_not_compiled_anew_for_each_length(part):
     assert compiled == []
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_onednn_is_left_out_for_single_tokens_in_float32_only(dtype):
+@pytest.mark.parametrize(
+    ("dtype", "prompts", "left_out"),
+    [
+        *((torch.float32, 16, True), (torch.float32, 17, False)),
+        *((torch.bfloat16, 4, True), (torch.bfloat16, 5, False)),
+    ],
+)
+def test_onednn_is_left_out_for_a_few_tokens(dtype, prompts, left_out):
     net = stirred(GPT(V, **SIZES)).to(dtype)
     seen = []
     net.register_forward_pre_hook(
         lambda _, args: seen.append((args[0].numel(), torch.backends.mkldnn.enabled))
     )
-    for _ in generate(net, [[1] * (CONTEXT - 3)] * 4, 3, seed=0):
+    for _ in generate(net, [[1] * (CONTEXT - 3)] * prompts, 3, seed=0):
         assert torch.backends.mkldnn.enabled
-    half = dtype != torch.float32
-    assert seen == [(4 * (CONTEXT - 3), True), (4, half), (4, half)]
+    last = (prompts, not left_out)
+    assert seen == [(prompts * (CONTEXT - 3), True), last, last]
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_with_weights_of_16_bits_tokens_are_drawn_from_the_same_logits(dtype, cached):
+    net, halved = stirred(GPT(V, **SIZES)), stirred(GPT(V, **SIZES)).to(dtype)
+    seen = []
+    halved.register_forward_hook(lambda *call: seen.append(call[-1][0][0, -1].float()))
+    text = [1, 2, 3, *tokens_of(halved, [[1, 2, 3]], 4 * CONTEXT, seed=0, cached=cached)[0]]
+    for position, logits in enumerate(seen, start=3):
+        window = torch.tensor([text[window_start(position, CONTEXT) : position]])
+        with torch.no_grad():
+            expected = net(window)[0][0, -1]
+        assert (logits - expected).norm() < 0.05 * expected.norm()
 
 
 # Text in pieces
