@@ -5,10 +5,11 @@ one prompt and from ten: our `generate` with its cache and without, the loop of 
 which reads the last window anew for each token, and `transformers`' `generate` with its cache, all
 with the same weights. The last can't go past its context, so there the context is 512; with 256, as
 in configs/shakespeare/gpt.yaml, ours starts afresh from half a window when one is full, and without
-a cache reads less than a window for most tokens. All take turns, and ratios are taken round by
-round.
+a cache reads less than a window for most tokens. Beside them ours with weights of 16 bits, as by
+`generate.py --precision bf16-true`. All take turns, and ratios are taken round by round.
 """
 
+import copy
 import statistics
 import tempfile
 import time
@@ -81,23 +82,26 @@ def main() -> None:
     )
     page.table(
         *("context, prompts", "ours, cached", "not cached", "last window", "transformers, cached"),
+        "ours, cached, bf16-true",
         *("against not cached", "against last window", "against transformers"),
     )
     for context in (256, 512):
         torch.manual_seed(0)
         net = GPT(VOCAB, context=context, num_layers=6, num_heads=6, dim=384).eval()
+        halved = copy.deepcopy(net).bfloat16()
         with tempfile.TemporaryDirectory() as folder:
             save_gpt2(net, folder)
-            copy = GPT2LMHeadModel.from_pretrained(folder).eval()
+            same = GPT2LMHeadModel.from_pretrained(folder).eval()
         for prompts in (1, 10):
             contestants: dict[str, Callable[[], float]] = {
                 "cached": lambda net=net, n=prompts: ours(net, n, cached=True),  # type: ignore[misc]
+                "bf16": lambda net=halved, n=prompts: ours(net, n, cached=True),  # type: ignore[misc]
             }
             if prompts == 1:  # ten would take minutes and say the same
                 contestants["not cached"] = lambda net=net: ours(net, 1, cached=False)  # type: ignore[misc]
                 contestants["last window"] = lambda net=net: last_window(net)  # type: ignore[misc]
             if context > NEW_TOKENS:
-                contestants["theirs"] = lambda copy=copy, n=prompts: theirs(copy, n)  # type: ignore[misc]
+                contestants["theirs"] = lambda net=same, n=prompts: theirs(net, n)  # type: ignore[misc]
             seen = rounds(contestants, options.rounds)
             page.row(f"{context}, {prompts}", *_cells(seen))
     page.write(options.write)
@@ -108,7 +112,7 @@ def _cells(seen: dict[str, list[float]]) -> list[str]:
     return [
         *(
             f"{statistics.median(seen[name]):,.0f}" if name in seen else "—"
-            for name in ("cached", "not cached", "last window", "theirs")
+            for name in ("cached", "not cached", "last window", "theirs", "bf16")
         ),
         *(
             f"{ratio(seen['cached'], seen[name]):.1f} x" if name in seen else "—"
