@@ -11,6 +11,8 @@ from types import ModuleType
 
 import torch
 
+from precision import bfloat16_unit
+
 
 def parser(name: str, described: str | None, rounds: int | None = None) -> argparse.ArgumentParser:
     """Command line of `python -m benchmarks.NAME`; --rounds where there is a number of them."""
@@ -39,12 +41,13 @@ class Page:
     def __init__(self, name: str, title: str, told: str, *packages: ModuleType) -> None:
         versions = [f"{package.__name__} {package.__version__}" for package in (torch, *packages)]
         self.lines: list[str] = []
+        unit = bfloat16_unit() or "no unit for bfloat16"
         gpu = f"{torch.cuda.get_device_name(0)}, " if torch.cuda.is_available() else ""
         self._add(
             f"# {title}",
             "",
             f"`python -m benchmarks.{name}`, {time.strftime('%Y-%m-%d')}, {gpu}"
-            f"{os.cpu_count()} CPU cores ({platform.machine()}), {torch.get_num_threads()} "
+            f"{os.cpu_count()} CPU cores ({platform.machine()}, {unit}), {torch.get_num_threads()} "
             f"threads, {', '.join(versions)}; {told}",
         )
 

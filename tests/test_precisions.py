@@ -13,7 +13,9 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 import train
+from benchmarks.table import Page
 from modules.sum_metric import Float32Sum
+from precision import multiplies_bfloat16, recommended_precision
 
 
 class Served(Callback):
@@ -81,3 +83,23 @@ def test_overfit_batches_are_the_same_in_every_epoch(config, tmp_path):
     for number in range(2, 6):
         assert torch.equal(batches[number], batches[number - 2])
     assert len(set(draws)) == 6  # dropout and augmentation differ all the same
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512", "precision", "named"),
+    [
+        (True, True, "bf16-mixed", "AMX"),
+        (False, True, "bf16-mixed", "AVX512_BF16"),
+        (False, False, "32-true", "no unit for bfloat16"),
+    ],
+)
+def test_a_cpu_is_recommended_what_it_multiplies_and_benchmarks_name_it(
+    amx: bool, avx512: bool, precision: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    recommended, why = recommended_precision("cpu")
+    assert recommended == precision
+    assert (f"({named})" in why) == (precision == "bf16-mixed")
+    assert multiplies_bfloat16(torch.device("cpu")) == (precision == "bf16-mixed")
+    assert f", {named}), " in Page("any", "A title", "told.").lines[2]
