@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from pathlib import Path
 from types import MappingProxyType
@@ -102,7 +102,8 @@ class CLI(LightningCLI):
         commands = self.subcommands()
         first = given[0] if given else ""
         if first in commands:
-            self.subcommands = lambda: {first: commands[first]}  # type: ignore[method-assign]
+            # No lambda: where processes are spawned, they are sent a copy of us.
+            self.subcommands = partial(dict, {first: commands[first]})  # type: ignore[method-assign]
         elif first not in ("-h", "--help"):
             names = ", ".join(commands)
             raise ArgumentError(
