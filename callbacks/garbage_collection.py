@@ -38,5 +38,5 @@ class GarbageCollection(L.Callback):
 
     def _thaw(self) -> None:
         if self._frozen:
-            self._frozen = False
             gc.unfreeze()
+        self._begun = self._frozen = False

@@ -10,6 +10,8 @@ import lightning as L
 import pytest
 from conftest import TINY
 
+from callbacks.garbage_collection import GarbageCollection
+
 
 @pytest.fixture
 def _thawed() -> Iterator[None]:
@@ -68,6 +70,16 @@ def test_a_run_that_fails_leaves_the_collector_as_it_was(run) -> None:
         look(run, fails=True)
     assert Looks.frozen[-1] > 100_000
     assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.usefixtures("_thawed")
+def test_a_second_training_is_left_alone_as_the_first() -> None:
+    callback = GarbageCollection()
+    for _ in range(2):
+        callback.on_train_batch_end()
+        assert gc.get_freeze_count() > 100_000
+        callback.teardown(L.Trainer(logger=False), L.LightningModule(), "fit")
+        assert gc.get_freeze_count() == 0
 
 
 def test_what_others_froze_stays_frozen(run) -> None:
