@@ -7,8 +7,8 @@ whole batches, channels-last and the precision that `auto_precision` chooses for
 take turns, and the ratio is taken round by round; the example runs in a process of its own, as it
 would, because train.py makes settings for its whole process (it keeps freed memory) from which the
 example would gain. The bare column is our net, data and precision in a loop without a Trainer: what
-there is to reach. The ResNet is also compiled (`--model.compile true`), which its config leaves
-out: the first step takes long then, and is not counted here.
+there is to reach. Both are also compiled (`--model.compile true`), which the configs leave out: the
+first step takes long then, and is not counted here.
 
 Real MNIST where DATA_DIR has it, else noise of the same size: speed does not depend on it.
 """
@@ -134,9 +134,8 @@ def main() -> None:
             "example": lambda name=name: example_apart(name),  # type: ignore[misc]
             "bare": lambda name=name: bare_loop(name, data),  # type: ignore[misc]
             "fit": lambda name=name: fit(name, data),  # type: ignore[misc]
+            "compiled": lambda name=name: fit(name, data, compiled=True),  # type: ignore[misc]
         }
-        if name == "resnet":
-            contestants["compiled"] = lambda name=name: fit(name, data, compiled=True)  # type: ignore[misc]
         seen = rounds(contestants, options.rounds)
         for ours in list(contestants)[2:]:
             speeds = [f"{statistics.median(seen[key]):,.0f}/s" for key in ("example", "bare", ours)]

@@ -4,30 +4,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from compiled_net import compiled, written_out
 from torch import Tensor, nn
 
 from modules.nets.batch_norm import BatchNorm2d
 
 CHANNELS = 5
-
-
-def compiled(net: nn.Module) -> tuple[nn.Module, list[str]]:
-    """The net, compiled, and what its graph calls, as soon as it has run."""
-    torch.compiler.reset()
-    called: list[str] = []
-
-    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable:
-        called.extend(str(node.target) for node in graph.graph.nodes if "call" in node.op)
-        made: Callable = torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
-        return made
-
-    net.compile(backend=backend, fullgraph=True)
-    return net, called
-
-
-def written_out(called: list[str]) -> bool:
-    assert called
-    return "autograd_function_apply" in called
 
 
 def pictures(rows: int = 6, mean: float = 3.0) -> Tensor:

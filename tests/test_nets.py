@@ -131,8 +131,8 @@ def test_the_default_cnn_is_the_tutorials_two_convolutions() -> None:
 
 
 def test_batch_norm_comes_between_convolution_and_relu_and_takes_over_its_bias() -> None:
-    kinds = [type(layer).__name__ for layer in CNN(batch_norm=True).features[:6]]
-    assert kinds == ["Conv2d", "BatchNorm2d", "ReLU"] * 2
+    kinds = [type(layer).__name__ for layer in CNN(batch_norm=True).features[:7]]
+    assert kinds == ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d", "MaxPool2d", "ReLU"]
     biases = [m.bias for m in CNN(batch_norm=True).modules() if isinstance(m, nn.Conv2d)]
     assert biases == [None, None]
     layers = ("features.0", "features.2", "head.1", "head.4")  # without it, the names of old runs

@@ -208,7 +208,7 @@ def test_flatten_is_torchs_and_its_gradient_keeps_the_order_in_memory(
 
 def test_the_shortcut_without_weights_takes_every_other_pixel() -> None:
     pictures = torch.randn(2, 3, 5, 5)
-    kept = PaddingShortcut(new_channels=2, stride=2)(pictures)
+    kept = PaddingShortcut(new_channels=2)(pictures)
     assert torch.equal(kept[:, :3], pictures[:, :, ::2, ::2])
     assert kept.shape == (2, 5, 3, 3)
     assert not kept[:, 3:].any()

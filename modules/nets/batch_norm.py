@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modules.nets.compiler import compiles_training_on_cpu
+
 
 class BatchNorm2d(nn.BatchNorm2d):
     """torch's own, with the same weights, written out where it is compiled to train on a CPU.
@@ -17,7 +19,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same, each channel of mean 0 and variance 1 before gain and shift."""
-        if not (torch.compiler.is_compiling() and self._is_the_usual(x)):
+        if not (compiles_training_on_cpu(x) and self._is_the_usual(x)):
             return super().forward(x)
         buffers: Any = self
         n = x.numel() // x.shape[1]
@@ -37,7 +39,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         several = x.numel() > x.shape[1]  # torch's own refuses a single value a channel
         full = self.weight.dtype == torch.float32
         half = x.dtype in (torch.float32, torch.bfloat16)
-        return self.training and several and full and half and x.device.type == "cpu"
+        return self.training and several and full and half
 
 
 def mean_and_variance(x: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:

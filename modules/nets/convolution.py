@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.nets.batch_norm import BatchNorm2d
+from modules.nets.relu import ReLU
 
 
 def conv_norm_relu(
@@ -34,7 +35,7 @@ def conv_norm_relu(
     around = kernel_size // 2 if padding is None else padding
     convolution = nn.Conv2d(fan_in, fan_out, kernel_size, stride, around, bias=not batch_norm)
     norm = [BatchNorm2d(fan_out)] if batch_norm else []
-    return [convolution, *norm, nn.ReLU(inplace=True)]  # nobody needs what came before it
+    return [convolution, *norm, ReLU(inplace=True)]  # nobody needs what came before it
 
 
 class FlattenPictures(torch.autograd.Function):

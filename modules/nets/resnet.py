@@ -10,10 +10,11 @@ learned anything, y = x + f(x), and the gradient takes the same way back past al
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from modules.nets.batch_norm import BatchNorm2d
 from modules.nets.convolution import conv_norm_relu, initialise_for_relu
+from modules.nets.relu import ReLU, relu
+from modules.nets.subsampling import every_other
 
 
 class Family(NamedTuple):
@@ -41,15 +42,12 @@ FAMILIES = {
 class PaddingShortcut(nn.Module):
     """Option A: a shortcut without weights; every other pixel, and zeros as the new channels."""
 
-    def __init__(self, new_channels: int, stride: int) -> None:
+    def __init__(self, new_channels: int) -> None:
         super().__init__()
         self.new_channels = new_channels
-        self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        # Pooling of single pixels: a slice would do, but its gradient loses the order in memory.
-        kept = F.avg_pool2d(x, kernel_size=1, stride=self.stride)  # (B, C, H', W')
-        return F.pad(kept, (0, 0, 0, 0, 0, self.new_channels))  # (B, C', H', W')
+        return every_other(x, self.new_channels)  # (B, C', H / 2, W / 2)
 
 
 def branch_layers(fan_in: int, width: int, stride: int, bottleneck: bool) -> list[nn.Module]:
@@ -72,7 +70,7 @@ def shortcut_layers(
     if fan_in == fan_out and stride == 1:
         return []
     if not projection:
-        return [PaddingShortcut(fan_out - fan_in, stride)]
+        return [PaddingShortcut(fan_out - fan_in)]  # where the stride is 2
     convolution = nn.Conv2d(fan_in, fan_out, kernel_size=1, stride=stride, bias=False)
     return [convolution, BatchNorm2d(fan_out)] if norm else [convolution]
 
@@ -86,7 +84,7 @@ class Block(nn.Module):
         self.shortcut = nn.Sequential(*shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.branch(x) + self.shortcut(x), inplace=True)  # (B, C', H', W')
+        return relu(self.branch(x) + self.shortcut(x), inplace=True)  # (B, C', H', W')
 
 
 class PreActivationBlock(nn.Module):
@@ -172,7 +170,7 @@ class ResNet(nn.Module):
                     channels, fan_out, stride, family.projection, norm=not pre_activation
                 )
                 if pre_activation:
-                    activation = [BatchNorm2d(channels), nn.ReLU()]
+                    activation = [BatchNorm2d(channels), ReLU()]
                     shared = activation if stage > 0 and block == 0 else []  # or the stem's
                     before = activation if block > 0 else []
                     blocks.append(PreActivationBlock(shared, before, branch, shortcut))
@@ -181,7 +179,7 @@ class ResNet(nn.Module):
                 channels = fan_out
             self.stages.append(blocks)
             inner *= 2
-        last = [BatchNorm2d(channels), nn.ReLU()] if pre_activation else []
+        last = [BatchNorm2d(channels), ReLU()] if pre_activation else []
         self.head = nn.Sequential(
             *last, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)
         )

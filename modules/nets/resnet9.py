@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from modules.nets.batch_norm import BatchNorm2d
 from modules.nets.convolution import initialise_for_relu
 from modules.nets.dropout import Dropout
+from modules.nets.relu import ReLU
+from modules.nets.subsampling import MaxPool2d
 
 
 def layer(fan_in: int, fan_out: int, kernel_size: int = 3, pooled: bool = False) -> nn.Sequential:
@@ -20,8 +22,8 @@ def layer(fan_in: int, fan_out: int, kernel_size: int = 3, pooled: bool = False)
     maximum is the same as one before it.
     """
     convolution = nn.Conv2d(fan_in, fan_out, kernel_size, padding=kernel_size // 2, bias=False)
-    pooling = [nn.MaxPool2d(2)] if pooled else []
-    return nn.Sequential(convolution, *pooling, BatchNorm2d(fan_out), nn.ReLU(inplace=True))
+    pooling = [MaxPool2d(2)] if pooled else []
+    return nn.Sequential(convolution, *pooling, BatchNorm2d(fan_out), ReLU(inplace=True))
 
 
 class Residual(nn.Module):
@@ -75,7 +77,7 @@ class ResNet9(nn.Module):
         self.stages = nn.Sequential(
             layer(width, 2 * width),
             Residual(2 * width),
-            nn.MaxPool2d(2),
+            MaxPool2d(2),
             layer(2 * width, 4 * width),
             Residual(4 * width),
         )
