@@ -259,11 +259,22 @@ def test_gate_equations_equal_torch(layer):
 def test_dropout_drops_its_share_in_every_byte_lane_and_keeps_the_mean(p):
     torch.manual_seed(0)
     n, q = 80_000, round(256 * p) / 256
-    y = Dropout(p)(torch.ones(8, n).T)  # element i is decided by byte i mod 8 of a random word
+    y = Dropout(p)(torch.ones(n, 8))  # element i is decided by byte i mod 8 of a random word
     dropped = (y == 0).double().mean(dim=0)
     assert (dropped - q).abs().max() < 4.5 * math.sqrt(q * (1 - q) / n)
     torch.testing.assert_close(y[y > 0].unique(), torch.tensor([1 / (1 - q)]))
     assert y.double().mean().item() == pytest.approx(1, abs=4.5 * math.sqrt(q / (1 - q) / (8 * n)))
+
+
+def test_dropout_keeps_the_order_of_pictures_in_memory():
+    torch.manual_seed(0)
+    x = torch.ones(20, 10, 8, 8).contiguous(memory_format=torch.channels_last)
+    y = Dropout(0.25)(x)
+    assert y.stride() == x.stride()
+    assert (y == 0).double().mean().item() == pytest.approx(0.25, abs=0.02)
+    halves = Dropout(0.25)(x[:, ::2])  # with gaps between its elements
+    assert (halves == 0).double().mean().item() == pytest.approx(0.25, abs=0.025)
+    assert halves.shape == (20, 5, 8, 8)
 
 
 def test_dropout_is_the_identity_when_off_and_reproducible_when_on():
