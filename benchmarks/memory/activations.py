@@ -214,9 +214,10 @@ def peak(job: Job) -> float:
     elif _recurrent(job.net):  # what its kernels need for a moment is little beside what they keep
         beside, gradients = 0.0, 0.0
     else:
-        # The output of a layer lies beside what the next makes of it, and so do their gradients.
-        beside = max(_kept_sizes(job))
-        gradients = 2 * beside
+        # The output of a layer lies beside what the next makes of it, and so do their gradients: at
+        # the most those of the two largest.
+        sizes = sorted(_kept_sizes(job))
+        beside, gradients = sizes[-1], sum(sizes[-2:])
     forward = model["gradients"] + kept + beside
     backward = kept + gradients + (model["gradients"] if job.accumulate > 1 else 0)
     return constant + max(forward, backward)
