@@ -14,7 +14,8 @@ def relu(x: Tensor, inplace: bool = False) -> Tensor:
 
     For the way back the compiler keeps a boolean of every unit whose output nobody else keeps. On a
     CPU it writes and reads booleans slowly: that takes several times as long as all else that it
-    does to the unit. Written out, the output itself is kept.
+    does to the unit. Written out, the output itself is kept. One thing differs: an infinite
+    gradient of a unit that is off becomes NaN instead of 0.
     """
     if compiles_training_on_cpu(x):
         y: Tensor = Rectify.apply(x)

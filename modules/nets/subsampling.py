@@ -47,12 +47,12 @@ class MaxOfFour(torch.autograd.Function):
         ctx.size = x.shape[2:]
         h, w = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
         rows = x.permute(0, 2, 3, 1)  # (B, H, W, C), as they are in memory
-        a, b, c, d = (rows[:, i:h:2, j:w:2].float() for i in (0, 1) for j in (0, 1))
+        a, b, c, d = (rows[:, i:h:2, j:w:2] for i in (0, 1) for j in (0, 1))
         ab, cd = torch.maximum(a, b), torch.maximum(c, d)  # (B, H / 2, W / 2, C)
         first, second = torch.where(a >= b, 0.0, 1.0), torch.where(c >= d, 2.0, 3.0)
         # Not as whole numbers: the compiler is slow with small ones.
         ctx.save_for_backward(torch.where(ab >= cd, first, second).to(x.dtype))
-        return torch.maximum(ab, cd).to(x.dtype).permute(0, 3, 1, 2)
+        return torch.maximum(ab, cd).permute(0, 3, 1, 2)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
