@@ -139,6 +139,11 @@ def test_batch_norm_comes_between_convolution_and_relu_and_takes_over_its_bias()
     assert list(CNN().state_dict()) == [f"{n}.{w}" for n in layers for w in ("weight", "bias")]
 
 
+def test_a_cnn_without_convolutions_is_a_clear_error() -> None:
+    with pytest.raises(ValueError, match="CNN: channels must not be empty"):
+        CNN(channels=[])
+
+
 def test_an_mlp_without_hidden_layer_is_linear() -> None:
     net = MLP(image_size=4, hidden_sizes=[]).eval()
     a, b = pictures_for(net, 2).unsqueeze(1)

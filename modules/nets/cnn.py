@@ -33,7 +33,8 @@ class CNN(nn.Module):
         batch_norm: Normalise each channel over the batch before its ReLU.
 
     Raises:
-        ValueError: If the picture is too small for the convolutions and the pooling.
+        ValueError: If there is no convolution, or the picture is too small for them and the
+            pooling.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class CNN(nn.Module):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
+        if not channels:
+            raise ValueError("CNN: channels must not be empty: one number for each convolution.")
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.image_size = image_size
