@@ -13,7 +13,7 @@ word2vec: the vectors of WordVectors as `vectors.txt`, which gensim's
 `KeyedVectors.load_word2vec_format` opens, the most frequent word first.
 checkpoint: one file with weights and hyper-parameters, for train.py test, --init_from, generate.py.
 
-A checkpoint may be a folder that several processes wrote, by strategies.Sharded or by DeepSpeed
+A checkpoint may be a folder that several processes wrote, by engine.distributed.Sharded or by DeepSpeed
 (the latter is read with pickle: from those whom you trust).
 """
 
@@ -27,16 +27,16 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save_file
 from torch import Tensor
 
+from engine.checkpoint.reading import open_task, read_checkpoint
+from engine.checkpoint.sharded import KEPT, as_one_file
+from engine.errors import exit_on_user_error
 from modules import Classifier, MaskedLanguageModel, WordVectors
-from modules.checkpoint import open_task, read_checkpoint
+from modules.inference.pretrained import open_language_model, save_tokenizer
 from modules.nets.bert import BertClassifier, BertMLM
-from modules.nets.bert_huggingface import save_bert
 from modules.nets.gpt import GPT
-from modules.nets.gpt_huggingface import save_gpt2
-from modules.nets.rotary_huggingface import save_rotary
-from modules.pretrained import open_language_model, save_tokenizer
-from modules.sharded_checkpoint import KEPT, as_one_file
-from user_errors import exit_on_user_error
+from modules.nets.huggingface.bert import save_bert
+from modules.nets.huggingface.gpt2 import save_gpt2
+from modules.nets.huggingface.rotary import save_rotary
 
 
 def parser() -> argparse.ArgumentParser:

@@ -67,9 +67,9 @@ def main(args: list[str] | None = None) -> None:
     import torch
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-    from modules.generation import check_arguments
-    from modules.pretrained import open_language_model
-    from user_errors import exit_on_user_error
+    from engine.errors import exit_on_user_error
+    from modules.inference.generation import check_arguments
+    from modules.inference.pretrained import open_language_model
 
     sampling = {
         name: getattr(options, name)

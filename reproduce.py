@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from callbacks.promises import kept
+from engine.run.expectations import kept
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "docs" / "results.md"

@@ -52,9 +52,9 @@ def main(args: list[str] | None = None) -> Path:
     """
     given = sys.argv[1:] if args is None else list(args)
     options, arguments = parser().parse_known_args(given)
-    from callbacks.preemption import EXIT_CODE, Preempted
-    from train import prepare_process
-    from user_errors import exit_on_user_error
+    from engine.errors import exit_on_user_error
+    from engine.guards.preemption import EXIT_CODE, Preempted
+    from engine.process import prepare_process
 
     prepare_process()
     try:
@@ -107,10 +107,10 @@ def train_trials(shared: "SharedStudy", arguments: list[str]) -> None:
     import optuna
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-    from callbacks.preemption import Preempted
+    from cli.messages import where
+    from engine.guards.preemption import Preempted
     from tuning.report import line
     from tuning.trial import train
-    from user_errors import where
 
     with shared.at_work():
         while (trial := shared.next_trial()) is not None:
@@ -151,7 +151,7 @@ def start_workers(given: list[str], number: int) -> None:
     Raises:
         Preempted: After a signal, when each worker has finished its step and saved.
     """
-    from callbacks.preemption import SIGNALS, Preempted
+    from engine.guards.preemption import SIGNALS, Preempted
 
     def stop(told: int, frame: Any) -> None:
         raise Preempted(f"stopped by {signal.Signals(told).name}.")

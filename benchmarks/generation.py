@@ -22,10 +22,10 @@ from transformers import GPT2LMHeadModel
 
 from benchmarks.table import Page, parser, ratio
 from benchmarks.trainer import rounds
-from modules.generation import generate
+from engine.process import prepare_process
+from modules.inference.generation import generate
 from modules.nets import GPT
-from modules.nets.gpt_huggingface import save_gpt2
-from train import prepare_process
+from modules.nets.huggingface.gpt2 import save_gpt2
 
 VOCAB = 65
 NEW_TOKENS = 500

@@ -31,14 +31,14 @@ import modules.nets.gpt
 from benchmarks.table import Page, parser, ratio
 from benchmarks.timer import StepTimer, seconds_a_step, start
 from benchmarks.trainer import rounds
-from callbacks.speed import matmul_peak, named_peak, now
-from datamodules import tokenization
-from datamodules.token_shards import ShardWriter, write_index
-from datamodules.tokenization import token_dtype
+from callbacks.monitoring.speed import matmul_peak, named_peak, now
+from cli.main import main as train
+from datamodules.language_modeling.token_shards import ShardWriter, write_index
+from datamodules.text import tokenization
+from datamodules.text.tokenization import token_dtype
+from engine.precision import recommended_precision
+from engine.process import prepare_process
 from modules.nets import GPT
-from precision import recommended_precision
-from train import main as train
-from train import prepare_process
 
 
 class Shape(NamedTuple):

@@ -17,7 +17,7 @@ from benchmarks.language import SHAPES, fit, make_shards
 from benchmarks.table import Page, parser
 from benchmarks.timer import WATCHED, WINDOW, Alternation
 from benchmarks.trainer import NoiseMNIST, ours
-from train import prepare_process
+from engine.process import prepare_process
 
 GROUPS = {"mlp": 40, "gpt": 8}  # of four windows; one more before them is a warm-up
 

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import torch
 
-from precision import bfloat16_unit
+from engine.precision import bfloat16_unit
 
 
 def parser(name: str, described: str | None, rounds: int | None = None) -> argparse.ArgumentParser:

@@ -24,11 +24,11 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.table import Page, parser, ratio
 from benchmarks.trainer import rounds
 from datamodules import SST2
-from datamodules.length_batches import BucketedBatches
-from datamodules.loader import BatchLoader
-from datamodules.ragged import Inputs, LabelledTokens, RaggedTokens
+from datamodules.loading.length_batches import BucketedBatches
+from datamodules.loading.loader import BatchLoader
+from datamodules.loading.ragged import Inputs, LabelledTokens, RaggedTokens
+from engine.process import prepare_process
 from modules.nets import TextRNN
-from train import prepare_process
 
 BATCHES, WARM_UP = (64, 128), 3
 VOCAB_SIZE = 14_000

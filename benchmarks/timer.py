@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks import GradientNorms, LearningRate, Memory, Speed
-from callbacks.speed import now
+from callbacks.monitoring.speed import now
 
 WINDOW = 50  # steps of a run, with one logging among them
 WATCHED = (True, False, False, True)  # the windows of a group: with callbacks or without

@@ -29,10 +29,10 @@ from torchvision import datasets, transforms
 
 from benchmarks.table import Page, parser, ratio
 from benchmarks.timer import StepTimer, seconds_a_step
+from cli.main import main as train
 from datamodules import MNIST
+from engine.process import prepare_process
 from modules.nets import CNN, MLP
-from train import main as train
-from train import prepare_process
 
 BATCH = 128
 STEPS = {"mlp": 400, "cnn": 40}

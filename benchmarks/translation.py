@@ -16,9 +16,9 @@ from torch import Tensor
 
 from benchmarks.table import Page, parser, ratio
 from benchmarks.trainer import rounds
-from modules.beam_search import beam_search
+from engine.process import prepare_process
+from modules.inference.beam_search import beam_search
 from modules.nets import Seq2Seq, Transformer
-from train import prepare_process
 
 VOCAB, LENGTH, BEAMS = 5_000, 16, 5
 BEGIN, END = 2, 3

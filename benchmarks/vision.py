@@ -31,11 +31,11 @@ from torch.utils.data import DataLoader
 from benchmarks.table import Page, parser, ratio
 from benchmarks.timer import StepTimer, seconds_a_step
 from benchmarks.trainer import pictures_to_time, rounds, tutorial_dataset
+from cli.main import main as train
 from datamodules import MNIST
+from engine.precision import recommended_precision
+from engine.process import prepare_process
 from modules.nets import CNN, ResNet
-from precision import recommended_precision
-from train import main as train
-from train import prepare_process
 
 BATCH = 64
 STEPS = {"cnn": 60, "resnet": 40}

@@ -30,11 +30,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from benchmarks.table import Page, parser, ratio
 from benchmarks.timer import StepTimer
 from benchmarks.trainer import rounds
+from cli.main import main as train
 from datamodules import ContextWindows
+from engine.process import prepare_process
 from modules import WordVectors
 from modules.nets import SkipGram
-from train import main as train
-from train import prepare_process
 
 MODELS = ("skip_gram", "cbow")
 

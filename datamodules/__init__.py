@@ -1,25 +1,27 @@
 """The data: one data set, or one file format, a file."""
 
-from datamodules.ag_news import AGNews
-from datamodules.context_windows import ContextWindows
-from datamodules.cooccurrences import Cooccurrences
-from datamodules.digits import Digits
-from datamodules.hugging_face_texts import HuggingFaceTexts
-from datamodules.image_folder import ImageFolder
-from datamodules.imdb import IMDB, PackedIMDB
-from datamodules.mnist import MNIST, FashionMNIST
-from datamodules.multi30k import Multi30k
-from datamodules.packed_texts import PackedFiles
-from datamodules.parallel_files import ParallelFiles
-from datamodules.reversed_words import ReversedWords
-from datamodules.shakespeare import Shakespeare
-from datamodules.source import PackedSource, PythonSource
-from datamodules.sst2 import SST2
-from datamodules.text_file import TextFile
-from datamodules.text_stream import TextStream
-from datamodules.text_table import TextTable
-from datamodules.token_shards import TokenShards
-from datamodules.token_stream import TokenStream
+import engine  # noqa: F401  # makes old module names importable
+from datamodules.classification.ag_news import AGNews
+from datamodules.classification.hugging_face_texts import HuggingFaceTexts
+from datamodules.classification.imdb import IMDB, PackedIMDB
+from datamodules.classification.sst2 import SST2
+from datamodules.classification.text_table import TextTable
+from datamodules.images.augmentation import PerPictureAffine, PerPictureElastic
+from datamodules.images.digits import Digits
+from datamodules.images.image_folder import ImageFolder
+from datamodules.images.mnist import MNIST, FashionMNIST
+from datamodules.language_modeling.packed_texts import PackedFiles
+from datamodules.language_modeling.shakespeare import Shakespeare
+from datamodules.language_modeling.source import PackedSource, PythonSource
+from datamodules.language_modeling.text_file import TextFile
+from datamodules.language_modeling.text_stream import TextStream
+from datamodules.language_modeling.token_shards import TokenShards
+from datamodules.language_modeling.token_stream import TokenStream
+from datamodules.translation.multi30k import Multi30k
+from datamodules.translation.parallel_files import ParallelFiles
+from datamodules.translation.reversed_words import ReversedWords
+from datamodules.word_vectors.context_windows import ContextWindows
+from datamodules.word_vectors.cooccurrences import Cooccurrences
 
 __all__ = [
     "IMDB",
@@ -37,6 +39,8 @@ __all__ = [
     "PackedIMDB",
     "PackedSource",
     "ParallelFiles",
+    "PerPictureAffine",
+    "PerPictureElastic",
     "PythonSource",
     "ReversedWords",
     "Shakespeare",

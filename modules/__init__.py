@@ -7,6 +7,8 @@ neither torch nor Lightning.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import engine  # noqa: F401  # makes old module names importable
+
 if TYPE_CHECKING:
     from modules.classifier import Classifier
     from modules.language_model import LanguageModel

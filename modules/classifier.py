@@ -21,12 +21,13 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
-from modules.compiling import as_written, compile_net
-from modules.hyperparameters import save_arguments
-from modules.optim import configure
-from modules.preprocessing import pictures_to_inputs, texts_to_inputs
-from modules.sharding import shard
-from modules.sum_metric import Float32Sum
+from engine.distributed.sharding import shard
+from modules.optim.schedules import configure
+from modules.training.compiling import as_written, compile_net
+from modules.training.hyperparameters import save_arguments
+from modules.training.sum_metric import Float32Sum
+from preprocessing.images import pictures_to_inputs
+from preprocessing.texts import texts_to_inputs
 
 
 class Classifier(L.LightningModule):

@@ -12,15 +12,15 @@ from tokenizers import Tokenizer, models
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modules.compiling import as_written, compile_net
-from modules.generation import generate
-from modules.hyperparameters import save_arguments
-from modules.optim import configure
-from modules.scratch.bpe import BYTE_OF_LETTER
-from modules.sharding import shard
-from modules.streaming import Pieces
-from modules.sum_metric import Float32Sum
-from modules.token_mean import TokenMean, means_over_processes
+from engine.distributed.sharding import shard
+from modules.inference.generation import generate
+from modules.inference.streaming import Pieces
+from modules.optim.schedules import configure
+from modules.training.compiling import as_written, compile_net
+from modules.training.hyperparameters import save_arguments
+from modules.training.sum_metric import Float32Sum
+from modules.training.token_mean import TokenMean, means_over_processes
+from preprocessing.byte_level import BYTE_OF_LETTER
 
 IGNORED = -100  # a target that counts for nothing
 
@@ -199,7 +199,7 @@ class LanguageModel(L.LightningModule):
             max_new_tokens: Tokens to draw for each.
             stop: End a text before this string.
             **sampling: temperature, top_k, top_p, repetition_penalty, seed, cached: see
-                modules/generation.py.
+                modules/inference/generation.py.
 
         Yields:
             What is new of each text; pieces are whole characters.

@@ -11,11 +11,11 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modules.hyperparameters import save_arguments
-from modules.optim import configure
-from modules.sharding import shard
-from modules.sum_metric import Float32Sum
-from modules.token_mean import TokenMean, means_over_processes
+from engine.distributed.sharding import shard
+from modules.optim.schedules import configure
+from modules.training.hyperparameters import save_arguments
+from modules.training.sum_metric import Float32Sum
+from modules.training.token_mean import TokenMean, means_over_processes
 
 IGNORED = -100  # a target that counts for nothing
 MASK = "[MASK]"

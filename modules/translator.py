@@ -12,13 +12,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from modules.beam_search import beam_search, check_search
-from modules.hyperparameters import save_arguments
-from modules.optim import configure
-from modules.preprocessing import texts_to_inputs
-from modules.sum_metric import Float32Sum
-from modules.token_loss import token_loss
-from modules.token_mean import TokenMean, means_over_processes
+from modules.inference.beam_search import beam_search, check_search
+from modules.optim.schedules import configure
+from modules.training.hyperparameters import save_arguments
+from modules.training.sum_metric import Float32Sum
+from modules.training.token_loss import token_loss
+from modules.training.token_mean import TokenMean, means_over_processes
+from preprocessing.texts import texts_to_inputs
 
 IGNORED = -100  # a target that counts for nothing
 PAD, BOS, EOS = "[PAD]", "[BOS]", "[EOS]"
@@ -30,7 +30,7 @@ class Translator(L.LightningModule):
 
     It is trained by teacher forcing: whatever it would have written itself, it reads the right
     words so far, and is asked for the next one. To translate, the net must have the parts of
-    `modules.beam_search.Translates`.
+    `modules.inference.beam_search.Translates`.
 
     Logs `train/loss` and `train/accuracy` of single batches every `trainer.log_every_n_steps`, and
     for val and test `loss` (nats a token), `perplexity` (its exponential), `accuracy` (the share of
@@ -49,7 +49,7 @@ class Translator(L.LightningModule):
         label_smoothing: Probability in [0, 1) spread over all tokens in the training loss; val and
             test losses are always the plain cross-entropy.
         beam_size: Beginnings that are kept of each sentence when test or predict translate.
-        length_penalty: α of the length penalty, 0 or more; see modules/beam_search.py.
+        length_penalty: α of the length penalty, 0 or more; see modules/inference/beam_search.py.
         translate_val: Whether validation translates, too, or only computes the loss.
         source_tokenizer: How a raw sentence becomes an input, as JSON. Linked from the data.
         target_tokenizer: How tokens become a sentence, as JSON. Linked from the data.
@@ -254,7 +254,7 @@ class Translator(L.LightningModule):
         Args:
             texts: Raw sentences; what is longer than the net's context is cut, with a warning.
             beam_size: Beginnings that are kept of each; 1 is greedy. The task's own by default.
-            length_penalty: See modules/beam_search.py; the task's own by default.
+            length_penalty: See modules/inference/beam_search.py; the task's own by default.
             batch_size: Sentences at once.
 
         Returns:

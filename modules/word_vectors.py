@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.functional import spearman_corrcoef
 
-from modules.hyperparameters import save_arguments
-from modules.optim import configure
-from modules.sum_metric import Float32Sum
-from modules.token_mean import means_over_processes
+from modules.optim.schedules import configure
+from modules.training.hyperparameters import save_arguments
+from modules.training.sum_metric import Float32Sum
+from modules.training.token_mean import means_over_processes
 
 SPECIAL = ("[PAD]", "[UNK]")  # numbers that are no words
 ANALOGIES = "analogies"

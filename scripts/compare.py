@@ -24,16 +24,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from rich.console import Console
 
-from callbacks.config_differences import differences
-from callbacks.figures import INK, render
-from callbacks.tables import console_table, markdown_table
-from callbacks.training_curves import (
+from callbacks.figures.training_curves import (
     Series,
     draw_series,
     read_metrics,
     use_log_scale_where_wide,
 )
-from user_errors import exit_on_user_error
+from engine.errors import exit_on_user_error
+from engine.run.config_differences import differences
+from engine.run.figures import INK, render
+from engine.run.tables import console_table, markdown_table
 
 # Where a run was told to be kept, which tells nothing of what it does.
 PLACES = ("config", "experiment", "runs_dir", "resume", "ckpt_path", "data.init_args.data_dir")

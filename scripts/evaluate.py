@@ -25,12 +25,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 
+from cli.messages import explain, without_union
+from engine.checkpoint.reading import open_task
+from engine.errors import exit_on_user_error
+from engine.process import prepare_process
 from modules import Classifier
-from modules.checkpoint import open_task
 from scripts.evaluation.look import look
 from scripts.evaluation.report import Report
-from train import prepare_process
-from user_errors import exit_on_user_error, explain, without_union
 
 
 def parser() -> argparse.ArgumentParser:

@@ -34,12 +34,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from tokenizers import Tokenizer
 
-from datamodules import tokenization
-from datamodules.files import default_data_dir
-from datamodules.text_reading import count_characters, matching_files, read_documents
-from datamodules.text_stream import open_rows
-from datamodules.token_shards import DTYPES, INDEX, ShardWriter, write_index
-from user_errors import exit_on_user_error
+from datamodules.language_modeling.text_stream import open_rows
+from datamodules.language_modeling.token_shards import DTYPES, INDEX, ShardWriter, write_index
+from datamodules.loading.files import default_data_dir
+from datamodules.text import tokenization
+from datamodules.text.reading import count_characters, matching_files, read_documents
+from engine.errors import exit_on_user_error
 
 # A split (train or val), and its text piece by piece, which must be read before the next.
 Document = tuple[str, Iterator[str]]

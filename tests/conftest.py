@@ -13,16 +13,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # else `datasets` reports each opening
 
 import pytest
 import torch
-from made_data import DATA_SETS, make_mnist, make_texts, trust_texts
 
 import train
+from engine.process import prepare_process
+from tests.support import DATA_SETS, REAL, REAL_DIR
+from tests.support.made_data import make_mnist, make_texts, trust_texts
 
-ROOT = Path(__file__).parent.parent
-TINY = Path(__file__).parent / "configs/digits/tiny.yaml"
-REAL_DIR = Path(os.environ.get("DATA_DIR") or "data").resolve()
-REAL = {name for name in DATA_SETS if (REAL_DIR / name / "raw/train-images-idx3-ubyte.gz").exists()}
-
-train.prepare_process()
+prepare_process()
 torch.set_num_threads(1)
 
 

@@ -9,7 +9,6 @@ import lightning as L
 import pytest
 import torch
 import yaml
-from conftest import ROOT
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
@@ -18,10 +17,11 @@ from transformers import GPT2LMHeadModel as TheirGPT2
 
 import export
 import generate
-from datamodules import tokenization
+from datamodules.text import tokenization
 from modules import Classifier, LanguageModel
+from modules.inference.pretrained import open_language_model
 from modules.nets import CNN, GPT, RNNLM, Bigram
-from modules.pretrained import open_language_model
+from tests.support import ROOT
 
 TEXT = "To be, or not to be: that is the question. don't .  two\n\tblanks é 漢字 😀 end ."
 

@@ -4,12 +4,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import drill
 import numpy as np
 import pytest
 
 import reproduce
-from callbacks.promises import kept
+from engine.run.expectations import kept
+from tests.support import drill
 
 CONFIG = """
 expect: {test/accuracy: ">= 0.5"}

@@ -11,12 +11,12 @@ import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks.config_differences import leaves
-from callbacks.run_folder import experiment_name
-from cli import CLI
+from cli.command_line import CLI
+from cli.messages import nearest
+from engine.run.config_differences import leaves
+from engine.run.folder import experiment_name
 from tuning.report import as_yaml, brief
 from tuning.search import Search, flags
-from user_errors import nearest
 
 QUIET = ("--trainer.enable_progress_bar", "false")
 # What may be told anew to a study that goes on: places and words, nothing that a trial computes.

@@ -18,8 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as draw
 from rich.table import Table
 
-from callbacks.figures import render
-from callbacks.tables import console_table
+from engine.run.figures import render
+from engine.run.tables import console_table
 from tuning.search import Search
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from optuna.distributions import (
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, QMCSampler
 
-from user_errors import explain, where, without_union
+from cli.messages import explain, where, without_union
 
 KINDS = ("float", "int", "choice")
 FORMS = (

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
-from callbacks.config_differences import differences
+from engine.run.config_differences import differences
 from tuning.search import Search
 from tuning.trial import resumable
 

@@ -13,9 +13,9 @@ import lightning as L
 import optuna
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks.resuming import checkpoint_of
-from cli import CLI
-from modules.checkpoint import read_checkpoint
+from cli.command_line import CLI
+from engine.checkpoint.reading import read_checkpoint
+from engine.checkpoint.resuming import checkpoint_of
 from tuning.search import Search, flags
 
 

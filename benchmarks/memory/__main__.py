@@ -35,8 +35,8 @@ from benchmarks.memory.job import GIB, STRATEGIES, Job, Parts
 from benchmarks.memory.measured import measure
 from benchmarks.memory.plan import plan
 from benchmarks.memory.states import states
-from train import prepare_process
-from user_errors import exit_on_user_error
+from engine.errors import exit_on_user_error
+from engine.process import prepare_process
 
 
 def human(size: float) -> str:

@@ -28,7 +28,7 @@ def job_from(arguments: list[str], options: argparse.Namespace) -> tuple[Job, L.
     """What train.py would train, and the task."""
     from jsonargparse import Namespace
 
-    from cli import CLI
+    from cli.command_line import CLI
 
     class Planned(CLI):
         """Builds task and data, with weights that have no contents, and goes no further."""
@@ -85,7 +85,7 @@ def job_from(arguments: list[str], options: argparse.Namespace) -> tuple[Job, L.
 
 
 def _precision(cli: Any, device: str) -> str:
-    from precision import recommended_precision
+    from engine.precision import recommended_precision
 
     wanted = cli.trainer_config.precision
     if wanted is None and cli._get(cli.config, "auto_precision"):

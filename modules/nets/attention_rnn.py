@@ -10,7 +10,7 @@ at them: which words decided?
 import torch
 from torch import Tensor, nn
 
-from modules.nets.dropout import Dropout
+from modules.nets.layers.dropout import Dropout
 from modules.nets.text_rnn import TextEncoder
 
 

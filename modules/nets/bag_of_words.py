@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modules.nets.dropout import Dropout
+from modules.nets.layers.dropout import Dropout
 
 FACTORS = 0x9E3779B1, 0x85EBCA77  # odd numbers without a pattern in their bits
 

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modules.nets.bert_huggingface import find_folder, sizes_of, weights_of
-from modules.nets.dropout import Dropout
 from modules.nets.gpt import FeedForward
+from modules.nets.huggingface.bert import find_folder, sizes_of, weights_of
+from modules.nets.layers.dropout import Dropout
 from modules.nets.transformer_classifier import SelfAttention, sinusoids
 
 NORM_EPS = 1e-12

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from modules.nets.convolution import Flatten, conv_norm_relu
-from modules.nets.dropout import Dropout
-from modules.nets.subsampling import MaxPool2d
+from modules.nets.layers.convolution import Flatten, conv_norm_relu
+from modules.nets.layers.dropout import Dropout
+from modules.nets.layers.subsampling import MaxPool2d
 
 
 class CNN(nn.Module):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modules.nets.dropout import Dropout
-from modules.nets.linear import Linear, linear
+from modules.nets.layers.dropout import Dropout
+from modules.nets.layers.linear import Linear, linear
 
 NORM_EPS = 1e-5
 
@@ -299,7 +299,7 @@ class GPT(nn.Module):
                 nn.init.normal_(parameter, std=0.02)
 
     def tensor_parallel_plan(self) -> dict[str, str | list[int]]:
-        """Which matrices of every block several processes may share, see modules/sharding.py.
+        """Which matrices of every block several processes may share, see engine/distributed/sharding.py.
 
         Each process has some heads, and some channels of the feed-forward layer; the matrix after
         them is cut by rows. Two sums over the processes a block join what they give.

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from modules.nets.batch_norm import BatchNorm2d
-from modules.nets.convolution import conv_norm_relu, initialise_for_relu
-from modules.nets.relu import ReLU, relu
-from modules.nets.subsampling import every_other
+from modules.nets.layers.batch_norm import BatchNorm2d
+from modules.nets.layers.convolution import conv_norm_relu, initialise_for_relu
+from modules.nets.layers.relu import ReLU, relu
+from modules.nets.layers.subsampling import every_other
 
 
 class Family(NamedTuple):

@@ -8,11 +8,11 @@ end the maximum over the picture asks whether a feature is anywhere, not how oft
 
 from torch import Tensor, nn
 
-from modules.nets.batch_norm import BatchNorm2d
-from modules.nets.convolution import initialise_for_relu
-from modules.nets.dropout import Dropout
-from modules.nets.relu import ReLU
-from modules.nets.subsampling import MaxPool2d
+from modules.nets.layers.batch_norm import BatchNorm2d
+from modules.nets.layers.convolution import initialise_for_relu
+from modules.nets.layers.dropout import Dropout
+from modules.nets.layers.relu import ReLU
+from modules.nets.layers.subsampling import MaxPool2d
 
 
 def layer(fan_in: int, fan_out: int, kernel_size: int = 3, pooled: bool = False) -> nn.Sequential:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modules.nets.dropout import Dropout
+from modules.nets.layers.dropout import Dropout
 
 State = tuple[Tensor, ...]  # (h,) or, of an LSTM, (h, c): each (layers, B, D)
 

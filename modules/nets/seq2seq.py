@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modules.nets.attention_rnn import AdditiveAttention
-from modules.nets.dropout import Dropout
+from modules.nets.layers.dropout import Dropout
 from modules.nets.rnn import RecurrentEncoder, State
 from modules.nets.text_rnn import TextEncoder
 

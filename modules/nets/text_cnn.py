@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modules.nets.dropout import Dropout
-from modules.nets.pooling import masked_max
+from modules.nets.layers.dropout import Dropout
+from modules.nets.layers.pooling import masked_max
 
 
 class TextCNN(nn.Module):

@@ -13,8 +13,8 @@ its own length, so that padding comes after it again.
 import torch
 from torch import Tensor, nn
 
-from modules.nets.dropout import Dropout
-from modules.nets.pooling import last_token, masked_max, masked_mean
+from modules.nets.layers.dropout import Dropout
+from modules.nets.layers.pooling import last_token, masked_max, masked_mean
 from modules.nets.rnn import RecurrentEncoder
 
 POOLINGS = ("last", "max", "mean")

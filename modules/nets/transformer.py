@@ -14,9 +14,9 @@ import math
 
 from torch import Tensor, nn
 
-from modules.nets.dropout import Dropout
 from modules.nets.gpt import FeedForward, KeyValueCache, causal_mask, make_norm
-from modules.nets.linear import Linear, linear
+from modules.nets.layers.dropout import Dropout
+from modules.nets.layers.linear import Linear, linear
 from modules.nets.transformer_classifier import SelfAttention, attend, padding_mask, sinusoids
 
 Memory = dict[str, Tensor]  # what was read, each with B rows

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modules.nets.dropout import Dropout
 from modules.nets.gpt import (
     Block,
     CausalSelfAttention,
@@ -22,7 +21,8 @@ from modules.nets.gpt import (
     make_norm,
     written_out_attention,
 )
-from modules.nets.pooling import masked_mean
+from modules.nets.layers.dropout import Dropout
+from modules.nets.layers.pooling import masked_mean
 
 POSITIONS = ("sinusoidal", "learned")
 

@@ -8,9 +8,9 @@ asks what depth alone gives, and goes from 11 layers to 19.
 
 from torch import Tensor, nn
 
-from modules.nets.convolution import Flatten, conv_norm_relu, initialise_for_relu
-from modules.nets.dropout import Dropout
-from modules.nets.subsampling import MaxPool2d
+from modules.nets.layers.convolution import Flatten, conv_norm_relu, initialise_for_relu
+from modules.nets.layers.dropout import Dropout
+from modules.nets.layers.subsampling import MaxPool2d
 
 # Table 1 of the paper, columns A, B, D and E: the convolutions of each stage, by layers with
 # weights; and the stages' channels, 64, 128, 256, 512 and 512, as multiples of the first.

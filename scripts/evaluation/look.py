@@ -6,9 +6,9 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
-from callbacks.coloured_text import Passage
-from callbacks.mistakes import Answers, passages_of, visible
+from callbacks.figures.mistakes import Answers, passages_of, visible
 from modules import Classifier
+from plotting.colored_text import Passage
 from scripts.evaluation.statistics import Interval, fit_temperature, metrics_of, with_intervals
 
 ROWS, COLUMNS = 4, 8  # of the grid of mistakes

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from callbacks.confusion_matrix import confusion_figure
-from callbacks.denormalise import made_visible
-from callbacks.figures import render
-from callbacks.mistakes import as_text, mistaken_texts_figure, mistakes_figure
-from callbacks.reliability_diagram import reliability_figure, sums_by_confidence
-from callbacks.tables import markdown_table
+from callbacks.figures.confusion_matrix import confusion_figure
+from callbacks.figures.mistakes import as_text, mistaken_texts_figure, mistakes_figure
+from callbacks.figures.reliability_diagram import reliability_figure, sums_by_confidence
+from engine.run.figures import render
+from engine.run.tables import markdown_table
+from plotting.denormalize import made_visible
 from scripts.evaluation.look import COLUMNS, Look
 from scripts.evaluation.statistics import (
     BINS,

@@ -14,7 +14,7 @@ from torchmetrics.functional.classification import (
     multiclass_roc,
 )
 
-from callbacks.figures import INK, PALE, short_names
+from engine.run.figures import INK, PALE, short_names
 
 NAMED = 10  # classes that have a colour and a line in the legend
 

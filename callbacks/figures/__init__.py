@@ -1,0 +1,1 @@
+"""Callbacks that draw figures into the run folder."""

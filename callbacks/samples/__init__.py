@@ -1,0 +1,1 @@
+"""Callbacks that write samples of what a model generates."""

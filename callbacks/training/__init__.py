@@ -1,0 +1,1 @@
+"""Callbacks that change training: finders, fine-tuning stages, weight averages."""

@@ -1,0 +1,67 @@
+"""SST-2: is a phrase from a film review for the film or against it?"""
+
+import gzip
+from pathlib import Path
+from typing import Any, ClassVar
+
+from datamodules.classification.base import TextClassificationDataModule
+from datamodules.loading.files import obtain, verify
+from datamodules.text.labeled_texts import LabelledTexts
+
+URL = (
+    "https://raw.githubusercontent.com/FreedomIntelligence/qnn/"
+    "77f549372d4371e7f2d52e77bc18df5096dd4779/data/SST/Binary/"
+)
+FILES = {  # a packed file that is there is taken, too
+    "train": {
+        "sentiment-train": "10a92a297ec38e262386e5a2713b4bc70e5d18ced88b7f54bd171a26e5b34ab5",
+        "sentiment-train.gz": "9fe43fd3600315b04b2c0180d56418297e337c02b18a58acd2f2a8f1d34bacc8",
+    },
+    "val": {
+        "sentiment-dev": "9a6c7403b71a9b762158387afe4431253ae10cdfb2319b5275289f3766f48291",
+    },
+    "test": {
+        "sentiment-test": "4fefd1cd67526cf87ebc7fafc3afc21cc7cfa6ae53b45e74f77f9456e3c62752",
+    },
+}
+
+
+class SST2(TextClassificationDataModule):
+    """The Stanford Sentiment Treebank with two classes (Socher et al. 2013; GLUE's SST-2).
+
+    It trains on 67,349 phrases, 9 words each on average: every part of a parsed sentence that
+    people were asked about, and the sentences themselves. It validates on the 872 sentences of the
+    official development set, and tests on 1,821 sentences.
+
+    Takes the arguments of TextClassificationDataModule.
+    """
+
+    class_names: ClassVar[list[str]] = ["negative", "positive"]  # type: ignore[misc]
+
+    def __init__(self, **text: Any) -> None:
+        super().__init__(**text)
+
+    def prepare_data(self) -> None:
+        for split in FILES:
+            self._find(split)
+
+    def _find(self, split: str) -> Path:
+        folder = self.data_dir / "sst2"
+        name, *packed = FILES[split]
+        for other in packed:
+            if (folder / other).exists():
+                verify(folder / other, f"sha256:{FILES[split][other]}", "Delete it.")
+                return folder / other
+        checksum = f"sha256:{FILES[split][name]}"
+        return obtain(folder / name, [URL + name], checksum)
+
+    def load(self) -> dict[str, LabelledTexts]:
+        return {split: _read(self._find(split)) for split in FILES}
+
+
+def _read(path: Path) -> LabelledTexts:
+    """Lines `text TAB label`; the checksum has vouched for them."""
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+    rows = [line.rpartition("\t") for line in text.removesuffix("\n").split("\n")]
+    return LabelledTexts([row[0].strip() for row in rows], [int(row[2]) for row in rows])

@@ -1,0 +1,104 @@
+"""MNIST and Fashion-MNIST, from torchvision's own files, mirrors and checksums."""
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torchvision import datasets
+
+from datamodules.images.in_memory import PictureDataModule, Split
+from datamodules.loading.files import obtain
+
+VALIDATION_SIZE = 5_000
+SPLIT_SEED = 0  # fixed: which pictures validate must not depend on the seed of a run
+
+
+class MNIST(PictureDataModule):
+    """70,000 grey pictures of 28x28 pixels, handwritten digits (LeCun, Cortes & Burges 1998).
+
+    55,000 train and 5,000 val are split from the official training set by a fixed seed; the
+    official 10,000 test pictures are only ever tested on.
+
+    Args:
+        batch_size: Samples of an optimizer step over all processes.
+        data_dir: Folder of the data sets, with or without `MNIST/raw/*.gz` in it; by default the
+            environment's DATA_DIR, else `data`.
+        seed: Seed of the order of training samples; train.py links it from `seed_everything`.
+        augmentation: Changes training pictures, a whole uint8 batch at a time on its device:
+            datamodules.images.augmentation.PerPictureAffine, any of torchvision.transforms.v2 (which draw
+            once a batch), or several in a torchvision.transforms.v2.Compose.
+        batch_mixing: Mixes training pictures with each other, after normalisation, and their labels
+            to probabilities: torchvision.transforms.v2.MixUp, CutMix, or a RandomChoice of them.
+    """
+
+    source: ClassVar[type[datasets.MNIST]] = datasets.MNIST
+    image_size = 28
+    class_names: ClassVar[list[str]] = [str(digit) for digit in range(10)]
+    mean: ClassVar[list[float]] = [0.1307]
+    std: ClassVar[list[float]] = [0.3081]
+
+    def prepare_data(self) -> None:
+        for name, md5 in self.source.resources:
+            obtain(
+                self._raw / name, [mirror + name for mirror in self.source.mirrors], f"md5:{md5}"
+            )
+
+    @property
+    def _raw(self) -> Path:
+        return Path(self.data_dir) / self.source.__name__ / "raw"
+
+    def load(self) -> dict[str, Split]:
+        pictures = _read_idx(self._raw / "train-images-idx3-ubyte.gz").unsqueeze(1)
+        labels = _read_idx(self._raw / "train-labels-idx1-ubyte.gz").long()
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(SPLIT_SEED))
+        val, train = order[:VALIDATION_SIZE], order[VALIDATION_SIZE:]
+        return {
+            "train": (pictures[train], labels[train]),
+            "val": (pictures[val], labels[val]),
+            "test": (
+                _read_idx(self._raw / "t10k-images-idx3-ubyte.gz").unsqueeze(1),
+                _read_idx(self._raw / "t10k-labels-idx1-ubyte.gz").long(),
+            ),
+        }
+
+
+class FashionMNIST(MNIST):
+    """70,000 grey pictures of 28x28 pixels, ten kinds of clothing (Xiao, Rasul & Vollgraf 2017).
+
+    Split as MNIST is: 55,000 train, 5,000 val, the official 10,000 test.
+
+    Args:
+        batch_size: Samples of an optimizer step over all processes.
+        data_dir: Folder of the data sets, with or without `FashionMNIST/raw/*.gz` in it; by default
+            the environment's DATA_DIR, else `data`.
+        seed: Seed of the order of training samples; train.py links it from `seed_everything`.
+        augmentation: Changes training pictures, a whole uint8 batch at a time on its device:
+            datamodules.images.augmentation.PerPictureAffine, any of torchvision.transforms.v2 (which draw
+            once a batch), or several in a torchvision.transforms.v2.Compose.
+        batch_mixing: Mixes training pictures with each other, after normalisation, and their labels
+            to probabilities: torchvision.transforms.v2.MixUp, CutMix, or a RandomChoice of them.
+    """
+
+    source = datasets.FashionMNIST
+    class_names: ClassVar[list[str]] = list(datasets.FashionMNIST.classes)
+    mean: ClassVar[list[float]] = [0.2860]
+    std: ClassVar[list[float]] = [0.3530]
+
+
+def _read_idx(path: Path) -> Tensor:
+    """Read a gzipped IDX file of bytes: 0, 0, type, number of dimensions, sizes, data."""
+    try:
+        data = gzip.decompress(path.read_bytes())
+        dimensions = data[3]
+        shape = np.frombuffer(data, dtype=">i4", count=dimensions, offset=4)
+        values = np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * dimensions)
+        return torch.from_numpy(values.reshape(tuple(shape)).copy())
+    except (EOFError, OSError, zlib.error, IndexError, ValueError) as error:
+        raise MisconfigurationException(
+            f"{path} can't be unpacked ({error}). Delete it; the next run downloads it anew."
+        ) from error

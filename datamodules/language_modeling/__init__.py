@@ -1,0 +1,1 @@
+"""Token sequences for language models."""

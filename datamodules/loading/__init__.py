@@ -1,0 +1,1 @@
+"""Whole-batch loading, files, and batches by length."""

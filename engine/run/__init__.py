@@ -1,0 +1,1 @@
+"""The run folder: record, CSV log, trackers, figures, console output."""

@@ -1,0 +1,1 @@
+"""Generation, beam search and loading of trained models."""

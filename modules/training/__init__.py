@@ -1,0 +1,1 @@
+"""Parts that several tasks share in training."""

@@ -1,0 +1,1 @@
+"""Drawing helpers for figures of images and texts."""

@@ -1,0 +1,1 @@
+"""What data and tasks share: from raw images and texts to network inputs."""

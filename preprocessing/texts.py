@@ -1,0 +1,32 @@
+"""Convert raw texts to the padded token batches that a network was trained on."""
+
+from collections.abc import Sequence
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+
+def texts_to_inputs(texts: Sequence[str], tokenizer: Tokenizer) -> dict[str, Tensor]:
+    """Cut texts into tokens and fill them up to a common length, as the DataModule did.
+
+    Args:
+        texts: Raw texts, one or more.
+        tokenizer: With cutting and padding enabled, as a text DataModule's `tokenizer_json` has it.
+
+    Returns:
+        `input_ids` and `attention_mask`, both (B, T); the mask is True where there is text.
+    """
+    found = tokenizer.encode_batch(list(texts))
+    # A text without a single token is read as one that is unknown: a mask must not be empty.
+    width = max([1, *(len(encoding.ids) for encoding in found)])
+    pad, unknown = (int(tokenizer.token_to_id(name) or 0) for name in ("[PAD]", "[UNK]"))
+    ids = torch.full((len(found), width), pad)  # (B, T)
+    mask = torch.zeros(len(found), width, dtype=torch.bool)  # (B, T)
+    for row, encoding in enumerate(found):
+        ids[row, : len(encoding.ids)] = torch.tensor(encoding.ids, dtype=torch.int64)
+        mask[row, : len(encoding.ids)] = torch.tensor(encoding.attention_mask, dtype=torch.bool)
+    empty = ~mask.any(dim=1)  # (B,)
+    ids[empty, 0] = unknown
+    mask[empty, 0] = True
+    return {"input_ids": ids, "attention_mask": mask}

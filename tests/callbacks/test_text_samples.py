@@ -1,0 +1,149 @@
+"""Samples during training: in the run folder, on the console, at the loggers, and unnoticed."""
+
+from functools import partial
+
+import lightning as L
+import mlflow
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.optim import AdamW
+from torch.utils.data import DataLoader
+
+from callbacks import TextSamples
+from datamodules.text import tokenization
+from modules import Classifier, LanguageModel
+from modules.nets import CNN, GPT
+
+LETTERS = "abcdefgh [/b]\n"
+STEPS = 6
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def loader(n: int) -> DataLoader:
+    draw = torch.Generator().manual_seed(0)
+    tokens = torch.randint(len(set(LETTERS)), (n, 4, 9), generator=draw)
+    return DataLoader([(row[:, :-1], row[:, 1:]) for row in tokens], batch_size=None)
+
+
+def fit(folder, *samples, loggers=(), **options) -> LanguageModel:
+    torch.manual_seed(0)
+    tokenizer = tokenization.characters(LETTERS)
+    net = GPT(len(set(LETTERS)), context=8, num_layers=1, num_heads=2, dim=16, dropout=0.3)
+    task = LanguageModel(net, partial(AdamW, lr=0.01), tokenizer=tokenizer.to_str())
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    fixed = {"enable_checkpointing": False, "max_steps": STEPS, "val_check_interval": 3}
+    logger = [CSVLogger(folder, name="", version=""), *loggers]
+    trainer = L.Trainer(**quiet | fixed | options, logger=logger, callbacks=list(samples))
+    trainer.fit(task, loader(STEPS), loader(2))
+    return task
+
+
+def written(folder) -> dict[str, str]:
+    files = (folder / "samples").glob("*.txt")
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(files)}
+
+
+def test_a_sample_is_written_after_each_validation(tmp_path):
+    fit(tmp_path, TextSamples("ab", max_new_tokens=20))
+    texts = written(tmp_path)
+    assert list(texts) == ["step-3.txt", "step-6.txt"]  # none of the sanity check, at step 0
+    for text in texts.values():
+        assert text.startswith("ab")
+        assert len(text) == len("ab") + 20 + len("\n")
+
+
+def test_the_text_is_that_of_the_model_at_that_step(tmp_path):
+    options = {"temperature": 0.5, "top_k": 3, "seed": 4}
+    task = fit(tmp_path, TextSamples("ab", 20, **options))
+    text = "ab" + task.generate("ab", 20, **options) + "\n"
+    assert written(tmp_path)["step-6.txt"] == text
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_sample_is_written_every_n_optimizer_steps(tmp_path, accumulate):
+    options = {"accumulate_grad_batches": accumulate, "max_epochs": 2, "val_check_interval": 1.0}
+    fit(tmp_path, TextSamples("ab", 5, every_n_steps=2), **options)
+    assert list(written(tmp_path)) == ["step-2.txt", "step-4.txt", "step-6.txt"]
+
+
+@pytest.mark.parametrize("every_n_steps", [None, 1])
+def test_training_goes_on_as_if_nothing_had_been_written(tmp_path, every_n_steps):
+    samples = TextSamples("ab", 20, every_n_steps=every_n_steps)
+    with_samples = fit(tmp_path / "with", samples)
+    random_state = torch.get_rng_state()
+    without = fit(tmp_path / "without")
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert with_samples.training == without.training
+    for a, b in zip(with_samples.parameters(), without.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_panel_shows_the_text_as_it_is(tmp_path, capsys):
+    fit(tmp_path, TextSamples("a[/b]", 5, temperature=0.1))
+    shown = capsys.readouterr().out
+    assert "step 3" in shown
+    assert "a[/b]" in shown  # which rich would take for its own markup
+    fit(tmp_path, TextSamples("ab", 5, panel=False))
+    assert "step 3" not in capsys.readouterr().out
+
+
+def test_the_loggers_get_the_text(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        WandbLogger, "log_text", lambda self, key, **table: told.append((key, table))
+    )
+    loggers = [
+        TensorBoardLogger(tmp_path / "tb", name="", version=""),
+        MLFlowLogger(
+            "test",
+            tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
+            artifact_location=str(tmp_path / "artifacts"),
+        ),
+        WandbLogger(save_dir=tmp_path, mode="disabled"),
+    ]
+    fit(tmp_path, TextSamples("a\nb", 5), loggers=loggers)
+    text = written(tmp_path)["step-6.txt"].removesuffix("\n")
+    events = EventAccumulator(str(tmp_path / "tb")).Reload()
+    last = events.Tensors("samples/text_summary")[-1]
+    assert last.step == 6
+    assert last.tensor_proto.string_val[0].decode().replace("    ", "") == text
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    assert (
+        mlflow.artifacts.load_text(
+            f"{mlflow.get_run(loggers[1].run_id).info.artifact_uri}/samples/step-6.txt"
+        )
+        == text
+    )
+    assert told[-1] == ("samples", {"columns": ["step", "text"], "data": [["6", text]]})
+
+
+def test_what_can_not_work_is_said_before_training(tmp_path):
+    with pytest.raises(MisconfigurationException, match="'Z'"):
+        fit(tmp_path, TextSamples("aZ", 5, every_n_steps=1000))  # never in this run
+    with pytest.raises(MisconfigurationException, match="Classifier does not"):
+        L.Trainer(
+            accelerator="cpu",
+            max_steps=1,
+            callbacks=[TextSamples("a")],
+            logger=False,
+            enable_checkpointing=False,
+        ).fit(Classifier(CNN(num_classes=2)), loader(1))
+    for wrong, message in (
+        ({"prompt": ""}, "prompt is empty"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"every_n_steps": 0}, "every_n_steps"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"top_k": 0}, "top_k"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TextSamples(**wrong)

@@ -1,0 +1,300 @@
+"""Transfer: any net of torchvision with a new head, and its backbone frozen, then learning."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchvision import models
+
+from callbacks import BackboneFinetuning
+from modules import Classifier
+from modules.nets import TorchvisionNet
+from tests.support import REAL_DIR, ROOT
+from tests.support.made_data import make_photographs
+
+CONFIG = ROOT / "configs/hymenoptera/squeezenet.yaml"
+FAMILIES = [
+    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3"),
+    *("maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "resnet18"),
+    *("resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_0", "swin_t", "swin_v2_t", "vgg11_bn"),
+    *("vit_b_32", "wide_resnet50_2"),
+]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs, and the weights of a net of 1,000 classes."""
+    folder = tmp_path_factory.mktemp("data")
+    make_photographs(folder / "insects", {"train": 8, "val": 4, "test": 2}, side=40)
+    torch.manual_seed(7)
+    torch.save(models.squeezenet1_1().state_dict(), folder / "squeezenet.pth")
+    net = models.shufflenet_v2_x0_5()
+    for norm in (module for module in net.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.momentum = 1.0  # with the statistics of noise: without, nothing gets through the norms
+    with torch.no_grad():
+        net(torch.randn(64, 3, 33, 33))
+    torch.save(net.state_dict(), folder / "shufflenet.pth")
+    return folder
+
+
+def small(data_dir: Path, net: str = "squeezenet1_1", weights: str = "squeezenet.pth") -> tuple:
+    return (
+        *("fit", "--config", CONFIG, "--data.data_dir", data_dir, "--data.folder", "insects"),
+        *("--model.net.name", net, "--model.net.pretrained", weights),
+        *("--data.image_size", 33, "--data.shorter_side", 40, "--data.batch_size", 4),
+        *("--data.augmentation", "torchvision.transforms.v2.RandomResizedCrop"),
+        *("--data.augmentation.size", 33, "--trainer.precision", "32-true"),
+        *("--trainer.log_every_n_steps", 1, "--trainer.callbacks", "null"),
+        *("--trainer.max_epochs", 4, "--test_after_fit", "false"),
+    )
+
+
+FINETUNING = (
+    *("--trainer.callbacks+", "callbacks.BackboneFinetuning"),
+    *("--trainer.callbacks.unfreeze_at_epoch", 1, "--trainer.callbacks.growth", 2),
+)
+
+
+# The net.
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.slow
+def test_in_every_family_the_head_is_what_the_number_of_classes_changes(name: str) -> None:
+    ours, other = TorchvisionNet(name, 7), TorchvisionNet(name, 8)
+    changed = {
+        key.rpartition(".")[0]
+        for key, weight in ours.model.state_dict().items()
+        if weight.shape != other.model.state_dict()[key].shape
+    }
+    assert [dict(ours.model.named_modules())[key] for key in changed] == [ours.head]
+    parts = [*ours.backbone.parameters(), *ours.head.parameters()]
+    assert len(parts) == len({*parts}) == len([*ours.parameters()])
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "shufflenet_v2_x0_5"])
+def test_with_its_weights_it_is_torchvisions_net_but_for_the_head(
+    name: str, data_dir: Path
+) -> None:
+    file = f"{name.partition('_')[0].removesuffix('1')}.pth"
+    theirs = models.get_model(name)
+    theirs.load_state_dict(torch.load(data_dir / file))
+    ours = TorchvisionNet(name, 5, pretrained=file, data_dir=str(data_dir)).eval()
+    same = TorchvisionNet(name, 1000, pretrained=str(data_dir / file)).eval()
+    pictures = torch.randn(2, 3, 64, 64)
+    assert torch.equal(same(pictures), theirs.eval()(pictures))
+    assert ours(pictures).shape == (2, 5)
+    backbone = dict(ours.model.named_parameters())
+    fitting = {n: w for n, w in theirs.named_parameters() if w.shape == backbone[n].shape}
+    assert len(backbone) - len(fitting) == 2
+    assert all(torch.equal(weight, backbone[n]) for n, weight in fitting.items())
+
+
+def test_torchvisions_own_weights_are_taken_by_its_loader(data_dir: Path, monkeypatch) -> None:
+    weights = torch.load(data_dir / "squeezenet.pth")
+    asked = []
+
+    def load(url: str, **_: Any) -> dict:
+        asked.append(url)
+        return weights
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", load)
+    net = TorchvisionNet("squeezenet1_1", 3, pretrained=True)
+    assert "download.pytorch.org/models/squeezenet1_1" in asked[0]
+    assert torch.equal(net.model.features[0].weight, weights["features.0.weight"])
+
+
+def test_the_old_names_of_densenets_weights_are_understood(tmp_path: Path) -> None:
+    saved = models.densenet121().state_dict()
+    old = {n.replace("norm1.", "norm.1.").replace("conv2.", "conv.2."): w for n, w in saved.items()}
+    torch.save(old, tmp_path / "densenet.pth")
+    net = TorchvisionNet("densenet121", 3, pretrained=str(tmp_path / "densenet.pth"))
+    first = "features.denseblock1.denselayer1.norm1.weight"
+    assert torch.equal(net.model.state_dict()[first], saved[first])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"name": "squeezenet"}, "did you mean squeezenet1_1 or squeezenet1_0?"),
+        ({"name": "gpt"}, "known: alexnet, "),
+        ({"pretrained": "nowhere.pth"}, "there are no pretrained weights nowhere.pth"),
+        ({"pretrained": "shufflenet.pth"}, "does not fit squeezenet1_1: features.0.weight is miss"),
+        ({"pretrained": "text.pth"}, "is no file of weights"),
+        ({"pretrained": "list.pth"}, "no state_dict of names and weights"),
+        ({"pretrained": True}, r"squeezenet1_1-b8a52dc0.pth could not be downloaded"),
+        ({"in_channels": 2}, "in_channels must be 1 or 3"),
+    ],
+)
+def test_what_can_not_be_had_is_told(arguments: dict, told: str, data_dir: Path) -> None:
+    (data_dir / "text.pth").write_text("weights")
+    torch.save([1, 2], data_dir / "list.pth")
+    with pytest.raises(ValueError, match=told):
+        TorchvisionNet(**{"name": "squeezenet1_1", "data_dir": str(data_dir), **arguments})
+
+
+# The backbone.
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """What there is to see at the end of each epoch of training."""
+    seen: list[dict] = []
+
+    def look(self: Any, trainer: L.Trainer, pl_module: Any) -> None:
+        (optimizer,) = trainer.optimizers
+        weights = {n: w.detach().clone() for n, w in pl_module.net.model.state_dict().items()}
+        groups = [{**group, "params": len(group["params"])} for group in optimizer.param_groups]
+        seen.append({"weights": weights, "groups": groups, "joined": dict(self.joined)})
+
+    monkeypatch.setattr(BackboneFinetuning, "on_train_epoch_end", look, raising=False)
+    return seen
+
+
+def test_the_backbone_is_frozen_then_learns_at_the_rate_of_the_config(
+    run: Callable[..., Path], data_dir: Path, watched: list[dict]
+) -> None:
+    run(*small(data_dir, "shufflenet_v2_x0_5", "shufflenet.pth"), *FINETUNING)
+    pretrained = torch.load(data_dir / "shufflenet.pth")
+    moved = [
+        {n for n, w in epoch["weights"].items() if w.shape == pretrained[n].shape}
+        & {n for n, w in epoch["weights"].items() if not torch.equal(w, pretrained[n])}
+        if i == 0
+        else {n for n, w in epoch["weights"].items() if not torch.equal(w, before["weights"][n])}
+        for i, (epoch, before) in enumerate(zip(watched, [{}, *watched], strict=False))
+    ]
+    assert moved[0] == set()  # all but the head, statistics of norms included
+    assert {"fc.weight", "fc.bias", "conv1.0.weight"} <= moved[1]
+    norms = {n.rpartition(".")[0] for n in pretrained if n.endswith("running_mean")}
+    assert not any(name.rpartition(".")[0] in norms for name in moved[3])
+    # Head 0.001 with a cosine over all: the backbone's share is 0.1, 0.2, 0.4 of it.
+    assert [len(epoch["groups"]) for epoch in watched] == [2, 3, 3, 3]
+    for epoch, share in zip(watched[1:], (0.1, 0.2, 0.4), strict=True):
+        head, _, backbone = (group["lr"] for group in epoch["groups"])
+        assert backbone == pytest.approx(share * head)
+        assert 0 <= head < 0.001
+    assert watched[1]["groups"][2]["lr"] > 1e-5
+
+
+def test_norms_learn_where_it_is_wished_and_vectors_are_not_decayed(
+    run: Callable[..., Path], data_dir: Path, watched: list[dict]
+) -> None:
+    norms = ("--trainer.callbacks.train_norms", "true")
+    run(*small(data_dir, "shufflenet_v2_x0_5", "shufflenet.pth"), *FINETUNING, *norms)
+    first, last = watched[0]["weights"], watched[-1]["weights"]
+    assert not torch.equal(first["conv1.1.running_mean"], last["conv1.1.running_mean"])
+    assert not torch.equal(first["conv1.1.weight"], last["conv1.1.weight"])
+    decays = [group["weight_decay"] for group in watched[-1]["groups"]]
+    assert decays == [0.01, 0.0, 0.01, 0.0]
+    assert watched[-1]["joined"] == {2: 0, 3: 1}
+    net = models.shufflenet_v2_x0_5(num_classes=2)
+    vectors = sum(parameter.ndim < 2 for parameter in net.parameters())
+    assert [group["params"] for group in watched[-1]["groups"]][1::2] == [1, vectors - 1]
+
+
+SCHEDULES: dict[str, tuple] = {
+    "none": ("--model.lr_scheduler", "null"),
+    "OneCycle": ("--model.lr_scheduler", "modules.optim.OneCycle"),
+    "step": (
+        *("--model.lr_scheduler", "torch.optim.lr_scheduler.StepLR"),
+        *("--model.lr_scheduler.step_size", 1),
+    ),
+    "plateau": (
+        *("--model.lr_scheduler", "lightning.pytorch.cli.ReduceLROnPlateau"),
+        *("--model.lr_scheduler.monitor", "val/loss", "--model.lr_scheduler.patience", 0),
+        *("--model.lr_scheduler.threshold", 0.9),
+    ),
+    "lambda": (
+        *("--model.lr_scheduler", "torch.optim.lr_scheduler.LambdaLR"),
+        *("--model.lr_scheduler.lr_lambda", f"{__name__}.halved"),
+    ),
+}
+
+
+def halved(epoch: int) -> float:
+    return 0.5**epoch
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_schedule_moves_the_backbone_with_the_head(
+    run: Callable[..., Path], data_dir: Path, watched: list[dict], schedule: str
+) -> None:
+    sgd = ("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", 0.01)
+    few = ("--trainer.limit_train_batches", 2, "--trainer.callbacks.growth", 1)
+    run(*small(data_dir), *sgd, *SCHEDULES[schedule], *FINETUNING, *few)
+    rates = [[group["lr"] for group in epoch["groups"]] for epoch in watched[1:]]
+    for head, backbone in rates:
+        assert backbone == pytest.approx(0.1 * head)
+    assert (rates[0][0] == rates[-1][0]) == (schedule == "none")
+
+
+def test_a_net_without_a_backbone_is_told(refused) -> None:
+    tiny = ROOT / "tests/configs/digits/tiny.yaml"
+    paragraph = refused("fit", "--config", tiny, *FINETUNING)
+    assert "CNN does not say what its backbone is" in paragraph
+
+
+@pytest.mark.parametrize("wrong", [{"ratio": 0}, {"growth": 0.5}, {"unfreeze_at_epoch": -1}])
+def test_numbers_out_of_their_range_are_refused(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        BackboneFinetuning(**wrong)
+
+
+def test_the_checkpoint_alone_names_a_raw_photograph(
+    run: Callable[..., Path], data_dir: Path, tmp_path: Path, monkeypatch
+) -> None:
+    folder = run(*small(data_dir), "--trainer.max_epochs", 1)
+    path = folder / "checkpoints/best.ckpt"
+    description = torch.load(path, weights_only=True)["hyper_parameters"]["net"]["init_args"]
+    assert not {"pretrained", "data_dir"} & set(description)
+    monkeypatch.setattr(TorchvisionNet, "_read", None)  # no pretrained weights are asked for
+    task = Classifier.load_from_checkpoint(path, weights_only=True)
+    ((name, probability),) = task.classify([Image.open(data_dir / "insects/val/ants/0.jpg")])
+    assert name in ("ants", "bees")
+    assert 0.5 <= probability <= 1
+
+
+def test_a_task_built_in_python_keeps_no_pretrained_file_either(data_dir: Path) -> None:
+    net = TorchvisionNet("squeezenet1_1", 2, pretrained="squeezenet.pth", data_dir=str(data_dir))
+    task = Classifier(net, 2)
+    assert task.hparams["net"]["init_args"]["name"] == "squeezenet1_1"
+    assert "pretrained" not in task.hparams["net"]["init_args"]
+    assert isinstance(task.backbone, nn.ModuleList)
+
+
+@pytest.mark.slow
+def test_two_processes_keep_one_backbone(data_dir: Path, run: Callable[..., Path]) -> None:
+    """DDP looks once for what learns: what joins later must be told to it, or copies drift."""
+    net = small(data_dir, "shufflenet_v2_x0_5", "shufflenet.pth")  # no dropout, norms at rest
+    sgd = ("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", 0.0003)
+    sgd += ("--model.lr_scheduler", "null", "--trainer.callbacks.ratio", 1)  # copies drift fast
+    still = ("--data.augmentation", "null", "--trainer.max_epochs", 2)
+    folders = [
+        run(*net, *FINETUNING, *sgd, *still, *flags)
+        for flags in ((), ("--trainer.devices", 2, "--trainer.strategy", "ddp_spawn"))
+    ]
+    one, two = (
+        torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for folder in folders
+    )
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=1e-4, rtol=1e-3)
+
+
+HYMENOPTERA = REAL_DIR / "hymenoptera/hymenoptera_data.zip"
+
+
+@pytest.mark.skipif(not HYMENOPTERA.exists(), reason=f"no {HYMENOPTERA}")
+def test_the_real_photographs_are_those_of_the_tutorial() -> None:
+    from datamodules import ImageFolder
+
+    data = ImageFolder(str(HYMENOPTERA), in_memory=False)
+    with pytest.warns(UserWarning, match=r"train/ants/imageNotFound.gif \(no picture\)"):
+        data.setup("fit")
+    sizes = {split: torch.bincount(d.labels).tolist() for split, d in data.photographs.items()}
+    assert sizes == {"train": [123, 121], "val": [70, 83], "test": []}

@@ -1,0 +1,380 @@
+"""A user's mistake is one clear paragraph and exit code 2, before anything is written."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import train
+from datamodules import FashionMNIST
+from tests.support import ROOT, TINY
+
+FIT = ("fit", "--config", TINY)
+SMALL = ("--config", TINY)
+HERE = "test_bad_input"
+
+
+class TooFewChannels(nn.Module):
+    """Takes RGB pictures whatever the data are."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, num_classes, 3), nn.AdaptiveAvgPool2d(1))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.layers(inputs).flatten(1)
+
+
+class FixedSize(nn.Module):
+    """Takes as many pixels and gives as many logits as it is told, whatever the data are."""
+
+    def __init__(self, pixels: int = 784, logits: int = 10, one_row: bool = False) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(pixels, logits))
+        self.one_row = one_row
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits = self.layers(inputs)
+        return logits.mean(dim=0, keepdim=True) if self.one_row else logits
+
+
+class NanLater(nn.Module):
+    """A softmax regression whose logits turn NaN in the training batch with a given number."""
+
+    def __init__(self, good_batches: int = 12) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        self.good_batches = good_batches
+        self.seen = 0
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.seen += self.training
+        bad = self.training and self.seen > self.good_batches
+        return self.layers(inputs) * (torch.nan if bad else 1.0)
+
+
+def yaml_file(folder: Path, text: str) -> Path:
+    (folder / "mine.yaml").write_text(text)
+    return folder / "mine.yaml"
+
+
+@pytest.mark.parametrize(
+    ("flag", "names"),
+    [
+        ("--trainer.max_epoch", ["max_epoch'", "'trainer.max_epochs'"]),
+        ("--trainr.max_epochs", ["trainr.max_epochs", "trainer.max_epochs"]),
+        ("--seed_everythin", ["seed_everythin'", "'seed_everything'"]),
+        ("--data.batch_sise", ["batch_sise", "'batch_size'", "datamodules.Digits"]),
+        ("--data.init_args.batch_sise", ["batch_sise", "'batch_size'"]),
+        ("--model.label_smooting", ["label_smooting", "'label_smoothing'"]),
+        ("--model.net.hiden_size", ["hiden_size", "'hidden_size'", "modules.nets.CNN"]),
+        ("--checkpoint.monitr", ["monitr", "'checkpoint.monitor'"]),
+    ],
+)
+def test_an_unknown_flag_is_named_with_the_nearest_valid_one(refused, flag, names) -> None:
+    paragraph = refused(*FIT, flag, "3")
+    for name in names:
+        assert name in paragraph
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(("fti", *SMALL), "it is 'fti'. Did you mean 'fit'?"), ((*SMALL, "fit"), "it is '--config'.")],
+    ids=["misspelt", "not first"],
+)
+def test_what_to_do_is_the_first_word(refused, words: tuple, told: str) -> None:
+    text = refused(*words)
+    assert "one of fit, validate, test, predict" in text
+    assert told in text
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("trainer: {max_epoch: 3}", ["max_epoch'", "trainer.max_epochs"]),
+        ("seed_everythin: 3", ["seed_everythin", "seed_everything"]),
+        ("data: {init_args: {batch_sise: 3}}", ["batch_sise", "batch_size"]),
+        ("data: {class_path: datamodules.Digits, init_args: {batch_sise: 3}}", ["'batch_size'"]),
+        ("model: {init_args: {label_smooting: 0.1}}", ["label_smooting", "label_smoothing"]),
+        ("model: {init_args: {net: {init_args: {hiden_size: 3}}}}", ["hiden_size", "hidden_size"]),
+        (
+            "model: {init_args: {optimizer: {class_path: torch.optim.SGD, init_args: {lrr: 0.1}}}}",
+            ["lrr", "'lr'", "torch.optim.SGD"],
+        ),
+    ],
+)
+def test_an_unknown_key_in_yaml_is_named_with_the_nearest_valid_one(
+    refused, tmp_path: Path, text: str, names: list[str]
+) -> None:
+    paragraph = refused(*FIT, "--config", yaml_file(tmp_path, text))
+    for name in names:
+        assert name in paragraph
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        ("--trainer.max_epochs", "many", "expected int or null, not 'many'"),
+        ("--data.batch_size", "lots", "expected int, not 'lots'"),
+        ("--model.label_smoothing", "some", "expected float, not 'some'"),
+        ("--model.net.channels", "[4, many]", "expected int, not 'many'"),
+        ("--model.net.channels", "many", "expected list, not 'many'"),
+        ("--model.net", "5", "expected class path, not '5'"),
+        ("--model.optimizer.lr", "fast", "expected float, not 'fast'"),
+        ("--data.augmentation", "much", "expected class path or null, not 'much'"),
+        ("--trainer.precision", "17", "or one of 64, 32, 16, transformer-engine, "),
+        ("--trainer.logger", "mine", "expected list or bool or null, not 'mine'"),
+        ("--test_after_fit", "perhaps", "expected bool, not 'perhaps'"),
+        ("--seed_everything", "abc", "expected bool or int, not 'abc'"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named_with_its_key(
+    refused, flag: str, value: str, told: str
+) -> None:
+    paragraph = refused(*FIT, "--model.optimizer", "SGD", flag, value)
+    assert f"{flag.removeprefix('--')}: expected" in paragraph
+    assert told in paragraph
+
+
+def test_a_value_of_the_wrong_type_in_a_file_is_named_with_its_key(refused, tmp_path: Path) -> None:
+    text = "model:\n  init_args:\n    net:\n      init_args: {channels: [4, many]}\n"
+    paragraph = refused(*FIT, "--config", yaml_file(tmp_path, text))
+    assert "model.net.channels: expected int, not 'many'" in paragraph
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--model.optimizer", "modules.optim.Muon", "--model.optimizer.lr", "-1"), "-1"),
+        (("--model.optimizer", "SGD", "--model.optimizer.momentum", "-1"), "momentum value: -1"),
+        (
+            (
+                *("--model.lr_scheduler", "torch.optim.lr_scheduler.LinearLR"),
+                *("--model.lr_scheduler.start_factor", "2"),
+            ),
+            "less or equal to 1",
+        ),
+        (
+            (
+                *("--model.lr_scheduler", "torch.optim.lr_scheduler.OneCycleLR"),
+                *("--model.lr_scheduler.max_lr", "0.1", "--model.lr_scheduler.total_steps", "2"),
+            ),
+            "OneCycleLR refuses more than its total_steps 2, and the run takes ",
+        ),
+    ],
+)
+def test_what_an_optimizer_or_schedule_refuses_is_told(refused, flags, told: str) -> None:
+    paragraph = refused(*FIT, *flags)
+    assert flags[0].removeprefix("--") in paragraph
+    assert told in paragraph
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        (
+            *("--model.lr_scheduler", "torch.optim.lr_scheduler.StepLR"),
+            "StepLR does not work without step_size: give --model.lr_scheduler.step_size …",
+        ),
+        (
+            *("--model.net", "modules.nets.TorchvisionNet"),
+            "modules.nets.TorchvisionNet does not work without name: give --model.net.name …",
+        ),
+        (
+            *("--data", "datamodules.TextFile"),
+            "datamodules.TextFile does not work without files: give --data.files …",
+        ),
+    ],
+)
+def test_what_a_class_can_not_do_without_is_told(refused, flag: str, value: str, told: str) -> None:
+    assert told in refused(*FIT, flag, value)
+
+
+def test_what_lightning_refuses_is_told_without_a_line_of_ours(refused) -> None:
+    paragraph = refused(*FIT, "--trainer.devices", "3.5")
+    assert "`devices` selected with `CPUAccelerator` should be an int > 0" in paragraph
+    assert "cli/command_line.py" not in paragraph
+    assert "Requirement 'torch_xla" in refused(*FIT, "--trainer.accelerator", "tpu")
+
+
+def test_a_config_that_is_not_utf_8_is_named(refused, tmp_path) -> None:
+    (tmp_path / "latin.yaml").write_bytes("trainer: {max_epochs: 1} # très".encode("latin-1"))
+    paragraph = refused(*FIT, "--config", tmp_path / "latin.yaml")
+    assert "latin.yaml is no valid YAML" in paragraph
+
+
+def test_numbers_below_the_least_are_refused(refused) -> None:
+    for flag, value, told in (
+        ("--trainer.accumulate_grad_batches", 0, "must be 1, which accumulates nothing, or more"),
+        ("--trainer.log_every_n_steps", 0, "must be 1, which logs every step, or more"),
+        ("--trainer.gradient_clip_val", -1, "must be 0, which clips nothing, or more"),
+        ("--seed_everything", -1, "seed_everything: -1 is not in bounds"),
+        ("--trainer.check_val_every_n_epoch", 0, "must be 1, which validates in each epoch, or"),
+        ("--trainer.val_check_interval", 0, "to validate nothing say --trainer.limit_val_batches"),
+        (
+            "--trainer.val_check_interval",
+            10_000,
+            "less than or equal to the number of the training",
+        ),
+    ):
+        assert told in refused(*FIT, flag, value)
+
+
+@pytest.mark.parametrize("folder", [__file__, "/proc/nowhere"])
+def test_a_folder_that_cannot_be_made_is_named(refused, folder: str) -> None:
+    assert f"no run folder can be made in {folder}" in refused(*FIT, "--experiment", folder)
+
+
+@pytest.mark.parametrize("value", ["0", "-5"])
+def test_a_batch_size_that_holds_nothing_is_refused(refused, value: str) -> None:
+    assert "batch_size" in refused(*FIT, "--data.batch_size", value)
+
+
+@pytest.mark.parametrize(
+    ("net", "near"), [("modules.nets.CN", "'CNN'"), ("moduls.nets.CNN", "moduls")]
+)
+def test_a_class_that_does_not_exist_is_named(refused, net: str, near: str) -> None:
+    assert near in refused(*FIT, "--model.net", net)
+
+
+def test_a_missing_config_is_named(refused) -> None:
+    told = refused("fit", "--config", "configs/nowhere.yaml")
+    assert "there is no file configs/nowhere.yaml." in told
+
+
+def test_a_syntax_error_in_yaml_is_named_with_file_and_line(refused, tmp_path: Path) -> None:
+    paragraph = refused("fit", "--config", yaml_file(tmp_path, "trainer:\n  a: [1, 2\ndata: x\n"))
+    assert "mine.yaml" in paragraph
+    assert "line 3" in paragraph
+
+
+def test_a_run_without_data_is_told_which_key_is_missing(refused) -> None:
+    net = ("--model", "modules.Classifier", "--model.net", "modules.nets.MLP")
+    assert "error: data is missing: name an experiment, as in --config " in refused("fit", *net)
+    assert "error: data and model are missing: name an" in refused("fit")
+
+
+def test_a_trainer_without_keys_is_refused(tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        train.main([*FIT, "--config", str(yaml_file(tmp_path, "trainer: 5\n"))])
+    told = "trainer: expected keys with values, as in max_epochs: 3, not 5."
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("promise", ["0.98", "=> 0.98", ">= much", ">= 1.2.3", ">= -", ""])
+def test_a_promise_that_cannot_be_read_is_quoted(refused, promise: str) -> None:
+    paragraph = refused(*FIT, "--expect", f'{{"test/accuracy": "{promise}"}}')
+    assert "test/accuracy" in paragraph
+    assert promise in paragraph
+
+
+def test_missing_data_without_network_says_what_to_do(refused, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(FashionMNIST.source, "mirrors", ["http://127.0.0.1:9/"])
+    where = ("--data.data_dir", tmp_path / "empty")
+    paragraph = refused("fit", "--config", TINY, "--data", "datamodules.FashionMNIST", *where)
+    for part in ("train-images-idx3-ubyte.gz", "127.0.0.1:9", "md5:", "DATA_DIR", "digits/cnn"):
+        assert part in paragraph
+
+
+@pytest.mark.parametrize("damage", ["wrong byte", "cut off"])
+def test_a_damaged_data_file_is_named(
+    refused, small_data: Path, tmp_path: Path, damage: str
+) -> None:
+    shutil.copytree(small_data, tmp_path / "data")
+    file = tmp_path / "data/MNIST/raw/train-labels-idx1-ubyte.gz"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-20] if damage == "cut off" else whole[:50] + b"x" + whole[51:])
+    data = ("--data", "datamodules.MNIST", "--data.data_dir", tmp_path / "data")
+    paragraph = refused("fit", "--config", TINY, *data)
+    assert str(file) in paragraph
+    assert "md5" in paragraph
+
+
+def test_a_batch_larger_than_the_data_is_refused(refused) -> None:
+    assert "batch_size 2000" in refused(*FIT, "--data.batch_size", "2000")
+
+
+@pytest.mark.slow
+def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path: Path) -> None:
+    two = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    where = ["--data.batch_size=129", f"--runs_dir={tmp_path / 'runs'}"]
+    command = [sys.executable, str(ROOT / "train.py"), *map(str, FIT), *two, *where]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("batch_size 129") == 1
+    assert "multiple of 2" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "runs").glob("*/*"))
+
+
+@pytest.mark.parametrize(
+    ("net", "flags", "parts"),
+    [
+        ("TooFewChannels", [], ["TooFewChannels does not fit Digits", "3 channels"]),
+        ("FixedSize", [], ["FixedSize does not fit Digits", "(2, 1, 8, 8)"]),
+        ("FixedSize", ["pixels=64", "logits=4"], ["4 logits", "too few"]),
+        ("FixedSize", ["pixels=64", "one_row=true"], ["(1, 10)", "one row a target"]),
+    ],
+)
+def test_a_net_that_does_not_fit_the_data_is_named(refused, tmp_path, net, flags, parts) -> None:
+    arguments = "".join(f"\n        {flag.replace('=', ': ')}" for flag in flags)
+    init_args = f"\n      init_args:{arguments}" if flags else ""
+    text = f"""
+model:
+  class_path: modules.Classifier
+  init_args:
+    net:
+      class_path: {HERE}.{net}{init_args}
+data: datamodules.Digits
+"""
+    paragraph = refused("fit", "--config", yaml_file(tmp_path, text))
+    for part in parts:
+        assert part in paragraph
+
+
+def test_probabilities_out_of_bounds_are_refused(refused) -> None:
+    for wrong in ("1.5", "-0.1"):
+        assert f"label_smoothing must be in [0, 1), not {wrong}" in refused(
+            *FIT, "--model.label_smoothing", wrong
+        )
+        net = ("--model.net", "modules.nets.MLP", "--model.net.dropout", wrong)
+        assert "dropout probability" in refused(*FIT, *net)
+
+
+def test_an_augmentation_that_does_not_fit_the_pictures_is_told(refused) -> None:
+    crop = ("--data.augmentation", "torchvision.transforms.v2.RandomCrop")
+    paragraph = refused(*FIT, *crop, "--data.augmentation.size", "28")
+    assert "Digits can't make inputs of a batch of shape (2, 1, 8, 8) (uint8)" in paragraph
+    assert "Required crop size (28, 28) is larger" in paragraph
+
+
+def test_a_picture_too_small_for_the_net_is_refused(refused) -> None:
+    paragraph = refused(*FIT, "--model.net.channels", "[4, 4, 4, 4, 4]", "--model.net.padding", "0")
+    assert "8x8 pixels are too small" in paragraph
+
+
+def test_a_nan_loss_stops_and_keeps_the_last_good_checkpoint(refused, tmp_path, runs) -> None:
+    text = f"model: {{class_path: modules.Classifier, init_args: {{net: {HERE}.NanLater}}}}\n"
+    config = yaml_file(tmp_path, text + "data: datamodules.Digits\ntrainer: {max_epochs: 3}\n")
+    paragraph = refused("fit", "--config", config, leaves=1)
+    assert "step 12 (epoch 1)" in paragraph  # steps and epochs are counted from 0; 9 in an epoch
+    (kept,) = re.findall(r"kept: (\S+)", paragraph)
+    for name in ("best.ckpt", "last.ckpt"):
+        weights = torch.load(Path(kept).with_name(name), weights_only=True)["state_dict"]
+        assert all(weight.isfinite().all() for weight in weights.values())
+
+
+def test_a_nan_loss_at_the_first_step_leaves_no_checkpoint(refused) -> None:
+    paragraph = refused(*FIT, "--model.optimizer", "SGD", "--model.optimizer.lr", "1e30")
+    assert "NaN or infinite at step" in paragraph
+    assert "No checkpoint was saved yet" in paragraph
+
+
+def test_weights_to_be_tested_must_be_named(refused) -> None:
+    for command in ("test", "validate", "predict"):
+        assert "--ckpt_path" in refused(command, *FIT[1:])

@@ -1,0 +1,280 @@
+"""One command, config files in, a run folder out."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Optional, Union, get_args
+
+import pytest
+import torch
+import yaml
+
+import train
+from cli.command_line import whole_numbers_first
+from datamodules import Digits
+from tests.support import ROOT, TINY
+
+SMALL = ("--config", TINY)
+Run = Callable[..., Path]
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def config(folder: Path) -> dict:
+    return yaml.safe_load((folder / "config.yaml").read_text())
+
+
+def test_a_run_leaves_its_folder_laid_out_as_promised(run: Run, runs: Path) -> None:
+    folder = run("fit", *SMALL)
+    assert folder == runs / "digits-tiny" / "001"
+    for name in ("config.yaml", "results.json", "metrics.csv"):
+        assert (folder / name).stat().st_size > 0
+    for name in ("best.ckpt", "last.ckpt"):
+        file = folder / "checkpoints" / name
+        assert file.is_file()
+        assert not file.is_symlink()  # a copy of the folder must be a copy of the run
+        assert "state_dict" in torch.load(file, weights_only=True)
+
+
+def test_results_hold_what_compares_two_runs(run: Run) -> None:
+    found = results(run("fit", *SMALL))
+    wanted = "metrics net parameters seconds samples_per_second config versions git_commit date"
+    assert set(wanted.split()) <= set(found)
+    kinds = {"loss", "accuracy", "f1", "precision", "recall", "auroc", "ece"}
+    stages = {f"{stage}/{kind}" for stage in ("val", "test") for kind in kinds}
+    assert stages <= set(found["metrics"])
+    assert (found["net"], found["epochs"], found["steps"]) == ("CNN", 1, 1257 // 128)
+    assert 0 <= found["metrics"]["test/accuracy"] <= 1
+    assert found["config"]["model"]["init_args"]["net"]["init_args"]["channels"] == [4]
+
+
+def test_samples_per_second_are_those_of_the_whole_fit(run: Run) -> None:
+    found = results(run("fit", *SMALL, "--trainer.max_epochs", 3, "--data.batch_size", 50))
+    assert found["steps"] == 3 * (1257 // 50)
+    by_hand = found["steps"] * 50 / found["seconds"]
+    # Validation and checkpoints count in `seconds` and not in the speed of training.
+    assert by_hand * 0.99 <= found["samples_per_second"] < by_hand * 20
+
+
+def test_seconds_are_those_of_the_whole_fit_however_early_the_best_was(run: Run) -> None:
+    worst_first = ("--checkpoint.mode", "max", "--trainer.max_epochs", 3)
+    folder = run("fit", *SMALL, *worst_first, "--test_after_fit", "true")
+    seconds = {}
+    for name in ("best", "last"):
+        saved = torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)
+        seconds[name] = saved["callbacks"]["RunRecord"]["seconds"]
+    assert seconds["best"] < seconds["last"] <= results(folder)["seconds"] + 0.001  # rounded
+
+
+def test_a_run_that_is_over_can_be_judged_by_its_last_weights(run: Run) -> None:
+    worst = run("fit", *SMALL, "--checkpoint.mode", "max", "--trainer.max_epochs", 3)
+    before = results(worst)["metrics"]
+    again = run("fit", "--resume", worst, "--checkpoint.monitor", "null")
+    assert again == worst
+    after = results(worst)["metrics"]
+    assert after["val/loss"] < before["val/loss"]  # `max` had chosen the worst
+    assert after["test/loss"] < before["test/loss"]
+
+
+def test_metrics_csv_holds_a_row_of_validation_an_epoch(run: Run) -> None:
+    folder = run("fit", *SMALL, "--trainer.max_epochs", 2, "--test_after_fit", "false")
+    with (folder / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["val/loss"]]
+    assert [int(row["epoch"]) for row in rows] == [0, 1]
+    assert float(rows[1]["val/loss"]) == pytest.approx(results(folder)["metrics"]["val/loss"])
+
+
+def test_the_config_in_the_folder_runs_again_with_the_same_result(run: Run) -> None:
+    first = run("fit", *SMALL, "--model.optimizer", "SGD", "--model.optimizer.lr", "0.05")
+    second = run("fit", "--config", first / "config.yaml", "--experiment", "again")
+    assert results(second)["metrics"] == results(first)["metrics"]
+    ours, again = config(first), config(second)
+    assert again.pop("experiment") == "again"
+    ours.pop("experiment")
+    assert again == ours
+
+
+def test_the_config_in_the_folder_tells_commit_and_versions(run: Run) -> None:
+    head = (run("fit", *SMALL) / "config.yaml").read_text().splitlines()[:4]
+    assert head[0].startswith("# git commit: ")
+    assert head[1].startswith("# python: 3.")
+
+
+def test_the_last_printed_line_names_the_run_folder(run: Run, capsys) -> None:
+    folder = run("fit", *SMALL)
+    assert capsys.readouterr().out.splitlines()[-1] == f"run folder: {folder}"
+
+
+def test_versions_are_numbered_and_never_overwritten(run: Run, runs: Path) -> None:
+    first = run("fit", *SMALL)
+    before = {p: p.stat().st_mtime_ns for p in first.rglob("*")}
+    (runs / "digits-tiny" / "007").mkdir()
+    assert run("fit", *SMALL).name == "008"
+    assert {p: p.stat().st_mtime_ns for p in first.rglob("*")} == before
+
+
+def test_the_same_seed_gives_the_same_result_and_another_seed_another(run: Run) -> None:
+    seeds = [results(run("fit", *SMALL, "--seed_everything", s))["metrics"] for s in (1, 1, 2)]
+    assert seeds[0] == seeds[1]
+    assert seeds[0] != seeds[2]
+
+
+def test_the_seed_of_the_run_is_the_seed_of_the_data(run: Run) -> None:
+    orders = []
+    for seed in (1, 2):
+        cli_seed = ("--seed_everything", seed, "--trainer.limit_train_batches", 1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("modules.Classifier.on_train_batch_start", _remember(orders))
+            run("fit", *SMALL, *cli_seed)
+    assert orders[0] != orders[1]
+
+
+def _remember(orders: list) -> Callable:
+    def on_train_batch_start(self: object, batch: tuple, batch_idx: int) -> None:
+        orders.append(batch[1].tolist())
+
+    return on_train_batch_start
+
+
+def test_later_configs_and_flags_override_earlier_ones(run: Run, tmp_path: Path) -> None:
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("data: {init_args: {batch_size: 100}}\ntrainer: {gradient_clip_val: 0.5}\n")
+    two.write_text("data: {init_args: {batch_size: 60}}\n")
+    both = ("--config", one, "--config", two)
+    stacked = config(run("fit", *SMALL, *both))
+    assert stacked["data"]["init_args"]["batch_size"] == 60
+    assert stacked["trainer"]["gradient_clip_val"] == 0.5
+    flagged = run("fit", *SMALL, *both, "--data.batch_size", 64)
+    assert config(flagged)["data"]["init_args"]["batch_size"] == 64
+    assert flagged.parent.name == "digits-tiny"  # overlays add nothing to the name
+
+
+def test_flags_are_never_abbreviated(run: Run, runs: Path) -> None:
+    with pytest.raises(SystemExit) as exit:
+        run("fit", *SMALL, "--trainer.max_ep", "3")
+    assert exit.value.code == 2
+    assert not runs.exists()
+
+
+def test_promises_are_held_against_the_results(run: Run, capsys) -> None:
+    promises = '{"test/accuracy": ">= 0.0", "val/loss": "< 0.0", "test/nothing": "> 0"}'
+    found = results(run("fit", *SMALL, "--expect", promises))["expect"]
+    assert found["test/accuracy"]["promise"] == ">= 0.0"
+    assert found["test/nothing"]["seen"] is None
+    lines = capsys.readouterr().out.splitlines()
+    (accuracy,) = [line for line in lines if line.strip().startswith("accuracy")]
+    (loss,) = [line for line in lines if line.strip().startswith("loss")]
+    (nothing,) = [line for line in lines if line.strip().startswith("nothing")]
+    assert "test >= 0.0 kept" in accuracy
+    assert "val < 0.0 BROKEN" in loss
+    assert "test > 0 BROKEN" in nothing
+
+
+def test_testing_after_fit_can_be_left_out(run: Run) -> None:
+    metrics = results(run("fit", *SMALL, "--test_after_fit", "false"))["metrics"]
+    assert metrics
+    assert not [name for name in metrics if name.startswith("test/")]
+
+
+def test_a_fast_dev_run_leaves_nothing(run: Run, runs: Path, tmp_path: Path) -> None:
+    assert run("fit", *SMALL, "--trainer.fast_dev_run", "true") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_test_and_validate_give_the_figures_that_fit_gave(run: Run) -> None:
+    fitted = run("fit", *SMALL)
+    told = results(fitted)["metrics"]
+    weights = ("--ckpt_path", fitted / "checkpoints/best.ckpt")
+    for command, stage in (("test", "test"), ("validate", "val")):
+        folder = run(command, "--config", fitted / "config.yaml", *weights)
+        assert folder != fitted
+        # 1e-6: sums of 128 rows in fp32.
+        expected = {name: v for name, v in told.items() if name.startswith(stage)}
+        assert results(folder)["metrics"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_predict_writes_an_answer_for_each_test_sample(run: Run) -> None:
+    fitted = run("fit", *SMALL)
+    weights = ("--ckpt_path", fitted / "checkpoints/best.ckpt")
+    folder = run("predict", *SMALL, *weights)
+    assert folder != fitted
+    with (folder / "predictions.csv").open() as file:
+        answers = list(csv.DictReader(file))
+    data = Digits()
+    data.setup("predict")
+    targets = [data.class_names[label] for label in data.splits["test"][1].tolist()]
+    right = [a["label"] == target for a, target in zip(answers, targets, strict=False)]
+    tested = results(fitted)["metrics"]["test/accuracy"]
+    assert sum(right) / len(right) == pytest.approx(tested)
+    assert all(0.1 <= float(answer["confidence"]) <= 1 for answer in answers)
+
+
+def test_fit_goes_on_from_a_checkpoint(run: Run) -> None:
+    first = run("fit", *SMALL)
+    steps = results(first)["steps"]
+    second = run("fit", "--resume", first, "--trainer.max_epochs", 2)
+    assert second == first
+    assert results(second)["steps"] == 2 * steps
+
+
+@pytest.fixture
+def worsened(run: Run) -> Path:
+    """A run whose rate grows a thousandfold after a good first epoch, which ruins the net."""
+    name = "torch.optim.lr_scheduler.StepLR"
+    schedule = ("--model.lr_scheduler", name, "--model.lr_scheduler.step_size", 1)
+    worse = (*schedule, "--model.lr_scheduler.gamma", 1e3)
+    return run("fit", *SMALL, "--trainer.max_epochs", 2, *worse)
+
+
+def test_the_best_checkpoint_is_tested_and_not_the_last(worsened: Path) -> None:
+    with (worsened / "metrics.csv").open() as file:
+        losses = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
+    assert losses[1] > losses[0]
+    assert results(worsened)["metrics"]["val/loss"] == pytest.approx(losses[0])
+
+
+def test_the_last_checkpoint_is_the_last_state_though_it_is_worse(worsened: Path) -> None:
+    best, last = (
+        torch.load(worsened / f"checkpoints/{name}.ckpt", weights_only=True)["global_step"]
+        for name in ("best", "last")
+    )
+    assert (best, last) == (9, 18)
+
+
+def test_every_subcommand_explains_itself(capsys) -> None:
+    for arguments in (["--help"], ["fit", "--help"]):
+        with pytest.raises(SystemExit) as exit:
+            train.main(arguments)
+        assert exit.value.code == 0
+    assert "--test_after_fit" in capsys.readouterr().out
+
+
+def test_the_experiment_is_named_after_its_config(run: Run, runs: Path) -> None:
+    elsewhere = runs.parent / "mine.yaml"
+    elsewhere.write_text(TINY.read_text())
+    short = ("--trainer.limit_train_batches", 1, "--test_after_fit", "false")
+    assert run("fit", "--config", elsewhere, *short).parent.name == "mine"
+    assert run("fit", *SMALL, *short, "--experiment", "other").parent.name == "other"
+
+
+def test_nothing_is_written_into_the_repository(run: Run) -> None:
+    before = {p for p in ROOT.iterdir() if p.name != "__pycache__"}
+    run("fit", *SMALL)
+    assert {p for p in ROOT.iterdir() if p.name != "__pycache__"} == before
+
+
+def test_one_batch_is_not_all_of_them_whoever_imported_typing_first() -> None:
+    def trains(batches: Optional[Union[float, int]], name: int | str | None) -> None: ...  # noqa: UP007, UP045
+
+    whole_numbers_first(trains)
+    assert get_args(trains.__annotations__["batches"]) == (int, float, type(None))
+    assert get_args(trains.__annotations__["name"]) == (int, str, type(None))
+
+
+def test_a_number_of_batches_stays_a_whole_number(run: Run) -> None:
+    folder = run("fit", *SMALL, "--trainer.limit_train_batches", 1, "--test_after_fit", "false")
+    told = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["limit_train_batches"]
+    assert (told, type(told)) == (1, int)

@@ -1,0 +1,319 @@
+"""Labelled texts as batches: right tokens, little padding, an order that the seed decides."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from tokenizers import Tokenizer
+
+import datamodules
+from datamodules import IMDB, SST2, AGNews, TextTable
+from datamodules.classification.base import TextClassificationDataModule
+from datamodules.loading.length_batches import BucketedBatches, padding_share
+from datamodules.loading.ragged import RaggedTokens
+from datamodules.loading.whole_batches import EvaluationBatches
+from datamodules.text.labeled_texts import LabelledTexts
+from datamodules.text.tokenizers import KINDS, learn, with_cutting_and_padding
+from preprocessing.texts import texts_to_inputs
+from tests.support import REAL_DIR
+from tests.support.made_data import TEXT_SETS
+
+TEXTS = [
+    "A fine film.",
+    "don't see it",
+    "the film's bad, BAD<br /><br />film",
+    "naïve café 漢字 [PAD]",
+]
+LENGTHS = torch.randint(1, 60, (1003,), generator=torch.Generator().manual_seed(0))
+
+
+def real(path: str) -> pytest.MarkDecorator:
+    missing = not (REAL_DIR / path).exists()
+    return pytest.mark.skipif(missing, reason=f"DATA_DIR holds no {path}")
+
+
+@pytest.fixture(params=TEXT_SETS)
+def data(request: pytest.FixtureRequest, small_texts: Path) -> TextClassificationDataModule:
+    kind = getattr(datamodules, request.param)
+    data = kind(data_dir=str(small_texts), batch_size=8)
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def table(folder: Path, texts: list[str], **arguments) -> TextTable:
+    lines = "".join(f"{text}\t{n % 2}\n" for n, text in enumerate(texts))
+    (folder / "a.tsv").write_text(f"text\tlabel\n{lines}")
+    small = {"batch_size": 4, "val": str(folder / "a.tsv"), "test": str(folder / "a.tsv")}
+    return TextTable(str(folder / "a.tsv"), **{**small, **arguments})
+
+
+# Tokenizers.
+
+
+def some_tokenizer(kind: str, **arguments) -> Tokenizer:
+    if kind == "bert" and not (REAL_DIR / "bert-base-uncased/vocab.txt").exists():
+        pytest.skip("DATA_DIR holds no bert-base-uncased/vocab.txt")
+    return learn(kind, TEXTS * 3, 400, data_dir=REAL_DIR, **arguments)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_is_what_the_checkpoints_tokenizer_makes_of_the_raw_texts(kind: str) -> None:
+    tokenizer = some_tokenizer(kind)
+    alone = Tokenizer.from_str(with_cutting_and_padding(tokenizer, 7))
+    inputs = texts_to_inputs(TEXTS, alone)
+    ragged = RaggedTokens.of([torch.tensor(tokenizer.encode(text).ids).numpy() for text in TEXTS])
+    cut = ragged.cut(7, keep_last=kind in ("wordpiece", "bert"))
+    batch = cut.padded(torch.arange(4), tokenizer.token_to_id("[PAD]"))
+    assert inputs.keys() == batch.keys()
+    for name in inputs:
+        assert torch.equal(inputs[name], batch[name]), name
+        assert inputs[name].dtype == batch[name].dtype
+
+
+def test_words_are_cut_at_signs_and_markup_is_removed() -> None:
+    words = some_tokenizer("words").encode(TEXTS[2] + " " + TEXTS[1]).tokens
+    assert words == ["the", "film", "'s", "bad", ",", "bad", "film", "don", "'t", "see", "it"]
+    assert "BAD" in some_tokenizer("words", lowercase=False).get_vocab()
+
+
+@pytest.mark.parametrize("kind", ["words", "characters"])
+def test_the_letters_of_a_special_token_are_just_letters(kind: str) -> None:
+    tokenizer = some_tokenizer(kind)
+    assert tokenizer.token_to_id("[PAD]") == 0
+    assert tokenizer.token_to_id("[UNK]") == 1
+    assert 0 not in tokenizer.encode("[PAD] film [PAD]").ids
+
+
+def test_rare_words_are_unknown_and_common_ones_come_first() -> None:
+    tokenizer = learn("words", ["b b b a a c", "a"], max_vocab_size=5, min_count=2)
+    assert tokenizer.get_vocab() == {"[PAD]": 0, "[UNK]": 1, "a": 2, "b": 3}
+    assert tokenizer.encode("c a").ids == [1, 2]
+    assert learn("words", ["b b b a a c"], max_vocab_size=3).get_vocab_size() == 3
+
+
+def test_more_special_tokens_follow_padding_and_unknown() -> None:
+    for kind in ("words", "characters", "bpe"):
+        tokenizer = some_tokenizer(kind, specials=["[BOS]", "[EOS]"])
+        assert [tokenizer.id_to_token(n) for n in range(4)] == ["[PAD]", "[UNK]", "[BOS]", "[EOS]"]
+
+
+def test_a_vocabulary_knows_no_words_but_those_that_train(small_texts: Path) -> None:
+    data = SST2(data_dir=str(small_texts))
+    data.texts["train"] = LabelledTexts(["one word", "two words"], [0, 1])
+    data.texts["val"] = LabelledTexts(["three words"], [1])
+    assert set(data.tokenizer.get_vocab()) == {"[PAD]", "[UNK]", "one", "word", "two", "words"}
+
+
+# Batches.
+
+
+def test_batches_hold_the_texts_with_their_labels(data: TextClassificationDataModule) -> None:
+    known = dict(zip(*data.texts["train"], strict=True))
+    readable = {" ".join(data.tokenizer.encode(text).tokens): n for text, n in known.items()}
+    seen = 0
+    for inputs, labels in data.train_dataloader():
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        assert (ids.dtype, mask.dtype, labels.dtype) == (torch.int64, torch.bool, torch.int64)
+        assert ids.shape == mask.shape == (8, int(mask.sum(dim=1).max()))
+        assert not ids[~mask].any()
+        for row, inside, label in zip(ids, mask, labels, strict=True):
+            assert not inside.diff().any() or inside.int().diff().unique().tolist() != [1]
+            words = [data.tokenizer.id_to_token(token) for token in row[inside].tolist()]
+            assert readable[" ".join(words)] == label
+            seen += 1
+    assert seen == len(known) // 8 * 8 or len(known) < len(data.texts["train"].labels)
+
+
+def test_predictions_keep_the_order_of_the_file(data: TextClassificationDataModule) -> None:
+    labels = torch.cat([labels for _, labels in data.predict_dataloader()])
+    assert labels.tolist() == data.texts["test"].labels
+
+
+def bucketed(epoch: int = 0, **arguments) -> list[list[int]]:
+    batches = BucketedBatches(LENGTHS, 12, **{"seed": 3, "pool": 5, **arguments})
+    batches.set_epoch(epoch)
+    return [rows.tolist() for rows in batches]
+
+
+def test_the_order_is_decided_by_seed_and_epoch_alone() -> None:
+    first = bucketed(epoch=2)
+    torch.manual_seed(99)
+    assert bucketed(epoch=2) == first
+    assert bucketed(epoch=3) != first
+    assert bucketed(epoch=2, seed=4) != first
+
+
+def test_an_epoch_serves_no_row_twice_and_drops_only_the_rest() -> None:
+    rows = [row for batch in bucketed() for row in batch]
+    assert len(rows) == len(set(rows)) == 1003 // 12 * 12
+    assert set(rows) != {row for batch in bucketed(epoch=1) for row in batch}
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_any_number_of_processes_sees_the_same_global_batches(world_size: int) -> None:
+    shares = [bucketed(rank=rank, world_size=world_size) for rank in range(world_size)]
+    for parts, whole in zip(zip(*shares, strict=True), bucketed(), strict=True):
+        assert sorted(row for part in parts for row in part) == sorted(whole)
+        means = [LENGTHS[part].float().mean() for part in parts]
+        assert max(means) - min(means) < 10  # of 60: all have about the same work
+
+
+def test_a_run_that_goes_on_leaves_out_what_it_has_seen() -> None:
+    batches = BucketedBatches(LENGTHS, 12, seed=3, pool=5)
+    batches.start = 7
+    assert [rows.tolist() for rows in batches] == bucketed()[7:]
+
+
+def test_batches_of_like_length_come_in_a_random_order_and_have_little_padding() -> None:
+    batches = BucketedBatches(LENGTHS, 12, pool=20).batches()
+    widths = LENGTHS[batches].max(dim=1).values
+    assert padding_share(LENGTHS[batches]) < 0.1
+    assert padding_share(LENGTHS[BucketedBatches(LENGTHS, 12, pool=1).batches()]) > 0.4
+    # Sorted pools would rise nearly always; of 82 random steps 41 rise, ± 4.5.
+    assert 25 < (widths.diff() > 0).sum() < 57
+
+
+def test_padding_is_counted_as_anyone_would() -> None:
+    assert padding_share(torch.tensor([[1, 4], [2, 2]])) == pytest.approx(3 / 12)
+
+
+@pytest.mark.parametrize("size", [1, 3, 17, 64])
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_evaluation_takes_every_row_exactly_once(size: int, world_size: int) -> None:
+    lengths = LENGTHS[:size]
+    order = lengths.argsort(stable=True)
+    ranks = [EvaluationBatches(size, 8, rank, world_size, order) for rank in range(world_size)]
+    rows = [row for batches in ranks for batch in batches for row in batch.tolist()]
+    assert sorted(rows) == list(range(size))
+    assert {len(batches) for batches in ranks} == {-(-size // 8)}  # nobody waits for another
+    assert [len(batches) for batches in ranks] == [len(list(batches)) for batches in ranks]
+    for batches in ranks:
+        taken = [row for batch in batches for row in batch.tolist()]
+        assert lengths[taken].diff().ge(0).all()
+
+
+def test_a_process_may_have_no_texts_of_a_batch() -> None:
+    ragged = RaggedTokens.of([torch.arange(n).numpy() for n in (2, 5, 3)])
+    inputs = ragged.padded(torch.tensor([], dtype=torch.long), 0)
+    assert [tuple(part.shape) for part in inputs.values()] == [(0, 1), (0, 1)]
+
+
+def test_texts_are_cut_and_keep_their_last_token_if_asked() -> None:
+    ragged = RaggedTokens.of([torch.arange(n).numpy() for n in (2, 5, 3)])
+    assert [ragged.cut(3)[row].tolist() for row in range(3)] == [[0, 1], [0, 1, 2], [0, 1, 2]]
+    kept = ragged.cut(3, keep_last=True)
+    assert [kept[row].tolist() for row in range(3)] == [[0, 1], [0, 1, 4], [0, 1, 2]]
+
+
+# What is said.
+
+
+def test_texts_that_are_cut_are_counted(tmp_path: Path) -> None:
+    data = table(tmp_path, ["one two three four"] * 3 + ["one two"] * 3, context=3)
+    with pytest.warns(UserWarning, match="longer than the context of 3 tokens: 3 of 6 train, 3 of"):
+        data.setup("fit")
+    assert data.splits["train"].texts.lengths.tolist() == [3, 3, 3, 2, 2, 2]
+
+
+def test_empty_texts_are_kept_as_unknown_and_counted(tmp_path: Path) -> None:
+    data = table(tmp_path, ["one two", "", "  ", "two"])
+    with pytest.warns(
+        UserWarning, match=r"Texts without a word .* 2 of 4 train.* number 2 of train"
+    ):
+        data.setup("fit")
+    assert [data.splits["train"].texts[row].tolist() for row in (1, 2)] == [[1], [1]]
+    tokenizer = Tokenizer.from_str(data.tokenizer_json)
+    inputs = texts_to_inputs(["", "one two"], tokenizer)
+    assert inputs["input_ids"][0].tolist() == [1, 0]
+    assert inputs["attention_mask"][0].tolist() == [True, False]
+    assert texts_to_inputs([""], tokenizer)["input_ids"].tolist() == [[1]]
+
+
+def test_the_summary_counts_texts_unknown_tokens_and_padding(tmp_path: Path) -> None:
+    data = table(tmp_path, ["a b", "a"] * 4, min_count=5, batch_size=8)
+    data.setup("fit")
+    assert "8 train, 8 val, 8 test texts, 1.5 tokens each; 3 kinds of tokens" in data.summary
+    assert "unknown are 33.3% of train and 33.3% of val" in data.summary
+    assert "padding is 25.0% of a batch, 25.0% without" in data.summary
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tokenizer": "syllables"},
+        {"max_vocab_size": 3},
+        {"max_vocab_size": 250, "tokenizer": "bpe"},
+        {"min_count": 0},
+        {"context": 2},
+        {"seed": -1},
+    ],
+)
+def test_wrong_arguments_are_refused_by_name(wrong: dict) -> None:
+    with pytest.raises(MisconfigurationException, match=next(iter(wrong))):
+        SST2(**wrong)
+
+
+def test_a_damaged_file_is_refused(small_texts: Path, tmp_path: Path) -> None:
+    (tmp_path / "imdb").mkdir()
+    (tmp_path / "imdb" / "aclImdb_pos_neg.tar.gz").write_bytes(b"not it")
+    with pytest.raises(MisconfigurationException, match="is damaged or not the file meant"):
+        IMDB(data_dir=str(tmp_path)).prepare_data()
+
+
+@pytest.mark.parametrize("kind", [SST2, IMDB, AGNews])
+def test_what_is_not_there_is_one_clear_error(kind: type, tmp_path: Path) -> None:
+    with pytest.raises(MisconfigurationException, match=r"could not be downloaded .*https://"):
+        _ = kind(data_dir=str(tmp_path)).vocab_size
+
+
+# The data sets.
+
+
+def test_only_reviews_that_train_are_split_off_to_validate(small_texts: Path) -> None:
+    texts = IMDB(data_dir=str(small_texts)).texts
+    assert {split: len(part.labels) for split, part in texts.items()} == {
+        "train": 130, "val": 20, "test": 60,
+    }  # fmt: skip
+    assert sum(texts["test"].labels) == 30
+
+
+def test_the_parts_of_ag_news_share_no_item_with_each_other_or_the_test(small_texts: Path) -> None:
+    with pytest.warns(UserWarning, match="of its 120,000 training items"):
+        texts = AGNews(data_dir=str(small_texts)).texts
+    trained = [*texts["train"].texts, *texts["val"].texts]
+    assert len(trained) == len(set(trained)) <= 150 + 99 - 9 - 3
+    assert len(trained) > 200  # nothing else is left out
+    for text in trained:
+        assert not any(tested.endswith(text) for tested in texts["test"].texts)
+        assert not any(other != text and other.endswith(f"title {text}") for other in trained)
+
+
+@real("sst2/sentiment-dev")
+def test_the_real_sst2() -> None:
+    data = SST2(data_dir=str(REAL_DIR))
+    sizes = {split: len(texts.labels) for split, texts in data.texts.items()}
+    assert sizes == {"train": 67_349, "val": 872, "test": 1_821}
+    assert sum(data.texts["val"].labels) == 444
+    assert data.texts["train"].texts[0] == "hide new secretions from the parental units"
+    assert {type(label) for label in data.texts["test"].labels} == {int}
+
+
+@real("ag_news/test.csv.gz")
+def test_the_real_ag_news() -> None:
+    texts = AGNews(data_dir=str(REAL_DIR)).texts
+    assert len(texts["test"].labels) == 7_600
+    assert torch.tensor(texts["test"].labels).bincount().tolist() == [1_900] * 4
+    train, test = set(texts["train"].texts) | set(texts["val"].texts), texts["test"].texts
+    assert not train & set(test)
+
+
+@pytest.mark.slow
+@real("imdb/aclImdb_pos_neg.tar.gz")
+def test_the_real_imdb() -> None:
+    texts = IMDB(data_dir=str(REAL_DIR)).texts
+    sizes = {split: len(part.labels) for split, part in texts.items()}
+    assert sizes == {"train": 22_500, "val": 2_500, "test": 25_000}
+    assert sum(texts["train"].labels) + sum(texts["val"].labels) == sum(texts["test"].labels)
+    assert sum(len(text.split()) for part in texts.values() for text in part.texts) == 11_557_847

@@ -1,0 +1,178 @@
+"""What the nets are fed: the right pictures, in an order that nothing but the seed decides."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from datamodules import MNIST, Digits, FashionMNIST
+from datamodules.images.in_memory import PictureDataModule
+from datamodules.images.mnist import _read_idx
+from datamodules.loading.whole_batches import EvaluationBatches, TrainingBatches, share_of_batch
+from tests.support import REAL
+from tests.support.made_data import SIZES
+
+ALL = [Digits, MNIST, FashionMNIST]
+
+
+@pytest.fixture(params=ALL, ids=lambda data: data.__name__)
+def data(request: pytest.FixtureRequest, data_of: Callable[[str], Path]) -> PictureDataModule:
+    data = request.param(data_dir=str(data_of(request.param.__name__)), batch_size=64)
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def test_the_splits_have_the_sizes_that_the_data_set_promises(data: PictureDataModule) -> None:
+    sizes = {split: len(labels) for split, (_, labels) in data.splits.items()}
+    if isinstance(data, Digits):
+        assert sizes == {"train": 1_257, "val": 180, "test": 360}
+    elif type(data).__name__ in REAL:
+        assert sizes == {"train": 55_000, "val": 5_000, "test": 10_000}
+    else:
+        assert sizes == {"train": SIZES["train"] - 5_000, "val": 5_000, "test": SIZES["t10k"]}
+    for pictures, labels in data.splits.values():
+        assert pictures.shape[1:] == (data.in_channels, data.image_size, data.image_size)
+        assert len(pictures) == len(labels)
+        assert labels.unique().tolist() == list(range(data.num_classes))
+
+
+def test_splits_do_not_depend_on_the_seed_of_a_run(data: PictureDataModule) -> None:
+    other = type(data)(data_dir=data.data_dir, seed=7)
+    other.setup("fit")
+    for split, tensors in data.splits.items():
+        for ours, others in zip(tensors, other.splits[split], strict=True):
+            assert torch.equal(ours, others)
+
+
+def test_no_picture_is_in_two_splits(data: PictureDataModule) -> None:
+    prints = {
+        split: {hash(picture.numpy().tobytes()) for picture in pictures}
+        for split, (pictures, _) in data.splits.items()
+    }
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        shared = prints[one] & prints[other]
+        # Fashion-MNIST itself holds a few pictures twice; a mixed-up split would hold thousands.
+        assert len(shared) <= (100 if isinstance(data, FashionMNIST) else 0)
+
+
+@pytest.mark.parametrize("kind", [MNIST, FashionMNIST])
+def test_only_the_official_test_pictures_test(kind: type[MNIST], data_of: Callable) -> None:
+    data = kind(data_dir=str(data_of(kind.__name__)))
+    data.setup("test")
+    official = _read_idx(data._raw / "t10k-images-idx3-ubyte.gz")
+    assert torch.equal(data.splits["test"][0][:, 0], official)
+    training = _read_idx(data._raw / "train-images-idx3-ubyte.gz")
+    total = sum(data.splits[split][0].long().sum() for split in ("train", "val"))
+    assert total == training.long().sum()  # all of the training pictures, and nothing else
+
+
+def test_mean_and_std_are_those_of_the_training_pictures(data: PictureDataModule) -> None:
+    if not isinstance(data, Digits) and type(data).__name__ not in REAL:
+        pytest.skip("the constants are those of the real data, and DATA_DIR does not hold it")
+    scaled = data.splits["train"][0].double() / 255
+    # 0.001: the customary constants of MNIST are those of all 60,000 pictures, validation included.
+    assert scaled.mean().item() == pytest.approx(data.mean[0], abs=0.001)
+    assert scaled.std().item() == pytest.approx(data.std[0], abs=0.001)
+
+
+def test_batches_are_scaled_and_normalised(data: PictureDataModule) -> None:
+    raw = next(iter(data.train_dataloader()))
+    assert raw[0].dtype == torch.uint8
+    inputs, targets = data.on_after_batch_transfer(raw, 0)
+    expected = (raw[0].float() / 255 - data.mean[0]) / data.std[0]
+    torch.testing.assert_close(inputs, expected)
+    assert inputs.shape == (64, 1, data.image_size, data.image_size)
+    assert (targets.dtype, targets.shape) == (torch.int64, (64,))
+
+
+def test_the_transform_leaves_the_data_in_memory_alone(data: PictureDataModule) -> None:
+    before = data.splits["val"][0].clone()
+    for batch in data.val_dataloader():
+        data.on_after_batch_transfer(batch, 0)
+    assert torch.equal(data.splits["val"][0], before)
+
+
+def test_an_epoch_serves_no_row_twice_and_drops_only_the_rest() -> None:
+    rows = torch.cat(list(TrainingBatches(103, 10)))
+    assert len(rows) == len(rows.unique()) == 100
+
+
+def order(seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> list[list[int]]:
+    batches = TrainingBatches(103, 12, seed, rank, world_size)
+    batches.set_epoch(epoch)
+    return [rows.tolist() for rows in batches]
+
+
+def test_the_order_is_decided_by_seed_and_epoch_alone() -> None:
+    first = order(seed=1, epoch=2)
+    torch.manual_seed(99)
+    torch.rand(5)
+    assert order(seed=1, epoch=2) == first
+    assert order(seed=2, epoch=2) != first
+    assert order(seed=1, epoch=3) != first
+    assert order(seed=2, epoch=1) != first
+
+
+def test_an_epoch_can_be_read_twice() -> None:
+    batches = TrainingBatches(50, 10)
+    assert [rows.tolist() for rows in batches] == [rows.tolist() for rows in batches]
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_any_number_of_processes_sees_the_same_global_batches(world_size: int) -> None:
+    shares = [order(3, 1, rank, world_size) for rank in range(world_size)]
+    together = [sum(parts, []) for parts in zip(*shares, strict=True)]  # noqa: RUF017
+    assert together == order(3, 1)
+
+
+@pytest.mark.parametrize("size", [1, 3, 17, 64, 101])
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_evaluation_takes_every_row_exactly_once(size: int, world_size: int) -> None:
+    ranks = [EvaluationBatches(size, 8, rank, world_size) for rank in range(world_size)]
+    rows = [row for batches in ranks for batch in batches for row in batch.tolist()]
+    assert sorted(rows) == list(range(size))
+    assert [len(batches) for batches in ranks] == [len(list(batches)) for batches in ranks]
+    assert len({len(batches) for batches in ranks}) == 1  # a sharded net computes each one together
+    assert all(len(batch) <= 8 // world_size for batches in ranks for batch in batches)
+
+
+def test_a_batch_that_cannot_be_shared_out_is_an_error() -> None:
+    assert share_of_batch(128, 4) == 32
+    with pytest.raises(MisconfigurationException, match=r"batch_size 130 .* 4 processes.* 128"):
+        share_of_batch(130, 4)
+
+
+def test_a_batch_larger_than_the_data_is_an_error() -> None:
+    data = Digits(batch_size=1_258)
+    data.setup("fit")
+    with pytest.raises(MisconfigurationException, match="larger than the training split of 1257"):
+        data.train_dataloader()
+
+
+def test_each_epoch_of_a_fit_has_its_own_order(data: PictureDataModule) -> None:
+    seen: list[list[int]] = []
+
+    class Watch(L.LightningModule):
+        def training_step(self, batch: tuple, batch_idx: int) -> None:
+            if batch_idx == 0:
+                seen.append(batch[1].tolist())
+
+        def configure_optimizers(self) -> None:
+            return None
+
+    trainer = L.Trainer(
+        max_epochs=3,
+        limit_train_batches=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(Watch(), data)
+    assert len({tuple(labels) for labels in seen}) == 3

@@ -1,0 +1,157 @@
+"""Streamed texts: an endless row of tokens, one for all processes, that is taken up anywhere."""
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from datamodules import TextStream
+from datamodules.language_modeling.text_stream import Documents, StreamedRows
+from tests.support import ROOT
+from tests.support.resume import Crash, after, assert_the_same_run
+
+pytest.importorskip("datasets", reason="the optional package `datasets` is not installed")
+SIZES = {"context": 16, "batch_size": 4, "tokenizer": "bpe", "max_vocab_size": 300}
+VAL = 3
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> list[str]:
+    """Forty documents in four files, some of them empty or long."""
+    draw = np.random.default_rng(0)
+    words = [*"ab cd efg hi jkl mnopq rst uvwx yz".split(" ")]  # noqa: SIM905
+    sizes = draw.integers(0, 60, 40)
+    made = [f"{number} " + " ".join(draw.choice(words, size)) for number, size in enumerate(sizes)]
+    made[7], made[20] = "", "long " * 300
+    for number in range(4):
+        rows = [json.dumps({"text": text}) for text in made[10 * number : 10 * number + 10]]
+        (tmp_path / f"part-{number}.jsonl").write_text("\n".join(rows) + "\n")
+    return made
+
+
+@pytest.fixture
+def stream(tmp_path: Path, texts: list[str]) -> Callable[..., TextStream]:
+    def stream(share: tuple[int, int] = (0, 1), **changes) -> TextStream:
+        files = [str(tmp_path / f"part-{number}.jsonl") for number in range(4)]
+        arguments = {"dataset": "json", "files": files, "val_documents": VAL, "epoch_steps": 50}
+        data = TextStream(**(arguments | SIZES | changes))
+        told = {"rank": share[0], "num_replicas": share[1]}
+        data.trainer = SimpleNamespace(distributed_sampler_kwargs=told)
+        data.prepare_data()
+        data.setup("fit")
+        return data
+
+    return stream
+
+
+def rows(data: TextStream) -> StreamedRows:
+    return data.train_dataloader().dataset
+
+
+def flat(batches: list[tuple[torch.Tensor, torch.Tensor]]) -> list[int]:
+    return torch.cat([inputs.flatten() for inputs, _ in batches]).tolist()
+
+
+def test_the_batches_are_the_documents_one_after_the_other_again_and_again(stream, texts) -> None:
+    data = stream()
+    end = data.tokenizer.token_to_id("<|endoftext|>")
+    once = [t for text in texts[VAL:] for t in (*data.tokenizer.encode(text).ids, end)]
+    source = rows(data)
+    batches = [source[step] for step in range(3 * len(once) // 64)]
+    assert len(batches) > 2 * len(once) // 64  # it went over them twice
+    assert flat(batches) == (once * 3)[: 64 * len(batches)]
+    for inputs, targets in batches:
+        assert torch.equal(inputs.flatten()[1:], targets.flatten()[:-1])
+    for (_, before), (inputs, _) in pairwise(batches):
+        assert before[-1, -1] == inputs[0, 0]
+    val = [t for text in texts[:VAL] for t in (*data.tokenizer.encode(text).ids, end)]
+    assert data.val_tokens.tolist() == val
+
+
+@pytest.mark.parametrize("start", [1, 2, 17, 45])
+def test_any_step_is_read_from_what_was_kept_or_from_nothing(stream, start: int) -> None:
+    whole, read_by_whole = rows(stream()), []
+    count(whole.documents, read_by_whole)
+    expected = [whole[step] for step in range(60)]
+    other = stream()
+    for number, batch in enumerate(rows(other)[step] for step in range(start)):
+        assert torch.equal(batch[0], expected[number][0])
+    kept = json.loads(json.dumps(other.state_dict()))  # plain values
+    for known in (kept, {}):
+        again = stream()
+        again.load_state_dict(known)
+        source, read = rows(again), []
+        count(source.documents, read)
+        position = start - 1  # fetched but not trained on
+        seen = [source[step] for step in range(position, 60)]
+        for (a, b), (c, d) in zip(seen, expected[position:], strict=True):
+            assert torch.equal(a, c)
+            assert torch.equal(b, d)
+        if known and start > 10:
+            assert len(read) < len(read_by_whole) - 10  # documents before it are not read again
+
+
+def count(documents: Documents, read: list) -> None:
+    following = documents.next
+    documents.next = lambda: read.append(1) or following()  # type: ignore[method-assign]
+
+
+def test_processes_share_the_rows_of_one_process(stream) -> None:
+    whole = rows(stream())
+    shares = [rows(stream(share=(rank, 2))) for rank in (0, 1)]
+    for step in range(8):
+        parts = [share[step] for share in shares]
+        for number in (0, 1):
+            assert torch.equal(torch.cat([part[number] for part in parts]), whole[step][number])
+
+
+def arguments(tmp_path: Path) -> tuple:
+    files = json.dumps([str(tmp_path / f"part-{number}.jsonl") for number in range(4)])
+    return (
+        *("--config", ROOT / "configs/source/gpt.yaml"),
+        *("--config", ROOT / "configs/size/gpt-nano.yaml", "--data", "datamodules.TextStream"),
+        *("--data.dataset", "json", "--data.files", files, "--data.tokenizer", "bpe"),
+        *("--data.max_vocab_size", 300, "--data.val_documents", 3, "--data.epoch_steps", 7),
+        *("--data.context", 16, "--data.batch_size", 4, "--model.net.dropout", 0.1),
+        *("--trainer.precision", "32-true", "--model.lr_scheduler.warmup_steps", 3),
+        *("--trainer.max_steps", 24, "--trainer.val_check_interval", 6),
+        *("--trainer.log_every_n_steps", 1, "--checkpoint.every_n_steps", 4),
+        *("--test_after_fit", "false"),
+    )
+
+
+@pytest.mark.parametrize("crash", [10, pytest.param(5, marks=pytest.mark.slow)])
+def test_a_run_that_goes_on_is_the_run_that_never_stopped(
+    run: Callable[..., Path], texts: list[str], tmp_path: Path, crash: int
+) -> None:
+    given = arguments(tmp_path)
+    whole = run("fit", *given, "--experiment", "whole")
+    with pytest.raises(Crash):
+        run("fit", *given, "--experiment", "stopped", *after(crash))
+    again = run("fit", *given, "--experiment", "stopped", "--resume", "auto")
+    # Where it stands the library tells in more than one way.
+    assert_the_same_run(whole, again, but="TextStream")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"field": "body"}, "holds no text under 'body'; it has 'text'"),
+        ({"dataset": "json", "files": ["nowhere.jsonl"]}, "can't be opened"),
+        ({"dataset_split": "test"}, "can't be opened"),
+        ({"tokenizer": "words"}, "must be gpt2 or bpe"),
+        ({"max_vocab_size": 256}, "257 or more"),
+        ({"val_documents": 40}, "too short"),
+        ({"val_documents": 0}, "val_documents is 0"),
+        ({"epoch_steps": 0}, "epoch_steps is 0"),
+    ],
+)
+def test_what_can_not_be_streamed_is_one_sentence(stream, wrong: dict, told: str) -> None:
+    with pytest.raises(MisconfigurationException, match=told):
+        stream(**wrong)

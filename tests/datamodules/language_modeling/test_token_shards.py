@@ -1,0 +1,434 @@
+"""Token shards: any cut of the row gives the same batches; any number of workers makes the same."""
+
+import errno
+import gzip
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from tokenizers import Tokenizer
+
+from datamodules import TextFile, TokenShards
+from datamodules.language_modeling.token_batches import RandomCrops
+from datamodules.language_modeling.token_shards import JoinedShards
+from datamodules.text import tokenization
+from datamodules.text.reading import read_documents
+from scripts import tokenize_text
+from tests.support import REAL_DIR, ROOT
+from tests.support.made_data import make_shards
+
+WORDS = ["the", "king", "is", "dead,", "long", "live", "the", "queen", "of", "all", "the", "seas"]
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    """A folder with seven documents as texts, and the same seven as JSON lines."""
+    draw = np.random.default_rng(0)
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    documents = [" ".join(draw.choice(WORDS, 300)) + "\n漢 é" for _ in range(7)]
+    for number, document in enumerate(documents):
+        (folder / f"{number}.txt").write_text(document)
+    lines = "".join(json.dumps({"id": 1, "text": document}) + "\n" for document in documents)
+    (folder / "all.jsonl.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
+    return folder
+
+
+@pytest.fixture
+def tokenize(tmp_path: Path) -> Callable[..., Path]:
+    """Calls the program with small shards and byte pairs, unless told otherwise."""
+
+    def tokenize(*arguments: object, name: str = "shards") -> Path:
+        small = ["--tokenizer", "bpe", "--vocab_size", "300", "--shard_tokens", "500"]
+        small += ["--workers", "1", "--output", str(tmp_path / name)]
+        small += [] if "--val_files" in arguments else ["--val_fraction", "0.3"]
+        tokenize_text.main([*small, *map(str, arguments)])
+        return tmp_path / name
+
+    return tokenize
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def row(folder: Path, split: str) -> np.ndarray:
+    index = json.loads((folder / "index.json").read_text())
+    shards = [shard["file"] for shard in index["shards"] if shard["split"] == split]
+    return np.concatenate([np.fromfile(folder / name, "<u2") for name in shards])
+
+
+# Reading.
+
+
+def test_a_crop_reads_on_over_the_ends_of_shards() -> None:
+    tokens = np.arange(100, dtype=np.uint16)
+    for cuts in ([30], [1, 2, 3, 60], [50, 50, 99]):
+        joined = JoinedShards(np.split(tokens, cuts), [""] * (len(cuts) + 1), vocab_size=100)
+        for start, stop in ((0, 100), (29, 31), (0, 1), (99, 100), (1, 61), (5, 5), (90, 200)):
+            assert joined[start:stop].tolist() == tokens[start:stop].tolist()
+            assert joined[start:stop].dtype == np.uint16
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_batches_are_the_same_however_the_row_was_cut(tmp_path: Path, world_size: int) -> None:
+    seen = []
+    for tokens_a_shard in (37, 300, 10_000):
+        folder = make_shards(tmp_path / str(tokens_a_shard), shard_tokens=tokens_a_shard)
+        ranks = []
+        for rank in range(world_size):
+            data = TokenShards(str(folder), context=16, batch_size=4, seed=5)
+            data.trainer = SimpleNamespace(
+                distributed_sampler_kwargs={"num_replicas": world_size, "rank": rank}
+            )
+            data.setup("fit")
+            crops, windows = data.train_dataloader().dataset, data.val_dataloader()
+            ranks.append([crops[0], crops[77], *windows])
+        seen.append([torch.cat([side for batch in rank for side in batch]) for rank in ranks])
+    for other in seen[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True))
+    train = torch.from_numpy(row(tmp_path / "37", "train").astype(np.int64))
+    whole = RandomCrops(train.numpy(), context=16, batch_size=4, seed=5)
+    rows = slice(0, 4 // world_size)  # those of the first process, before its validation
+    assert torch.equal(seen[0][0][rows], whole[0][0][rows])
+
+
+def test_the_net_and_the_task_are_told_sizes_and_tokenizer(tmp_path: Path) -> None:
+    data = TokenShards(str(make_shards(tmp_path)), vocab_multiple=64)
+    assert data.tokenizer.get_vocab_size() == 60
+    assert data.vocab_size == 64
+    assert data.context == 1024
+    assert TokenShards(str(tmp_path)).vocab_size == 60
+    assert Tokenizer.from_str(data.tokenizer_json).encode("! Z").ids == [1, 0, 58]
+
+
+def test_shards_lie_below_the_data_folder_unless_named_in_full(tmp_path: Path) -> None:
+    make_shards(tmp_path / "mine")
+    for folder in ("mine", str(tmp_path / "mine")):
+        assert TokenShards(folder, data_dir=str(tmp_path)).vocab_size == 60
+
+
+def test_vocabularies_above_two_bytes_take_four(tmp_path: Path) -> None:
+    alphabet = "".join(map(chr, range(0x10000, 0x10000 + 2**16)))  # one more with the end of text
+    make_shards(tmp_path, tokenizer=tokenization.characters(alphabet), highest=2**16)
+    data = TokenShards(str(tmp_path), context=8, batch_size=2)
+    data.setup("fit")
+    assert data.index["dtype"] == "uint32"
+    assert int(max(data.train_tokens[0:3000])) == 2**16
+
+
+def broken(folder: Path, **changes: object) -> TokenShards:
+    index = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps(index | changes))
+    return TokenShards(str(folder), context=16, batch_size=4, verify=True)
+
+
+def test_a_folder_that_is_not_there_or_not_finished_is_told_how_to_be_made(tmp_path: Path) -> None:
+    with pytest.raises(MisconfigurationException, match=r"nowhere does not exist.*tokenize_text"):
+        _ = TokenShards("nowhere", data_dir=str(tmp_path)).vocab_size
+    with pytest.raises(MisconfigurationException, match=r"has no index\.json.*not finished"):
+        _ = TokenShards(".", data_dir=str(tmp_path)).vocab_size
+
+
+def test_an_index_of_another_version_or_none_is_refused(tmp_path: Path) -> None:
+    data = broken(make_shards(tmp_path), version=2)
+    with pytest.raises(MisconfigurationException, match=r"version 2, .* reads version 1"):
+        _ = data.vocab_size
+    with pytest.raises(MisconfigurationException, match=r"lacks a dtype that is uint16 or uint32"):
+        _ = broken(tmp_path, version=1, dtype="int8").vocab_size
+    with pytest.raises(MisconfigurationException, match="shard 0 lacks split, tokens"):
+        _ = broken(tmp_path, dtype="uint16", shards=[{"file": "train-00000.bin"}]).vocab_size
+    for text in ("{", "[]", "{}"):
+        (tmp_path / "index.json").write_text(text)
+        with pytest.raises(MisconfigurationException, match="damaged or no index"):
+            _ = TokenShards(str(tmp_path)).vocab_size
+
+
+def test_a_shard_cut_short_is_named_with_its_sizes(tmp_path: Path) -> None:
+    shard = make_shards(tmp_path, shard_tokens=500) / "train-00001.bin"
+    shard.write_bytes(shard.read_bytes()[:-3])
+    with pytest.raises(
+        MisconfigurationException,
+        match=r"train-00001\.bin has 997 bytes, but index\.json says 1,000 bytes \(500 tokens\)",
+    ):
+        TokenShards(str(tmp_path), context=16).setup("fit")
+    shard.unlink()
+    with pytest.raises(MisconfigurationException, match=r"train-00001\.bin is missing"):
+        TokenShards(str(tmp_path), context=16).setup("fit")
+
+
+def test_a_changed_shard_is_found_where_it_is_asked_for(tmp_path: Path) -> None:
+    shard = make_shards(tmp_path) / "val-00000.bin"
+    TokenShards(str(tmp_path), verify=True).prepare_data()
+    data = bytearray(shard.read_bytes())
+    data[10] ^= 1
+    shard.write_bytes(data)
+    TokenShards(str(tmp_path)).prepare_data()
+    with pytest.raises(MisconfigurationException, match=r"val-00000\.bin is damaged.*sha256:"):
+        TokenShards(str(tmp_path), verify=True).prepare_data()
+
+
+def test_a_token_beyond_the_vocabulary_is_named_before_the_net_sees_it(tmp_path: Path) -> None:
+    data = broken(make_shards(tmp_path), vocab_size=20)
+    data.setup("fit")
+    with pytest.raises(MisconfigurationException, match=r"\.bin holds the token \d\d, but .* 20"):
+        next(iter(data.train_dataloader()))
+
+
+def test_contexts_and_batches_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    folder = str(make_shards(tmp_path))
+    with pytest.raises(MisconfigurationException, match=r"3000 tokens to train and 400 .* 401 of"):
+        TokenShards(folder, context=400).setup("fit")
+    TokenShards(folder, context=399).setup("fit")
+    data = TokenShards(folder, context=8, batch_size=4)
+    data.trainer = SimpleNamespace(distributed_sampler_kwargs={"num_replicas": 3, "rank": 0})
+    with pytest.raises(MisconfigurationException, match="among 3 processes"):
+        data.setup("fit")
+    for wrong in ({"context": 0}, {"batch_size": 0}, {"seed": -1}, {"vocab_multiple": 0}):
+        with pytest.raises(MisconfigurationException, match=next(iter(wrong))):
+            TokenShards(folder, **wrong)
+
+
+# Making.
+
+
+def test_the_shards_are_the_same_however_many_workers_make_them(
+    texts: Path, tokenize: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenize_text, "TASK", 700)  # many tasks a worker
+    one, three = (
+        tokenize(texts / "*.txt", "--workers", number, name=str(number)) for number in (1, 3)
+    )
+    assert contents(one) == contents(three)
+    assert {"train-00000.bin", "train-00001.bin", "val-00000.bin"} < set(contents(one))
+
+
+def test_documents_come_back_in_order_each_followed_by_the_end_of_text(
+    texts: Path, tokenize: Callable[..., Path]
+) -> None:
+    for kind in ("bpe", "characters"):
+        for source in ("*.txt", "all.jsonl.gz"):
+            name = f"{kind}{source[0]}"
+            folder = tokenize(texts / source, "--tokenizer", kind, name=name.replace("*", "s"))
+            data = TokenShards(str(folder), context=8)
+            end = data.index["end_of_text"]
+            found: dict[str, list[str]] = {}
+            for split in ("train", "val"):
+                tokens = row(folder, split)
+                assert tokens[-1] == end
+                ends = [0, *(np.flatnonzero(tokens == end) + 1)]
+                found[split] = [
+                    data.tokenizer.decode(tokens[a : b - 1].tolist()) for a, b in pairwise(ends)
+                ]
+            documents = [path.read_text() for path in sorted(texts.glob("*.txt"))]
+            assert found["val"] == [documents[3], documents[6]]  # 0.3: the fourth and the seventh
+            assert found["train"] == [d for n, d in enumerate(documents) if n not in (3, 6)]
+            assert sum(source["documents"] for source in data.index["sources"]) == 7
+
+
+def test_no_text_is_read_as_an_end_of_text() -> None:
+    for tokenizer in (tokenization.characters("<|endoftx>"), tokenization.byte_pairs(["a"], 300)):
+        made, end = tokenization.with_end_of_text(tokenizer)
+        assert made.decode([end], skip_special_tokens=False) == "<|endoftext|>"
+        assert end not in made.encode("<|endoftext|>").ids
+        assert tokenization.with_end_of_text(made) == (made, end)
+
+
+def test_byte_pairs_learn_nothing_from_what_validates(
+    texts: Path, tokenize: Callable[..., Path]
+) -> None:
+    (texts / "other.val").write_text("zyzzyva " * 300)
+    folder = tokenize(texts / "*.txt", "--val_files", texts / "other.val")
+    vocabulary = TokenShards(str(folder)).tokenizer.get_vocab()
+    assert "Ġking" in vocabulary
+    assert len(vocabulary) <= 300
+    assert not any("zy" in token for token in vocabulary)
+
+
+def test_a_text_file_and_its_shards_train_on_the_same_tokens(
+    texts: Path, tokenize: Callable[..., Path]
+) -> None:
+    files = sorted(map(str, texts.glob("*.txt")))
+    folder = tokenize(*files[:6], "--val_files", files[6], "--tokenizer", "characters")
+    own = TextFile(files, tokenizer="characters")
+    assert own.vocab_size + 1 == TokenShards(str(folder)).vocab_size
+    shards = row(folder, "train")
+    text = "".join(Path(file).read_text() for file in files[:6])
+    assert shards[shards != own.vocab_size].tolist() == own.tokenizer.encode(text).ids
+
+
+def test_what_validates_never_trains_and_no_file_comes_twice(
+    texts: Path, tokenize: Callable[..., Path]
+) -> None:
+    plain = ("--tokenizer", "characters")
+    folder = tokenize(
+        *(texts / "*.txt", texts / "[0-2].txt", "--val_files", texts / "6.txt", *plain)
+    )
+    alone = tokenize(*(texts / "[0-5].txt", "--val_files", texts / "6.txt", *plain), name="alone")
+    for split in ("train", "val"):
+        assert np.array_equal(row(folder, split), row(alone, split))
+
+
+def test_a_text_is_split_where_it_is_told_even_between_two_pieces(tmp_path: Path) -> None:
+    path = tmp_path / "stories.txt"
+    path.write_text("one" * 400_000 + "<|end|>two<|end|>")
+    found = ["".join(pieces) for pieces in read_documents(path, "text", "<|end|>")]
+    assert found == ["one" * 400_000, "two", ""]
+
+
+def test_an_interrupted_run_leaves_no_index_and_is_simply_run_again(
+    texts: Path, tokenize: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = contents(tokenize(texts / "*.txt", name="whole"))
+    begin, begun = tokenize_text.ShardWriter._begin, []
+
+    def stop_at_the_fortieth(writer: tokenize_text.ShardWriter) -> None:
+        begin(writer)
+        begun.append(writer)
+        if len(begun) == 40:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tokenize_text.ShardWriter, "_begin", stop_at_the_fortieth)
+        with pytest.raises(KeyboardInterrupt):
+            tokenize(texts / "*.txt", "--shard_tokens", 20)
+    left = set(contents(texts.parent / "shards"))
+    assert "train-00000.bin" in left
+    assert any(name.endswith(".partial") for name in left)
+    assert "index.json" not in left
+    with pytest.raises(MisconfigurationException, match="not finished"):
+        _ = TokenShards(str(texts.parent / "shards")).vocab_size
+    assert contents(tokenize(texts / "*.txt")) == whole  # with other sizes, and nothing is left
+
+
+def test_the_disk_holds_each_token_once_and_nothing_else(
+    texts: Path, tokenize: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = 0
+    write = tokenize_text.ShardWriter.write
+
+    def watch(writer: tokenize_text.ShardWriter, tokens: np.ndarray) -> None:
+        nonlocal most
+        write(writer, tokens)
+        most = max(most, sum(map(len, contents(writer.folder).values())))
+
+    monkeypatch.setattr(tokenize_text.ShardWriter, "write", watch)
+    folder = tokenize(texts / "*.txt")
+    assert 0 < most <= sum(len(row(folder, split)) * 2 for split in ("train", "val"))
+
+
+@pytest.fixture
+def refused(tokenize: Callable[..., Path], capsys: pytest.CaptureFixture) -> Callable[..., str]:
+    """Calls the program with a mistake in it; returns the sentence that it says."""
+
+    def refused(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as exit:
+            tokenize(*arguments)
+        assert exit.value.code == 2
+        told = [s for s in capsys.readouterr().err.splitlines() if s.startswith("tokenize_text: ")]
+        assert len(told) == 1
+        return told[0]
+
+    return refused
+
+
+def test_mistakes_are_told_in_one_sentence(texts: Path, refused: Callable[..., str]) -> None:
+    (texts / "bad.jsonl").write_text('{"text": "a"}\n{"body": "b"}\n')
+    (texts / "worse.jsonl").write_text('{"text": "a"}\n{"text"\n')
+    (texts / "half.jsonl").write_text('{"text": "cut \\ud83d"}\n{"text": "whole \\ud83d\\ude00"}\n')
+    (texts / "cut.txt.gz").write_bytes(gzip.compress(b"abc" * 1000)[:-20])
+    (texts / "latin.txt.gz").write_bytes(gzip.compress(b"caf\xe9 "))
+    for arguments, said in {
+        (): "name text files",
+        ("nowhere/*.txt",): "No file is named 'nowhere/*.txt'",
+        (texts / "0.txt", "--workers", 0): "--workers is 0",
+        (texts / "0.txt", "--shard_tokens", 0): "--shard_tokens is 0",
+        (texts / "0.txt", "--vocab_size", 256): "--vocab_size is 256",
+        (texts / "0.txt", "--val_fraction", 1): "--val_fraction is 1.0",
+        (texts / "0.txt",): "no document is left for val",
+        (texts / "bad.jsonl",): "line 2 holds no text under 'text'; it has fields 'body'",
+        (texts / "worse.jsonl",): "line 2 is no valid JSON",
+        (texts / "half.jsonl",): "line 1 holds half a character, \\ud83d",
+        (texts / "0.txt", "--output", texts / "1.txt"): "1.txt is a file: name a folder",
+        (texts / "cut.txt.gz",): "damaged or cut off",
+        (texts / "latin.txt.gz",): "byte 3 (0xe9)",
+    }.items():
+        assert said in refused(*arguments)
+
+
+def test_a_finished_folder_is_not_written_again(
+    texts: Path, tokenize: Callable[..., Path], refused: Callable[..., str]
+) -> None:
+    folder = tokenize(texts / "*.txt")
+    before = contents(folder)
+    assert "finished" in refused(texts / "*.txt")
+    assert contents(folder) == before
+
+
+def test_a_full_disk_is_said_to_be_full(
+    texts: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        def write(self, data: bytes) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tokenize_text.ShardWriter, "_file", Full(), raising=False)
+    monkeypatch.setattr(
+        tokenize_text.ShardWriter, "_begin", lambda self: setattr(self, "_room", 500)
+    )
+    assert "is full" in refused(texts / "*.txt")
+
+
+def test_a_data_set_of_the_hub_is_read_as_rows(
+    texts: Path, tokenize: Callable[..., Path], refused: Callable[..., str], monkeypatch
+) -> None:
+    """With the package where it is installed; that it is needed is said where it is not."""
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert "pip install 'datasets>=3.0'" in refused("--dataset", "someone/some-texts")
+    monkeypatch.undo()
+    pytest.importorskip("datasets", reason="the optional package `datasets` is not installed")
+    lines = gzip.decompress((texts / "all.jsonl.gz").read_bytes())
+    (texts.parent / "hub").mkdir()
+    (texts.parent / "hub" / "train.jsonl").write_bytes(lines)
+    from_hub = tokenize("--dataset", texts.parent / "hub", name="a")
+    from_file = tokenize(texts / "all.jsonl.gz", name="b")
+    for split in ("train", "val"):
+        assert row(from_hub, split).tolist() == row(from_file, split).tolist()
+
+
+def test_no_program_hides_a_module_of_python() -> None:
+    programs = {path.stem for folder in (ROOT, ROOT / "scripts") for path in folder.glob("*.py")}
+    assert "tokenize_text" in programs
+    assert not programs & sys.stdlib_module_names
+
+
+@pytest.mark.skipif(
+    not (REAL_DIR / "gpt2-bpe/encoder.json").exists(), reason="DATA_DIR holds no gpt2-bpe"
+)
+def test_gpt2s_own_tokens_end_a_document_with_50256(
+    texts: Path, tokenize: Callable[..., Path]
+) -> None:
+    folder = tokenize(texts / "*.txt", "--tokenizer", "gpt2", "--data_dir", REAL_DIR)
+    tokens = row(folder, "val")
+    assert tokens[-1] == 50256
+    assert (tokens == 50256).sum() == 2
+    data = TokenShards(str(folder), vocab_multiple=64)
+    assert (data.index["vocab_size"], data.vocab_size) == (50257, 50304)
+    text = (texts / "3.txt").read_text()
+    assert data.tokenizer.decode(tokens.tolist()).startswith(text + "<|endoftext|>")
+
+
+def test_the_checksums_are_those_of_the_files(texts: Path, tokenize: Callable[..., Path]) -> None:
+    folder = tokenize(texts / "*.txt")
+    for shard in json.loads((folder / "index.json").read_text())["shards"]:
+        data = (folder / shard["file"]).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == shard["sha256"]
+        assert len(data) == 2 * shard["tokens"]

@@ -1,0 +1,179 @@
+"""A run that goes on is the same run at its trackers; the best checkpoint goes there if asked."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from cli.command_line import CLI
+from engine.run.record import git_commit
+from engine.run.trackers import ID_ARGUMENTS, fill_in, read_ids
+from tests.support import ROOT, TINY
+from tests.support.resume import Crash, after
+from tests.support.wandb_files import overlay, read_all_wandb
+
+Run = Callable[..., Path]
+SHORT = (
+    *("--config", TINY, "--trainer.max_epochs", 2, "--trainer.limit_train_batches", 6),
+    *("--trainer.log_every_n_steps", 1, "--checkpoint.every_n_steps", 3),
+    *("--test_after_fit", "false", "--experiment", "short"),
+)
+WITHOUT_CRASH = ("--trainer.callbacks", "null")
+BOTH = (
+    "--trainer.logger",
+    json.dumps(
+        [
+            yaml.safe_load((ROOT / f"configs/logger/{name}.yaml").read_text())["trainer"]["logger"]
+            for name in ("wandb", "mlflow")
+        ]
+    ),
+)
+
+
+def mlflow_runs(runs: Path) -> tuple[Any, list[Any]]:
+    mlflow = pytest.importorskip("mlflow")
+    client = mlflow.MlflowClient(f"sqlite:///{runs}/mlflow.db")
+    return client, client.search_runs([client.get_experiment_by_name("stepladder").experiment_id])
+
+
+def losses(rows: list[dict[str, Any]]) -> list[tuple[int, float]]:
+    return [(row["trainer/global_step"], row["train/loss"]) for row in rows if "train/loss" in row]
+
+
+def test_a_run_that_goes_on_is_the_same_run_at_all_trackers(run: Run, runs: Path) -> None:
+    with pytest.raises(Crash):
+        run("fit", *SHORT, *BOTH, *after(8))
+    folder = runs / "short/001"
+    ids = read_ids(folder)
+    assert set(ids) == {"WandbLogger", "MLFlowLogger"}
+    client, (stopped,) = mlflow_runs(runs)
+    assert stopped.info.status == "FAILED"
+
+    time.sleep(1.1)  # W&B names a run's folder by its second: two in one share it
+    # Told another number of epochs, which MLflow can't write over.
+    longer = ("--trainer.max_epochs", 3, "--tracking.best_as_artifact", "true")
+    assert run("fit", "--resume", folder, *WITHOUT_CRASH, *longer) == folder
+
+    # W&B: a second folder of the same run. Step 6 came twice, and is the same.
+    first, second = read_all_wandb(folder, 2)
+    assert first["id"] == second["id"] == ids["WandbLogger"][0]
+    before, again = losses(first["history"]), losses(second["history"])
+    assert [step for step, _ in before] == list(range(7))
+    assert [step for step, _ in again] == list(range(6, 18))
+    assert before[6:] == again[:1]
+    assert second["config"]["trainer"]["max_epochs"] == 3
+    assert second["config"]["git_commit"] == git_commit()
+    best = (folder / "checkpoints/best.ckpt").stat().st_size
+    (artifact,) = second["artifacts"]
+    assert (artifact.name, sorted(artifact.aliases)) == (
+        f"model-{second['id']}",
+        ["best", "latest"],
+    )
+    assert [(entry.path, entry.size) for entry in artifact.manifest.contents] == [
+        ("best.ckpt", best)
+    ]
+    assert not first["artifacts"]
+
+    # MLflow: one run, all of it.
+    client, (found,) = mlflow_runs(runs)
+    assert [found.info.run_id] == ids["MLFlowLogger"]
+    assert found.info.status == "FINISHED"
+    assert found.data.params["trainer/max_epochs"] == "2"
+    assert found.data.tags["trainer/max_epochs"] == "3"
+    history = client.get_metric_history(found.info.run_id, "train/loss")
+    assert sorted(metric.step for metric in history) == sorted([*range(18), 6])
+    assert len({(metric.step, metric.value) for metric in history}) == 18
+    kept = client.download_artifacts(found.info.run_id, "checkpoints/best.ckpt")
+    assert torch.load(kept, weights_only=True)["state_dict"]
+    assert read_ids(folder) == ids
+
+    # The config of the folder begins another run, with ids of its own.
+    assert not any(f"{one[0]}" in (folder / "config.yaml").read_text() for one in ids.values())
+
+
+@pytest.fixture
+def stopped(run: Run, runs: Path) -> Path:
+    """The folder of a run that crashed, and that no tracker has heard of."""
+    with pytest.raises(Crash):
+        run("fit", *SHORT, *after(4))
+    return runs / "short/001"
+
+
+def test_a_tracker_may_join_and_leave_a_run_that_goes_on(
+    run: Run, refused: Callable, stopped: Path
+) -> None:
+    assert read_ids(stopped) == {}
+    with pytest.raises(Crash):
+        run("fit", *SHORT, *overlay("mlflow"), "--resume", "auto", *after(2))
+    ids = read_ids(stopped)
+    assert list(ids) == ["MLFlowLogger"]
+
+    # A run that the tracker has forgotten is no reason to lose the training.
+    (stopped / "loggers.json").write_text('{"MLFlowLogger": ["0123"]}')
+    paragraph = refused("fit", "--resume", stopped, *WITHOUT_CRASH)
+    assert "can't go on with its run 0123" in paragraph
+    assert "delete" in paragraph
+    (stopped / "loggers.json").write_text(json.dumps(ids))
+    assert run("fit", "--resume", stopped, *WITHOUT_CRASH, "--trainer.logger", "false") == stopped
+    assert read_ids(stopped) == ids
+
+
+def test_a_damaged_file_of_ids_is_told_before_any_work(refused: Callable, stopped: Path) -> None:
+    for text in ("{", "[]", '{"MLFlowLogger": "abc"}', '{"MLFlowLogger": [1]}', "\xff\xfe"):
+        (stopped / "loggers.json").write_bytes(text.encode("latin1"))
+        paragraph = refused("fit", "--resume", stopped, *WITHOUT_CRASH)
+        assert "loggers.json is damaged" in paragraph
+        assert "delete it" in paragraph
+
+
+def test_artifacts_without_a_tracker_that_keeps_them_are_refused(refused: Callable) -> None:
+    asked = ("--tracking.best_as_artifact", "true")
+    assert "configs/logger/wandb.yaml" in refused("fit", *SHORT, *asked)
+    log_model = (*overlay("mlflow"), "--trainer.logger.log_model", "true")
+    assert "--tracking.best_as_artifact true" in refused("fit", *SHORT, *log_model)
+    braces = (*overlay("mlflow"), "--trainer.logger.experiment_name", "a{b}c")
+    assert "braces may stand around run_folder" in refused("fit", *SHORT, *braces)
+
+
+@pytest.mark.parametrize("key", [None, "0" * 40])
+def test_wandb_told_to_be_online_without_a_network_stays_offline_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd, key: str | None
+) -> None:
+    import wandb
+
+    monkeypatch.setenv("WANDB_MODE", "online")
+    if key:
+        monkeypatch.setenv("WANDB_API_KEY", key)
+    wandb.teardown()
+    parsed = CLI_logger()
+    fill_in(parsed, tmp_path / "runs/x/001", {"WandbLogger": ["abc"]})
+    assert (parsed.init_args.offline, parsed.init_args.mode) == (True, "offline")
+    assert parsed.init_args.id == "abc"
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "offline" in line]
+    assert ("can't be reached" if key else "no API key") in line
+
+
+def CLI_logger() -> Any:
+    """`trainer.logger` of the overlay, as the command line parses it."""
+    found: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CLI, "instantiate_classes", lambda self: found.append(self.config))
+        patch.setattr(CLI, "_run_subcommand", lambda self, subcommand: None)
+        CLI.of(["fit", "--config", str(TINY), *map(str, overlay("wandb"))])
+    return found[0]["fit"].trainer.logger
+
+
+def test_two_trackers_of_a_kind_keep_their_own_ids_and_a_named_one_stays() -> None:
+    from jsonargparse import Namespace
+
+    loggers = [
+        Namespace(class_path="a.Tracker", init_args=Namespace({name: told}))
+        for name, told in ((ID_ARGUMENTS[0], None), (ID_ARGUMENTS[1], None), ("id", "mine"))
+    ]
+    fill_in(loggers, Path("runs/x/001"), {"Tracker": ["one", "two", "three"]})
+    assert [next(iter(vars(one.init_args).values())) for one in loggers] == ["one", "two", "mine"]

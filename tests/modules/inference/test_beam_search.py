@@ -1,0 +1,176 @@
+"""Beam search finds what it should: greedy with one beam, the best of all with enough of them."""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+from modules.inference.beam_search import beam_search, length_penalty
+from modules.nets import Seq2Seq, Transformer
+from tests.support.translation_nets import NETS, batch_of
+
+BEGIN, END = 2, 3
+V, LONGEST = 5, 4
+TINY: dict[str, Callable[[], nn.Module]] = {
+    "Seq2Seq": lambda: Seq2Seq(20, V, dim=6, hidden_size=6, attention="luong"),
+    "Transformer": lambda: Transformer(20, V, context=16, dim=8, num_heads=2, num_layers=1),
+}
+
+
+def sharp(net: nn.Module) -> nn.Module:
+    """Random weights, large enough that words differ in their likelihood."""
+    torch.manual_seed(4)
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.6)
+    return net.eval()
+
+
+@pytest.fixture(params=TINY)
+def tiny(request: pytest.FixtureRequest) -> nn.Module:
+    return sharp(TINY[request.param]())
+
+
+@pytest.fixture(params=["Seq2Seq-none", "Seq2Seq-bahdanau", "Seq2Seq-luong", "Transformer-after"])
+def net(request: pytest.FixtureRequest) -> nn.Module:
+    return sharp(NETS[request.param]())
+
+
+def score_of(net: nn.Module, source: dict[str, Tensor], text: list[int], alpha: float) -> float:
+    """The score of one sentence, END in it or not, of the whole read at once."""
+    read = source | {"decoder_input_ids": torch.tensor([[BEGIN, *text[:-1]]])}
+    chances = net(read)[0].log_softmax(dim=-1)
+    total = sum(chances[place, token].item() for place, token in enumerate(text))
+    return total / ((5 + len(text)) / 6) ** alpha
+
+
+def exhaustive(net: nn.Module, source: dict[str, Tensor], alpha: float) -> tuple[list[int], float]:
+    """The best of all sentences of at most LONGEST tokens; only the longest may lack an end."""
+    words = [token for token in range(V) if token != END]
+    texts = [
+        [*words_before, END]
+        for length in range(LONGEST)
+        for words_before in itertools.product(words, repeat=length)
+    ]
+    texts += [list(text) for text in itertools.product(words, repeat=LONGEST)]
+    best = max(texts, key=lambda text: score_of(net, source, text, alpha))
+    return best, score_of(net, source, best, alpha)
+
+
+def one(batch: dict[str, Tensor], row: int) -> dict[str, Tensor]:
+    inside = batch["attention_mask"][row]
+    return {name: batch[name][row : row + 1, inside] for name in ("input_ids", "attention_mask")}
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
+@torch.no_grad()
+def test_a_wide_beam_finds_the_best_of_all(tiny: nn.Module, alpha: float) -> None:
+    batch = batch_of([3, 5, 1])
+    found, scores = beam_search(
+        tiny, batch, BEGIN, END, beam_size=V**LONGEST, penalty=alpha, max_length=LONGEST
+    )
+    for row in range(3):
+        best, score = exhaustive(tiny, one(batch, row), alpha)
+        assert found[row] == [token for token in best if token != END]
+        assert scores[row].item() == pytest.approx(score, abs=1e-4)
+
+
+@torch.no_grad()
+def test_a_beam_of_one_is_greedy(net: nn.Module) -> None:
+    batch = batch_of([3, 7, 1, 5, 6, 2])
+    found, _ = beam_search(net, batch, BEGIN, END, beam_size=1, penalty=1.0, max_length=12)
+    for row in range(6):
+        text: list[int] = []
+        while len(text) < 12:
+            read = one(batch, row) | {"decoder_input_ids": torch.tensor([[BEGIN, *text]])}
+            token = int(net(read)[0, -1].argmax())
+            if token == END:
+                break
+            text.append(token)
+        assert found[row] == text
+
+
+def test_no_sentences_have_no_translations(net: nn.Module) -> None:
+    nothing = torch.zeros(0, 3, dtype=torch.int64)
+    found, scores = beam_search(net, {"input_ids": nothing, "attention_mask": nothing}, 1, 2)
+    assert found == []
+    assert scores.shape == (0,)
+
+
+@pytest.mark.parametrize("beam_size", [1, 4])
+def test_with_the_cache_every_token_is_the_same(net: nn.Module, beam_size: int) -> None:
+    batch = batch_of([3, 7, 1, 5, 6, 2])
+    found = [
+        beam_search(net, batch, BEGIN, END, beam_size, penalty=3.0, cached=cached)
+        for cached in (True, False)
+    ]
+    assert found[0][0] == found[1][0]
+    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-4, rtol=1e-4)
+    assert any(found[0][0])
+
+
+def test_a_sentence_is_translated_alike_alone_and_in_a_batch(net: nn.Module) -> None:
+    batch = batch_of([3, 7, 1, 5, 6, 2])
+    together, scores = beam_search(net, batch, BEGIN, END, beam_size=3)
+    for row in range(6):
+        alone, score = beam_search(net, one(batch, row), BEGIN, END, beam_size=3)
+        assert alone == [together[row]]
+        torch.testing.assert_close(score[0], scores[row], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_score_is_the_likelihood_over_the_penalty(net: nn.Module) -> None:
+    batch = batch_of([3, 7, 1])
+    found, scores = beam_search(net, batch, BEGIN, END, beam_size=4, penalty=0.8, max_length=9)
+    for row, text in enumerate(found):
+        whole = [*text, END] if len(text) < 9 else text
+        assert scores[row].item() == pytest.approx(
+            score_of(net, one(batch, row), whole, 0.8), abs=1e-4
+        )
+
+
+def test_a_penalty_makes_longer_and_none_shorter(net: nn.Module) -> None:
+    batch = batch_of([3, 7, 1, 5, 6, 2])
+    short, long = (
+        sum(len(text) for text in beam_search(net, batch, BEGIN, END, 8, penalty=alpha)[0])
+        for alpha in (0.0, 3.0)
+    )
+    assert long >= short
+    must_differ = isinstance(net, Seq2Seq) and net.attention == "none"  # others end late anyhow
+    assert long > short or not must_differ
+
+
+def test_the_penalty_is_that_of_the_paper() -> None:
+    assert length_penalty(1, 0.6).item() == pytest.approx(1.0)
+    assert length_penalty(7, 0.6).item() == pytest.approx(2**0.6)
+    assert length_penalty(torch.tensor([4, 13]), 0.0).tolist() == [1.0, 1.0]
+
+
+def test_what_is_forbidden_is_never_written(net: nn.Module) -> None:
+    batch = batch_of([3, 7, 1, 5])
+    free, _ = beam_search(net, batch, BEGIN, END, beam_size=3, never=[END])
+    limits = [min(limit, net.context or 99) for limit in (16, 24, 12, 20)]
+    assert [len(text) for text in free] == limits  # for want of an end
+    common = Counter(itertools.chain(*free)).most_common(1)[0][0]
+    held, _ = beam_search(net, batch, BEGIN, END, beam_size=3, never=[END, common])
+    assert all(text and common not in text for text in held)
+
+
+def test_nothing_is_longer_than_the_context_or_twice_the_source() -> None:
+    net = sharp(NETS["Transformer-after"]())
+    nn.init.zeros_(net.target_embedding.weight)
+    net.target_embedding.weight.data[7] = 1.0
+    nn.init.ones_(net.decoder[-1].norm_3.bias)  # always token 7, never an end
+    found, _ = beam_search(net, batch_of([1, 2, 12]), BEGIN, END, beam_size=2)
+    assert [len(text) for text in found] == [12, 14, 16]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"beam_size": 0}, {"penalty": -0.1}, {"penalty": float("nan")}, {"max_length": 0}]
+)
+def test_what_can_not_be_searched_is_refused(tiny: nn.Module, wrong: dict) -> None:
+    with pytest.raises(MisconfigurationException, match=r"must be (0|1) or more, not"):
+        beam_search(tiny, batch_of([2]), BEGIN, END, **wrong)

@@ -1,0 +1,350 @@
+"""Generation: the state changes nothing but the speed, and sampling is what its formulas say."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from datamodules.text import tokenization
+from modules import LanguageModel
+from modules.inference.generation import draw, generate, shape_logits, window_start
+from modules.inference.streaming import Pieces
+from modules.nets import GPT, MLPLM, RNNLM, Bigram
+
+V, CONTEXT = 19, 12
+SIZES = {"context": CONTEXT, "num_layers": 2, "num_heads": 2, "dim": 16}
+NETS = {
+    "bigram": lambda: Bigram(V),
+    "mlp": lambda: MLPLM(V, window=4, dim=8, hidden_size=16),
+    "rnn": lambda: RNNLM(V, cell="rnn", dim=16),
+    "lstm": lambda: RNNLM(V, cell="lstm", dim=16),
+    "gru": lambda: RNNLM(V, cell="gru", dim=16, fused=False),
+    "gpt": lambda: GPT(V, **SIZES),
+    "gpt-written-out": lambda: GPT(V, **SIZES, attention="written_out"),
+    "gpt-modern": lambda: GPT(
+        V, **SIZES, positions="rotary", norm="rms", activation="swiglu", num_kv_heads=1
+    ),
+    "gpt-context-1": lambda: GPT(V, **SIZES | {"context": 1}),
+    "gpt-context-odd": lambda: GPT(V, **SIZES | {"context": 5}),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()  # for nets of this size a second one only waits
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=NETS)
+def net(request: pytest.FixtureRequest) -> nn.Module:
+    return stirred(NETS[request.param]())
+
+
+def stirred(net: nn.Module) -> nn.Module:
+    """Weights large enough that the choice of a token depends on many before it."""
+    torch.manual_seed(0)
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return net.eval()
+
+
+def tokens_of(net: nn.Module, prompts: Sequence[Sequence[int]], n: int, **options) -> list:
+    answers: list[list[int]] = [[] for _ in prompts]
+    for step in generate(net, prompts, n, **options):
+        for answer, token in zip(answers, step, strict=True):
+            answer += [] if token is None else [token]
+    assert all(len(answer) == n for answer in answers)
+    return answers
+
+
+def test_with_and_without_a_state_the_tokens_are_the_same_far_past_the_context(net):
+    for sampling in ({"top_k": 1}, {"seed": 3}, {"seed": 3, "temperature": 0.7, "top_p": 0.9}):
+        cached = tokens_of(net, [[1, 2, 3]], 5 * CONTEXT, **sampling)
+        assert cached == tokens_of(net, [[1, 2, 3]], 5 * CONTEXT, **sampling, cached=False)
+
+
+def test_the_best_token_is_that_of_the_net_on_the_text_itself(net):
+    prompt, n = [3, 1, 4], CONTEXT - 3 if net.context == CONTEXT else 2
+    if net.context == 1:
+        return  # nothing of the prompt but its end is seen
+    (answer,) = tokens_of(net, [prompt], n, top_k=1)
+    text = torch.tensor([prompt + answer])
+    assert net(text[:, :-1])[0][0, 2:].argmax(dim=-1).tolist() == answer
+
+
+def test_prompts_of_unequal_length_get_in_one_batch_what_each_gets_alone(net):
+    draw = torch.Generator().manual_seed(5)
+    prompts = [torch.randint(V, (n,), generator=draw).tolist() for n in (4, 1, 21, 9, 40, 12)]
+    together = tokens_of(net, prompts, 30, top_k=1)
+    assert together == [tokens_of(net, [prompt], 30, top_k=1)[0] for prompt in prompts]
+
+
+def test_the_seed_repeats_the_draws_whatever_else_is_drawn():
+    net = stirred(GPT(V, **SIZES))
+    first = tokens_of(net, [[1], [2]], 30, seed=7)
+    torch.rand(13)
+    before = torch.get_rng_state()
+    assert tokens_of(net, [[1], [2]], 30, seed=7) == first
+    assert torch.equal(torch.get_rng_state(), before)
+    assert tokens_of(net, [[1], [2]], 30, seed=8) != first
+    assert tokens_of(net, [[1]], 30) != tokens_of(net, [[1]], 30)
+
+
+def test_draws_follow_the_distribution_of_the_net():
+    net = stirred(Bigram(V))
+    drawn = torch.tensor(next(generate(net, [[2]] * 20_000, 1, seed=0)))
+    found = drawn.bincount(minlength=V) / 20_000
+    expected = net.table.weight[2].softmax(dim=0).detach()
+    assert (found - expected).abs().max() < 4.5 * math.sqrt(0.25 / 20_000)
+
+
+def test_the_window_is_between_half_and_whole_and_never_moves_back():
+    for context in (1, 2, 5, 12):
+        starts = [window_start(position, context) for position in range(1, 100)]
+        assert starts == sorted(starts)
+        for position, start in enumerate(starts, start=1):
+            assert min(position, max(1, context // 2)) <= position - start <= context
+        assert starts[context - 1] == 0
+    assert window_start(10**6, None) == 0
+
+
+# The distribution
+
+
+LOGITS = torch.tensor([[2.0, -1.0, 0.5, 0.0, 1.0], [0.1, 0.2, 0.3, 0.4, 3.0]])
+
+
+def test_temperature_divides():
+    for temperature in (0.5, 2.0):
+        shaped = shape_logits(LOGITS, temperature=temperature).softmax(dim=-1)
+        torch.testing.assert_close(shaped, (LOGITS / temperature).softmax(dim=-1))
+    assert shape_logits(LOGITS) is LOGITS
+    tiny = shape_logits(LOGITS, temperature=1e-300).softmax(dim=-1)
+    assert torch.equal(tiny, torch.eye(5)[[0, 4]])
+
+
+def test_top_k_keeps_the_k_likeliest_as_they_are():
+    shaped = shape_logits(LOGITS, top_k=2)
+    assert [row.isfinite().nonzero().flatten().tolist() for row in shaped] == [[0, 4], [3, 4]]
+    assert torch.equal(shaped[shaped.isfinite()], torch.tensor([2.0, 1.0, 0.4, 3.0]))
+    assert shape_logits(LOGITS, top_k=99) is LOGITS
+
+
+@pytest.mark.parametrize("top_p", [0.01, 0.3, 0.6, 0.8, 0.95, 0.999])
+def test_top_p_keeps_the_smallest_set_of_likeliest_that_reaches_p(top_p):
+    shaped = shape_logits(LOGITS, top_p=top_p)
+    for row, original in zip(shaped, LOGITS, strict=True):
+        probabilities = original.softmax(dim=0)
+        kept, total = set(), 0.0
+        for token in probabilities.argsort(descending=True).tolist():  # as Holtzman et al. define
+            kept.add(token)
+            total += probabilities[token].item()
+            if total >= top_p:
+                break
+        assert set(row.isfinite().nonzero().flatten().tolist()) == kept
+
+
+def test_the_repetition_penalty_divides_what_is_likely_and_multiplies_what_is_not():
+    seen = torch.tensor([[True, True, False, True, False], [False] * 5])
+    shaped = shape_logits(LOGITS, repetition_penalty=2.0, seen=seen)
+    assert shaped.tolist() == [[1.0, -2.0, 0.5, 0.0, 1.0], LOGITS[1].tolist()]
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_all_tokens_of_the_text_are_penalised_those_before_the_window_too(cached):
+    net = stirred(GPT(V, **SIZES, tie_embeddings=False))
+    with torch.no_grad():
+        net.last_norm.weight.zero_()
+        net.last_norm.bias.fill_(1)
+        net.head.weight.fill_(1)
+        net.head.weight[:, 0] += torch.arange(V)  # positive, and the later the likelier
+    (answer,) = tokens_of(net, [[5, 3]], V - 2, top_k=1, repetition_penalty=1e9, cached=cached)
+    assert answer == [token for token in reversed(range(V)) if token not in (5, 3)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompts": []}, "prompt is empty"),
+        ({"prompts": [[1], []]}, "prompt is empty"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be 1 or more, not 0"),
+        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"temperature": math.nan}, "temperature must be above 0"),
+        ({"temperature": math.inf}, "temperature must be above 0"),
+        ({"top_k": 0}, "top_k must be 1 or more"),
+        ({"top_p": 0.0}, "top_p must lie in"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0"),
+        ({"seed": -1}, "seed must lie in"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options, message):
+    with pytest.raises(MisconfigurationException, match=message):
+        next(generate(**{"net": Bigram(V), "prompts": [[1]], "max_new_tokens": 3} | options))
+
+
+@pytest.mark.parametrize("part", ["", "blocks.0"])  # a sharded net is compiled block by block
+def test_a_compiled_net_is_not_compiled_anew_for_each_length(part):
+    net = stirred(GPT(V, **SIZES))
+    expected = tokens_of(net, [[1]], 20, seed=0)
+    compiled = []
+    net.get_submodule(part).compile(
+        backend=lambda graph, inputs: compiled.append(1) or graph.forward
+    )
+    assert tokens_of(net, [[1]], 20, seed=0) == expected
+    assert compiled == []
+
+
+@pytest.mark.parametrize(
+    ("dtype", "prompts", "left_out"),
+    [
+        *((torch.float32, 16, True), (torch.float32, 17, False)),
+        *((torch.bfloat16, 4, True), (torch.bfloat16, 5, False)),
+    ],
+)
+def test_onednn_is_left_out_for_a_few_tokens(dtype, prompts, left_out):
+    net = stirred(GPT(V, **SIZES)).to(dtype)
+    seen = []
+    net.register_forward_pre_hook(
+        lambda _, args: seen.append((args[0].numel(), torch.backends.mkldnn.enabled))
+    )
+    for _ in generate(net, [[1] * (CONTEXT - 3)] * prompts, 3, seed=0):
+        assert torch.backends.mkldnn.enabled
+    last = (prompts, not left_out)
+    assert seen == [(prompts * (CONTEXT - 3), True), last, last]
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_with_weights_of_16_bits_tokens_are_drawn_from_the_same_logits(dtype, cached):
+    net, halved = stirred(GPT(V, **SIZES)), stirred(GPT(V, **SIZES)).to(dtype)
+    seen = []
+    halved.register_forward_hook(lambda *call: seen.append(call[-1][0][0, -1].float()))
+    text = [1, 2, 3, *tokens_of(halved, [[1, 2, 3]], 4 * CONTEXT, seed=0, cached=cached)[0]]
+    for position, logits in enumerate(seen, start=3):
+        window = torch.tensor([text[window_start(position, CONTEXT) : position]])
+        with torch.no_grad():
+            expected = net(window)[0][0, -1]
+        assert (logits - expected).norm() < 0.05 * expected.norm()
+
+
+# Text in pieces
+
+
+NASTY = "héllo 漢字 😀 e\u0301 \r\n\t don't 😀😀"
+
+
+def language_model(kind: str) -> LanguageModel:
+    tokenizer = (
+        tokenization.characters(NASTY)
+        if kind == "characters"
+        else tokenization.byte_pairs([NASTY], 260)
+    )
+    net = stirred(GPT(tokenizer.get_vocab_size(), **SIZES))
+    return LanguageModel(net, tokenizer=tokenizer.to_str())
+
+
+def replay(model: LanguageModel, text: str, monkeypatch) -> None:
+    """Lets the model draw the tokens of this text."""
+    tokens = model.encode(text)
+
+    def fake(net, prompts, max_new_tokens, **options):
+        yield from ([token] * len(prompts) for token in tokens[:max_new_tokens])
+
+    monkeypatch.setattr("modules.language_model.generate", fake)
+
+
+@pytest.mark.parametrize("kind", ["characters", "bpe"])
+def test_pieces_join_to_the_whole_text_and_are_whole_characters(kind, monkeypatch):
+    model = language_model(kind)
+    length = len(model.encode(NASTY))
+    replay(model, NASTY, monkeypatch)
+    pieces = [piece for (piece,) in model.stream(["h"], max_new_tokens=length)]
+    assert "".join(pieces) == NASTY
+    assert len(pieces) == length
+    assert not any("\ufffd" in piece for piece in pieces)
+    assert kind == "characters" or "" in pieces  # bytes that waited for the others
+
+
+def test_pieces_of_any_bytes_join_to_what_they_decode_to():
+    model = language_model("bpe")
+    for seed in range(20):
+        draw = torch.Generator().manual_seed(seed)
+        tokens = torch.randint(model.net.vocab_size, (40,), generator=draw).tolist()
+        pieces = Pieces(model.decode)
+        text = "".join(pieces.add(token, last=n == 39) for n, token in enumerate(tokens))
+        assert text == model.decode(tokens)
+
+
+@pytest.mark.parametrize("kind", ["characters", "bpe"])
+@pytest.mark.parametrize("stop", ["字", "😀 e", "o 漢", "\r\n", "héllo", "t 😀😀", "😀😀"])
+def test_a_stop_string_ends_the_text_and_no_part_of_it_is_shown(kind, stop, monkeypatch):
+    model = language_model(kind)
+    replay(model, NASTY, monkeypatch)
+    expected = NASTY[: NASTY.index(stop)]
+    told = ""
+    for (piece,) in model.stream(["h"], max_new_tokens=999, stop=stop):
+        told += piece
+        assert expected.startswith(told)
+    assert told == expected
+
+
+def test_what_only_looks_like_the_stop_string_is_told(monkeypatch):
+    model = language_model("characters")
+    replay(model, NASTY, monkeypatch)
+    length = len(NASTY)
+    for stop in ("don't 😀h", "😀😀😀", "hh"):
+        assert model.generate("h", length, stop=stop) == NASTY
+
+
+def test_each_prompt_of_a_batch_ends_by_itself():
+    model = language_model("characters")
+    prompts = ["h", "漢字 ", "don't"]
+    alone = [model.generate(prompt, 40, top_k=1, stop="e") for prompt in prompts]
+    assert model.generate(prompts, 40, top_k=1, stop="e") == alone
+    assert all("e" not in text for text in alone)
+
+
+def test_generating_leaves_the_modes_of_the_modules_and_the_random_state_alone():
+    model = language_model("bpe").train()
+    model.net.last_norm.eval()  # as someone who freezes a part of a net does
+    modes = [module.training for module in model.modules()]
+    state = torch.get_rng_state()
+    first = model.generate("h", 10, seed=0)
+    assert [module.training for module in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.generate("h", 10, seed=0) == first
+    with pytest.raises(MisconfigurationException):
+        model.generate("", 10)
+    assert [module.training for module in model.modules()] == modes
+
+
+@pytest.mark.parametrize("size", [(1, 65), (3, 50_257)])
+def test_tokens_are_drawn_as_multinomial_draws_them(size: tuple[int, int]) -> None:
+    probabilities = torch.randn(size, generator=torch.manual_seed(0)).mul(2).softmax(dim=-1)
+    probabilities[:, ::3] = 0
+    for seed in range(50):
+        theirs = torch.multinomial(probabilities, 1, generator=torch.Generator().manual_seed(seed))
+        drawn = draw(probabilities, torch.Generator().manual_seed(seed))
+        assert drawn == theirs.flatten().tolist()
+
+
+def test_tokens_come_as_often_as_they_should() -> None:
+    probabilities = torch.tensor([0.5, 0.3, 0.2, 0.0]).expand(20_000, 4)
+    drawn = torch.tensor(draw(probabilities, torch.Generator().manual_seed(0)))
+    shares = drawn.bincount(minlength=4) / len(drawn)
+    torch.testing.assert_close(shares, probabilities[0], atol=0.015, rtol=0)
+    assert shares[3] == 0
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_a_net_that_diverged_is_one_sentence(broken: float) -> None:
+    net = GPT(5, context=8, num_layers=1, num_heads=1, dim=8).eval()
+    with torch.no_grad():
+        net.token_embedding.weight[3, 0] = broken
+    with pytest.raises(MisconfigurationException, match="training has diverged"):
+        list(generate(net, [[3]], 2))

@@ -1,0 +1,108 @@
+"""Honesty: a task learns what is there to learn, and nothing where there is nothing."""
+
+import math
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from datamodules import Digits
+from modules import Classifier
+from modules.nets import CNN, MLP
+from tests.support.image_nets import NUM_CLASSES, SMALL_NETS
+
+Batch = tuple[Tensor, Tensor]
+
+
+@pytest.fixture(params=SMALL_NETS)
+def net(request: pytest.FixtureRequest) -> nn.Module:
+    torch.manual_seed(1)
+    return SMALL_NETS[request.param]()
+
+
+class Losses(L.Callback):
+    """The loss of every training step, taken before the step has learned from its batch."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        self.losses.append(outputs["loss"].item())
+
+
+def train(task: L.LightningModule, batches: list[Batch]) -> list[float]:
+    watch = Losses()
+    trainer = L.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[watch],
+    )
+    trainer.fit(task, DataLoader(batches, batch_size=None))
+    return watch.losses
+
+
+def noise(net: nn.Module, steps: int, rows: int = 32) -> list[Batch]:
+    """Pictures and labels that know nothing of each other, fresh in every step."""
+    random = torch.Generator().manual_seed(3)
+    shape = (rows, net.in_channels, net.image_size, net.image_size)
+    return [
+        (
+            torch.randn(shape, generator=random),
+            torch.randint(NUM_CLASSES, (rows,), generator=random),
+        )
+        for _ in range(steps)
+    ]
+
+
+def test_every_net_overfits_one_batch(net: nn.Module) -> None:
+    (batch,) = noise(net, steps=1, rows=16)
+    optimizer = lambda parameters: torch.optim.Adam(parameters, lr=0.005)  # noqa: E731
+    task = Classifier(net, NUM_CLASSES, optimizer=optimizer)
+    losses = train(task, [batch] * 150)
+    assert losses[0] > 1.5
+    with torch.no_grad():
+        logits = task.eval()(batch[0])  # without dropout
+    assert torch.equal(logits.argmax(dim=1), batch[1])
+    assert nn.functional.cross_entropy(logits, batch[1]) < 0.1  # random labels, known by heart
+
+
+def test_no_net_predicts_labels_that_are_pure_chance(net: nn.Module) -> None:
+    batches = noise(net, steps=150)
+    losses = torch.tensor(train(Classifier(net, NUM_CLASSES), batches)[50:])
+    # Whoever guesses can't be better than ln K on average over labels not yet seen. Allowed: four
+    # standard errors of the mean of 100 batches, one chance in 30,000.
+    assert losses.mean() > math.log(NUM_CLASSES) - 4 * losses.std() / math.sqrt(len(losses))
+    assert losses.mean() < math.log(NUM_CLASSES) + 0.5  # and it did not diverge either
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        pytest.param(lambda: MLP(image_size=8, hidden_sizes=[]), 0.80, id="softmax regression"),
+        pytest.param(lambda: MLP(image_size=8), 0.80, id="MLP"),
+        pytest.param(lambda: CNN(image_size=8, channels=[16, 32], padding=1), 0.80, id="CNN"),
+    ],
+)
+def test_handwriting_is_read_far_better_than_by_guessing(make, expected: float) -> None:
+    torch.manual_seed(0)
+    data, task = Digits(batch_size=32), Classifier(make())
+    trainer = L.Trainer(
+        max_epochs=5,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(task, data)
+    (found,) = trainer.test(task, data, verbose=False)
+    _, labels = data.splits["test"]
+    baseline = labels.bincount().max().item() / len(labels)  # always the commonest digit
+    assert baseline < 0.15
+    assert found["test/accuracy"] > expected

@@ -1,0 +1,579 @@
+"""Hidden words: which are hidden, that nothing leaks, and the way from plain text to labels."""
+
+import json
+import math
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from PIL import Image
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+)
+
+import export
+import train
+from callbacks import MaskedWords
+from callbacks.samples.masked_words import in_brackets, passage, place_of_a_word
+from datamodules import SST2, PackedFiles, PackedIMDB
+from datamodules.language_modeling.packed_texts import TrainingVisits, packed
+from datamodules.text.tokenizers import learn
+from modules import Classifier, MaskedLanguageModel
+from modules.masked_language_model import IGNORED, hide, random_numbers
+from modules.nets import BertMLM
+from tests.support import ROOT
+from tests.support.made_data import trust_texts
+from tests.support.resume import Crash, after, assert_the_same_run
+
+PAD, UNK, CLS, SEP, MASK = range(5)
+V, T = 60, 32
+ORDINARY = torch.arange(5, V)
+TINY = (
+    *("--model.net.dim", 16, "--model.net.num_heads", 2, "--model.net.num_layers", 1),
+    *("--trainer.accelerator", "cpu", "--trainer.precision", "32-true"),
+    *("--trainer.log_every_n_steps", 1, "--model.lr_scheduler.warmup_steps", 3),
+)
+MLM = (
+    *("fit", "--config", ROOT / "configs/imdb/bert_mlm.yaml", *TINY, "--model.optimizer.lr", 0.01),
+    *("--data.context", 32, "--data.batch_size", 16, "--data.max_vocab_size", 120),
+    *("--trainer.max_steps", 40, "--trainer.val_check_interval", 20, "--model.rate", 0.15),
+)
+
+
+def texts(rows: int) -> Tensor:
+    """[CLS] … [SEP], the second half of the last row padded."""
+    tokens = torch.randint(5, V, (rows, T), generator=torch.Generator().manual_seed(0))
+    tokens[:, 0], tokens[:, -1] = CLS, SEP
+    tokens[0, 7] = UNK
+    tokens[-1, T // 2 - 1], tokens[-1, T // 2 :] = SEP, PAD
+    return tokens
+
+
+def tokenizer() -> str:
+    """Letters and pairs of letters, 60 tokens at most."""
+    return learn("wordpiece", ["abcdefghij klmnop qrstuv wxyz " * 9], V).to_str()
+
+
+# Which words are hidden.
+
+
+def test_so_many_words_are_hidden_as_the_rate_says_and_never_special_ones() -> None:
+    tokens = texts(3000)
+    hidden = hide(tokens, torch.arange(3000), ORDINARY, MASK, 0.15)
+    chosen = hidden.targets != IGNORED
+    number = chosen.sum(dim=1)
+    assert set(number[1:-1].tolist()) == {4}  # 15 % of 30, rounded to even
+    assert number[-1] == 2  # of 14
+    words = tokens.gather(1, hidden.places)
+    assert torch.equal(words[chosen], hidden.targets[chosen])
+    assert words[chosen].min() >= 5
+    everywhere = torch.zeros_like(tokens, dtype=torch.bool).scatter(1, hidden.places, chosen)
+    assert everywhere.sum() == chosen.sum()  # none is chosen twice
+    assert torch.equal(hidden.tokens[~everywhere], tokens[~everywhere])
+
+
+def test_of_the_chosen_eight_are_masked_one_is_another_word_and_one_stays() -> None:
+    tokens = texts(6000)
+    hidden = hide(tokens, torch.arange(6000) + 2**40, ORDINARY, MASK, 0.15)
+    chosen = hidden.targets != IGNORED
+    shown = hidden.tokens.gather(1, hidden.places)[chosen]
+    n = len(shown)
+    masked = (shown == MASK).float().mean().item()
+    same = (shown == hidden.targets[chosen]).float().mean().item()
+    # A random word is the true one once in 55. Five standard deviations of a share of n.
+    for seen, expected in ((masked, 0.8), (same, 0.1 + 0.1 / len(ORDINARY))):
+        assert abs(seen - expected) < 5 * math.sqrt(expected * (1 - expected) / n)
+    drawn = shown[(shown != MASK) & (shown != hidden.targets[chosen])]
+    counts = drawn.bincount(minlength=V)
+    assert not counts[:5].any()
+    mean = len(drawn) / len(ORDINARY)
+    assert (counts[5:] - mean).abs().max() < 5 * math.sqrt(mean)
+
+
+def test_every_place_is_hidden_as_often_as_the_others() -> None:
+    tokens = texts(6000)[1:-1]
+    hidden = hide(tokens, torch.arange(len(tokens)), ORDINARY, MASK, 0.15)
+    chosen = hidden.targets != IGNORED
+    counts = hidden.places[chosen].bincount(minlength=T)[1:-1].float()
+    expected = len(tokens) * 4 / 30
+    assert (counts - expected).abs().max() < 5 * math.sqrt(expected)
+    # Neighbours are hidden together as often as chance has it: 4 of 30, then 3 of 29.
+    everywhere = torch.zeros(len(tokens), T).scatter(1, hidden.places, chosen.float())[:, 1:-1]
+    together = (everywhere[:, 1:] * everywhere[:, :-1]).mean().item()
+    assert together == pytest.approx(4 / 30 * 3 / 29, rel=0.1)
+
+
+def test_what_is_hidden_hangs_on_the_text_s_number_alone() -> None:
+    tokens, draw = texts(64), torch.arange(64) * 7
+    whole = hide(tokens, draw, ORDINARY, MASK, 0.15)
+    part = hide(tokens[10:20], draw[10:20], ORDINARY, MASK, 0.15)
+    assert torch.equal(part.tokens, whole.tokens[10:20])
+    assert torch.equal(part.places, whole.places[10:20])
+    other = hide(tokens, draw + 1, ORDINARY, MASK, 0.15)
+    same = (other.places.sort(dim=1).values == whole.places.sort(dim=1).values).all(dim=1)
+    assert same.float().mean() < 0.1
+
+
+def test_random_numbers_fill_their_range_evenly_and_streams_differ() -> None:
+    draw = torch.tensor([0, 1, 2**32, 2**62 - 1, 5])
+    numbers = torch.stack([random_numbers(draw, 5000, stream) for stream in range(3)])
+    assert numbers.min() >= 0
+    assert numbers.max() < 2**32
+    assert len(numbers.unique()) > 0.9999 * numbers.numel()
+    tenths = (numbers * 10 // 2**32).flatten(0, 1)
+    for row in tenths:  # each text of each stream: 500 in every tenth, five deviations
+        assert (row.bincount(minlength=10) - 500).abs().max() < 5 * math.sqrt(500)
+    centred = numbers.flatten(0, 1).double() / 2**32 - 0.5
+    correlation = torch.corrcoef(centred) - torch.eye(15)
+    assert correlation.abs().max() < 5 / math.sqrt(5000)
+
+
+def test_a_text_without_words_has_nothing_to_guess() -> None:
+    tokens = torch.full((1, T), PAD)
+    hidden = hide(tokens, torch.zeros(1, dtype=torch.int64), ORDINARY, MASK, 0.15)
+    assert torch.equal(hidden.tokens, tokens)
+    assert (hidden.targets == IGNORED).all()
+
+
+# Honesty.
+
+
+class Losses(L.Callback):
+    """The loss of every training step, taken before the step has learned from its batch."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        self.losses.append(outputs["loss"].item())
+
+
+def losses_of(batches: list[Tensor], lr: float = 0.003) -> list[float]:
+    """Of a small BERT that sees each batch once."""
+    torch.manual_seed(0)
+    made = tokenizer()
+    size = Tokenizer.from_str(made).get_vocab_size()
+    net = BertMLM(size, context=T, num_layers=1, num_heads=2, dim=32, dropout=0.0)
+    task = MaskedLanguageModel(
+        net, lambda parameters: torch.optim.Adam(parameters, lr=lr), tokenizer=made
+    )
+    served = [
+        ({"input_ids": tokens, "draw": torch.arange(len(tokens)) + 1000 * step}, tokens)
+        for step, tokens in enumerate(batches)
+    ]
+    watch = Losses()
+    trainer = L.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[watch],
+    )
+    trainer.fit(task, DataLoader(served, batch_size=None))
+    return watch.losses
+
+
+def noise(steps: int) -> list[Tensor]:
+    random = torch.Generator().manual_seed(3)
+    return [torch.randint(5, 35, (32, T), generator=random) for _ in range(steps)]
+
+
+def test_words_that_are_pure_chance_cannot_be_guessed() -> None:
+    losses = torch.tensor(losses_of(noise(120))[60:])
+    # A tenth of the words stay visible: whoever believes what stands there, and no more, pays
+    # H = -Σ p ln p with p = 0.8 for a mask, and for a visible word that is true once in two.
+    stays = 0.1 + 0.1 / 30
+    visible = 0.2
+    floor = 0.8 * math.log(30) - visible * (
+        stays / visible * math.log(stays / visible)
+        + (1 - stays / visible) * math.log((1 - stays / visible) / 29)
+    )
+    assert floor < math.log(30)
+    # Four standard errors of the mean: one chance in 30,000.
+    assert losses.mean() > floor - 4 * losses.std() / math.sqrt(len(losses))
+    assert losses.mean() < math.log(30) + 0.3  # and it did not diverge either
+
+
+def test_one_batch_is_learned_by_heart() -> None:
+    random = torch.Generator().manual_seed(1)
+    row = torch.randint(5, 35, (1, T), generator=random)
+    losses = losses_of([row.repeat(32, 1)] * 120, lr=0.01)
+    assert losses[0] > 3
+    assert np.mean(losses[-10:]) < 0.5
+
+
+# The data.
+
+
+def test_rows_hold_the_text_and_nothing_is_lost() -> None:
+    tokens = torch.arange(10, 31, dtype=torch.int32)  # 21, six a row
+    rows = packed(tokens, 8, CLS, SEP, PAD)
+    assert rows.shape == (4, 8)
+    assert (rows[:, 0] == CLS).all()
+    assert (rows[:3, -1] == SEP).all()
+    assert rows[3].tolist() == [CLS, 28, 29, 30, SEP, PAD, PAD, PAD]
+    assert torch.equal(rows[rows >= 10], tokens)
+    whole = packed(tokens[:12], 8, CLS, SEP, PAD)
+    assert whole[:, [0, -1]].tolist() == [[CLS, SEP]] * 2
+
+
+def test_a_blank_line_ends_a_text_however_lines_end(tmp_path: Path) -> None:
+    lines = [f"text number {n}\nof two lines\n\n" for n in range(20)]
+    found = []
+    for name, end in (("unix", "\n"), ("windows", "\r\n")):
+        (tmp_path / f"{name}.txt").write_bytes("".join(lines).replace("\n", end).encode())
+        data = PackedFiles([str(tmp_path / f"{name}.txt")], tokenizer="wordpiece")
+        found.append([text.split() for text in data.documents("train")])
+    assert found[0] == found[1]
+    assert len(found[0]) == 19  # the last is cut where validation begins
+
+
+@pytest.fixture
+def reviews(small_texts: Path) -> PackedIMDB:
+    return PackedIMDB(data_dir=str(small_texts), max_vocab_size=120, context=32, batch_size=16)
+
+
+def test_each_epoch_hides_others_and_each_validation_the_same(reviews: PackedIMDB) -> None:
+    reviews.setup("fit")
+
+    def draws(loader, epoch: int | None = None) -> dict[tuple, int]:
+        if epoch is not None:
+            loader.sampler.set_epoch(epoch)
+        found = {}
+        for inputs, tokens in loader:
+            assert torch.equal(inputs["input_ids"], tokens)
+            assert torch.equal(inputs["attention_mask"], tokens != PAD)
+            rows = map(tuple, tokens.tolist())
+            found |= dict(zip(rows, inputs["draw"].tolist(), strict=True))
+        return found
+
+    first, second = (draws(reviews.train_dataloader(), epoch) for epoch in (0, 1))
+    assert first == draws(reviews.train_dataloader(), 0)
+    assert not set(first.values()) & set(second.values())
+    assert draws(reviews.val_dataloader()) == draws(reviews.val_dataloader())
+    assert sorted(draws(reviews.val_dataloader()).values()) == list(
+        range(len(reviews.splits["val"]))
+    )
+    reviews.seed = 1
+    assert not set(first.values()) & set(draws(reviews.train_dataloader(), 0).values())
+
+
+def test_two_processes_hide_what_one_would() -> None:
+    def visits(world_size: int) -> list[tuple]:
+        shares = [TrainingVisits(50, 8, 3, rank, world_size) for rank in range(world_size)]
+        for share in shares:
+            share.set_epoch(2)
+        return [
+            (torch.cat([rows for rows, _ in step]).tolist(), torch.cat([d for _, d in step]))
+            for step in zip(*shares, strict=True)
+        ]
+
+    for (rows, draw), (others, other_draw) in zip(visits(1), visits(2), strict=True):
+        assert rows == others
+        assert torch.equal(draw, other_draw)
+        assert torch.equal(draw - draw[0], torch.tensor(rows) - rows[0])
+
+
+def test_the_tokenizer_is_learnt_from_the_texts_that_train(tmp_path: Path) -> None:
+    path = tmp_path / "some.txt"
+    path.write_text("the cat sat\n\n" * 90 + "zebra quagga okapi\n\n" * 10)
+    data = PackedFiles([str(path)], val_fraction=0.15, context=8, batch_size=4)
+    data.setup("fit")
+    assert data.tokenizer.token_to_id("cat") is not None
+    assert not [name for name in data.tokenizer.get_vocab() if "z" in name or "q" in name]
+    assert "unknown) of 8 tokens each" in data.summary
+
+
+def test_wordpiece_is_learnt_in_one_order() -> None:
+    text = ["the film is good and the cast is bad", "another film with words worth reading"]
+    vocab = learn("wordpiece", text * 3, 60).get_vocab()
+    names = sorted(vocab, key=vocab.__getitem__)
+    within = [name for name in names if re.fullmatch("##.", name)]
+    assert names[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert within == sorted(within)
+    assert names[5 : 5 + len(within)] == within
+    assert len(names) == 60
+
+
+# From end to end.
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory, made_texts: Path) -> Path:
+    """The folder of a run of the MLM config, but small."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
+        trust_texts(made_texts, patch)
+        where = ("--data.data_dir", made_texts, "--runs_dir", folder)
+        arguments = [*MLM, *where, "--trainer.enable_progress_bar", "false"]
+        return train.main([*map(str, arguments)])
+
+
+def test_what_validation_says_is_the_mean_over_all_hidden_words(
+    pretrained: Path, reviews: PackedIMDB
+) -> None:
+    metrics = json.loads((pretrained / "results.json").read_text())["metrics"]
+    best = pretrained / "checkpoints/best.ckpt"
+    task = MaskedLanguageModel.load_from_checkpoint(best, weights_only=True).eval()
+    reviews.batch_size = 3  # the same words are hidden, whatever the batch
+    reviews.setup("fit")
+    nats, right = [], []
+    for inputs, tokens in reviews.val_dataloader():
+        hidden = task.hide(inputs)
+        with torch.no_grad():
+            said = task(inputs | {"input_ids": hidden.tokens}).log_softmax(dim=-1)  # (B, T, V)
+        for row, places in enumerate(hidden.places.tolist()):
+            for place, target in zip(places, hidden.targets[row].tolist(), strict=True):
+                if target != IGNORED:
+                    assert target == tokens[row, place]
+                    nats.append(-said[row, place, target].item())
+                    right.append(said[row, place].argmax().item() == target)
+    assert len(nats) > 70
+    assert metrics["val/loss"] == pytest.approx(np.mean(nats), rel=1e-4)
+    assert metrics["val/accuracy"] == pytest.approx(np.mean(right), rel=1e-4)
+    assert metrics["val/perplexity"] == pytest.approx(math.exp(metrics["val/loss"]), rel=1e-5)
+    assert metrics["val/loss"] < math.log(120) - 0.5  # it has learnt something
+
+
+def test_a_checkpoint_alone_fills_gaps(pretrained: Path) -> None:
+    best = pretrained / "checkpoints/best.ckpt"
+    task = MaskedLanguageModel.load_from_checkpoint(best, weights_only=True)
+    found = task.fill("the [MASK] is a [MASK] one", top=3)
+    assert [len(words) for words in found] == [3, 3]
+    for words in found:
+        sure = [p for _, p in words]
+        assert sure == sorted(sure, reverse=True)
+        assert 0 < sum(sure) <= 1
+    with pytest.raises(ValueError, match=r"no \[MASK\] in the text"):
+        task.fill("nothing is hidden")
+
+
+def test_the_pictures_name_the_likeliest_words(pretrained: Path) -> None:
+    told = sorted(path.name for path in (pretrained / "samples").glob("masked-words-*.txt"))
+    assert told == ["masked-words-step-20.txt", "masked-words-step-40.txt"]
+    lines = (pretrained / "samples" / told[0]).read_text().splitlines()
+    assert re.fullmatch(r"(\S+ \d+%, ){4}\S+ \d+%", lines[0])
+    assert re.search(r"\[[a-z]{5,}\]", lines[1])
+    page = (pretrained / "figures/masked_words.html").read_text()
+    assert page.count("<p><b") == 8
+    assert page.count("<span") == 8  # one coloured word a text
+    picture = np.asarray(Image.open(pretrained / "figures/masked_words.png").convert("RGB")) / 255
+    assert picture.std() > 0.05
+
+
+FINE = (
+    *("fit", "--config", ROOT / "configs/sst2/bert_finetuned.yaml", *TINY),
+    *("--data.context", 32, "--data.batch_size", 16, "--trainer.callbacks", "[]"),
+)
+
+
+def test_the_encoder_goes_on_as_a_classifier_and_what_is_new_is_told(
+    pretrained: Path, run: Callable[..., Path], small_texts: Path, tmp_path: Path
+) -> None:
+    best = pretrained / "checkpoints/best.ckpt"
+    still = ("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", 0.0)
+    with pytest.warns(UserWarning, match="--init_from") as told:
+        folder = run(
+            *FINE,
+            *("--data.data_dir", small_texts, "--data.tokenizer", best, "--init_from", best),
+            *(*still, "--model.lr_scheduler", "null", "--trainer.max_steps", 1),
+        )
+    (message,) = [str(one.message) for one in told if "--init_from" in str(one.message)]
+    assert "freshly initialised are net.head.bias, net.head.weight, net.pooler.bias" in message
+    assert "left behind are net.decoder_bias" in message
+    ours, theirs = (
+        torch.load(path / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for path in (folder, pretrained)
+    )
+    encoder = [name for name in theirs if name.startswith("net.encoder.")]
+    best_weights = torch.load(best, weights_only=True)["state_dict"]
+    for name in encoder:
+        assert torch.equal(ours[name], best_weights[name]), name
+    # The classifier leaves as a folder that judges raw texts as it does.
+    export.main(
+        [
+            *("--checkpoint", str(folder / "checkpoints/last.ckpt")),
+            *("--format", "huggingface", "--output", str(tmp_path / "hf")),
+        ]
+    )
+    net = AutoModelForSequenceClassification.from_pretrained(tmp_path / "hf").eval()
+    words = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    raw = ["A superb film!", "the plot is<br />awful and the cast is dull"]
+    task = Classifier.load_from_checkpoint(folder / "checkpoints/last.ckpt", weights_only=True)
+    with torch.inference_mode():
+        logits = net(**words(raw, return_tensors="pt", padding=True)).logits
+        torch.testing.assert_close(task.eval()(task._inputs(raw)), logits, atol=1e-5, rtol=0)
+    assert net.config.id2label == {0: "negative", 1: "positive"}
+
+
+def test_other_words_than_those_learnt_are_refused(
+    pretrained: Path, refused: Callable[..., str], small_texts: Path
+) -> None:
+    best = pretrained / "checkpoints/best.ckpt"
+    told = refused(
+        *(*FINE, "--data.data_dir", small_texts, "--init_from", best),
+        *("--data.tokenizer", "wordpiece", "--data.max_vocab_size", 100),
+    )
+    assert "others" in told
+    assert f"--data.tokenizer {best}" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("no/such.ckpt", "choose one of words, characters, bpe, wordpiece, bert, or name"),
+        ("broken.json", "has none that can be read"),
+        ("letters.json", r"without [PAD] or [UNK]"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_had_is_told(
+    refused: Callable[..., str], small_texts: Path, tmp_path: Path, name: str, told: str
+) -> None:
+    (tmp_path / "broken.json").write_text("{")
+    letters = json.loads(tokenizer())
+    letters["added_tokens"] = []
+    letters["model"] |= {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}
+    letters["post_processor"] = None
+    (tmp_path / "letters.json").write_text(json.dumps(letters))
+    config = ("--config", ROOT / "configs/sst2/bag_of_words.yaml")
+    assert told in refused(
+        *("fit", *config, "--data.data_dir", small_texts, "--data.tokenizer", name)
+    )
+
+
+def test_a_tokenizer_that_hides_nothing_is_refused(
+    refused: Callable[..., str], small_texts: Path
+) -> None:
+    told = refused(*MLM, "--data.data_dir", small_texts, "--data.tokenizer", "words")
+    assert "choose --data.tokenizer wordpiece or bert" in told
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--model.rate", 1.5), "rate must be above 0 and at most 1"),
+        (("--data.context", 3), "a row needs 4 tokens or more"),
+        (("--data.batch_size", 100000), "larger than the training split"),
+    ],
+)
+def test_wrong_settings_are_refused(
+    refused: Callable[..., str], small_texts: Path, flags: tuple, told: str
+) -> None:
+    config = ("--config", ROOT / "configs/imdb/bert_mlm.yaml", *TINY)
+    assert told in refused("fit", *config, "--data.data_dir", small_texts, *flags)
+
+
+@pytest.mark.parametrize("crash", [13, pytest.param(27, marks=pytest.mark.slow)])
+def test_a_run_that_hides_words_goes_on_bit_for_bit(
+    run: Callable[..., Path], small_texts: Path, crash: int
+) -> None:
+    arguments = (
+        *(*MLM, "--data.data_dir", small_texts, "--test_after_fit", "false"),
+        *("--trainer.max_steps", 30, "--trainer.val_check_interval", 15),
+        *("--checkpoint.every_n_steps", 4, "--trainer.callbacks", "[]"),
+        *("--model.net.dropout", 0.1, "--trainer.accumulate_grad_batches", 1),
+    )
+    whole = run(*arguments, "--experiment", "whole")
+    with pytest.raises(Crash):
+        run(*arguments, "--experiment", "stopped", *after(crash))
+    again = run(*arguments, "--experiment", "stopped", "--resume", "auto")
+    assert_the_same_run(whole, again)
+
+
+def test_a_folder_of_transformers_is_fine_tuned(
+    run: Callable[..., Path], small_texts: Path, tmp_path: Path
+) -> None:
+    """As one that was downloaded: a config, weights, and the words of an old folder."""
+    folder = tmp_path / "their-bert"
+    folder.mkdir()
+    made = Tokenizer.from_str(tokenizer())
+    names = sorted(made.get_vocab(), key=made.get_vocab().__getitem__)
+    (folder / "vocab.txt").write_text("\n".join(names) + "\n")
+    config = BertConfig(
+        vocab_size=len(names),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=40,
+    )
+    BertForMaskedLM(config).save_pretrained(folder)
+    arguments = (
+        *("fit", "--config", ROOT / "configs/sst2/bert_scratch.yaml", *TINY),
+        *("--data.context", 32, "--data.data_dir", small_texts, "--trainer.max_steps", 2),
+        *("--data.tokenizer", folder, "--trainer.callbacks", "[]"),
+    )
+    with pytest.warns(UserWarning, match=r"18 of 22 weights|\d+ of \d+ weights are from"):
+        trained = run(*arguments, "--model.net.pretrained", folder)
+    for path in folder.iterdir():  # a checkpoint needs the folder no more
+        path.unlink()
+    task = Classifier.load_from_checkpoint(trained / "checkpoints/last.ckpt", weights_only=True)
+    assert task.classify("a film")[0][0] in ("negative", "positive")
+
+
+def test_an_exported_net_guesses_the_same_words(pretrained: Path, tmp_path: Path) -> None:
+    best = pretrained / "checkpoints/best.ckpt"
+    export.main(
+        ["--checkpoint", str(best), "--format", "huggingface", "--output", str(tmp_path / "hf")]
+    )
+    net = AutoModelForMaskedLM.from_pretrained(tmp_path / "hf").eval()
+    words = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    assert words.mask_token == "[MASK]"
+    inputs = words(["the film is [MASK]<br />", "a cast"], return_tensors="pt", padding=True)
+    task = MaskedLanguageModel.load_from_checkpoint(best, weights_only=True).eval()
+    ours = [encoding.ids for encoding in task.tokenizer.encode_batch(["the film is [MASK]<br />"])]
+    assert inputs["input_ids"][:1].tolist() == ours
+    inside = inputs["attention_mask"].bool()
+    with torch.inference_mode():
+        a, b = net(**inputs).logits, task(dict(inputs))
+    torch.testing.assert_close(a[inside], b[inside], atol=1e-5, rtol=0)
+    # And back: the folder's tokenizer and weights are found again.
+    data = SST2(tokenizer=str(tmp_path / "hf"))
+    assert data.tokenizer.get_vocab() == task.tokenizer.get_vocab()
+
+
+# The picture's parts.
+
+
+def test_the_hidden_word_is_a_whole_one_near_the_middle() -> None:
+    pieces = ["[CLS]", "before", "the", "film", "##ing", "of", "another", "un", "##til", "[SEP]"]
+    assert place_of_a_word(pieces) == 6
+    assert place_of_a_word(["[CLS]", "a", "[SEP]"]) == 1
+    one = passage(pieces, 6, ["another", "this"], torch.tensor([0.5, 0.25]))
+    assert one.title == "another 50%, this 25%"
+    assert one.right
+    assert in_brackets(one)[3:7] == ["filming", "of", "[another]", "until"]
+
+
+def test_data_without_numbers_for_their_texts_are_told_what_is_missing(pretrained: Path) -> None:
+    best = pretrained / "checkpoints/best.ckpt"
+    task = MaskedLanguageModel.load_from_checkpoint(best, weights_only=True)
+    with pytest.raises(MisconfigurationException, match="a number `draw` for every text"):
+        task.hide({"input_ids": texts(2)})
+    with pytest.raises(ValueError, match="needs a tokenizer"):
+        MaskedLanguageModel(task.net)
+
+
+def test_masked_words_are_for_tasks_that_guess(
+    refused: Callable[..., str],
+) -> None:
+    with pytest.raises(ValueError, match="at least 1, not 8 and 0"):
+        MaskedWords(top=0)
+    config = ("--config", ROOT / "configs/digits/mlp.yaml")
+    told = refused("fit", *config, "--trainer.callbacks=[callbacks.MaskedWords]")
+    assert "leave the callback out" in told

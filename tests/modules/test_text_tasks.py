@@ -1,0 +1,169 @@
+"""Texts from end to end: trained, stopped and gone on with, looked at, and used by its file."""
+
+import html
+import json
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import train
+from callbacks import Mistakes, WordAttention
+from callbacks.figures.mistakes import ENDED, Answers
+from modules import Classifier
+from plotting.colored_text import Passage, as_html, in_lines, shades, text_figure
+from tests.support import ROOT
+from tests.support.made_data import KINDS_OF_WORDS, trust_texts
+from tests.support.resume import Crash, after
+
+SMALL = (
+    *("--data.batch_size", 16, "--trainer.log_every_n_steps", 1, "--trainer.max_epochs", 5),
+    *("--model.net.dim", 16, "--model.net.hidden_size", 12, "--model.lr_scheduler.warmup_steps", 3),
+    *("--model.optimizer.lr", 0.01, "--model.net.dropout", 0.1, "--data.context", 24),
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, made_texts: Path) -> Path:
+    """The folder of a run of the LSTM with attention, as its config has it but small."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
+        trust_texts(made_texts, patch)
+        config = ROOT / "configs/sst2/lstm_attention.yaml"
+        where = ("--data.data_dir", made_texts, "--runs_dir", folder)
+        arguments = ("fit", "--config", config, *where, *SMALL, "--trainer.accelerator", "cpu")
+        return train.main([*map(str, arguments), "--trainer.enable_progress_bar", "false"])
+
+
+def test_what_tells_the_classes_is_learned(trained: Path) -> None:
+    metrics = json.loads((trained / "results.json").read_text())["metrics"]
+    assert metrics["test/accuracy"] > 0.95  # half of the texts are of either class
+
+
+def test_a_checkpoint_alone_goes_from_raw_texts_to_names(trained: Path) -> None:
+    task = Classifier.load_from_checkpoint(trained / "checkpoints/best.ckpt", weights_only=True)
+    texts = ["A superb film, MOVING and witty!", "the plot is<br />awful", "", "漢字", "the " * 99]
+    found = task.classify(texts)
+    assert [name for name, _ in found[:2]] == ["positive", "negative"]
+    assert found[0][1] > 0.8
+    for text, (name, confidence) in zip(texts, found, strict=True):
+        (alone,) = task.classify(text)  # padding changes nothing here, either
+        assert alone == (name, pytest.approx(confidence, abs=1e-5))
+    with pytest.raises(ValueError, match="no raw pictures"):
+        task.classify([torch.zeros(1, 8, 8)])
+
+
+def test_the_words_that_tell_the_class_get_the_weight(trained: Path) -> None:
+    page = (trained / "figures/word_attention.html").read_text()
+    texts = re.findall(r"<p><b.*?</b><br>\n(.*?)</p>", page, flags=re.DOTALL)
+    assert len(texts) == 4  # one of each test batch
+    telling, others = [], []
+    for text in texts:
+        for shade, word in re.findall(r"#E69F00(\w\w)\">(.*?)</span>", text):
+            told = html.unescape(word) in " ".join(KINDS_OF_WORDS[:2]).split()
+            (telling if told else others).append(int(shade, 16))
+    assert np.mean(telling) > 2 * np.mean(others)
+
+
+def test_pictures_and_texts_are_there_and_not_blank(trained: Path) -> None:
+    for name in ("word_attention", "mistakes", "confusion_matrix", "training_curves"):
+        picture = np.asarray(Image.open(trained / f"figures/{name}.png").convert("RGB")) / 255
+        assert min(picture.shape[:2]) > 250, name
+        assert picture.std() > 0.05, name
+    told = (trained / "samples/mistakes.txt").read_text()
+    assert re.match(r"\d+ of 50 wrong", told)
+    assert len(re.findall(r"^said (?:negative|positive) \(\d+%\), ", told, re.MULTILINE)) == 32
+
+
+def test_predictions_of_texts_are_in_the_order_of_the_file(
+    trained: Path, run: Callable[..., Path], small_texts: Path
+) -> None:
+    best = trained / "checkpoints/best.ckpt"
+    folder = run("predict", "--config", trained / "config.yaml", "--ckpt_path", best)
+    rows = (folder / "predictions.csv").read_text().splitlines()[1:]
+    lines = (small_texts / "sst2/sentiment-test").read_text().splitlines()
+    task = Classifier.load_from_checkpoint(best, weights_only=True)
+    expected = [name for name, _ in task.classify([line.split("\t")[0] for line in lines])]
+    assert [row.split(",")[1] for row in rows] == expected
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    path = folder / "checkpoints/last.ckpt"
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def test_a_run_on_texts_goes_on_bit_for_bit(run: Callable[..., Path], small_texts: Path) -> None:
+    common = (
+        *("fit", "--config", ROOT / "configs/sst2/lstm_attention.yaml", *SMALL),
+        *("--data.data_dir", small_texts, "--trainer.max_epochs", 2, "--test_after_fit", "false"),
+        *("--checkpoint.every_n_steps", 4, "--trainer.callbacks", "[]"),
+    )
+    whole = run(*common)
+    with pytest.raises(Crash):
+        run(*common, *after(31))  # in the second epoch of 25 steps
+    stopped = whole.parent / "002"
+    went_on = run("fit", "--resume", stopped)
+    assert went_on == stopped
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(went_on)[name]), name
+    assert (whole / "metrics.csv").read_text() == (went_on / "metrics.csv").read_text()
+
+
+# The pictures.
+
+
+def test_the_deepest_colour_is_the_largest_weight() -> None:
+    passage = Passage("said good (99%), rightly", True, ["a", "<b>", "c"], [0.1, 0.4, 0.0])
+    assert shades(passage).tolist() == pytest.approx([0.25, 1, 0])
+    page = as_html("heading", [passage])
+    assert '<span style="background: #E69F0040">a</span>' in page
+    assert '<span style="background: #E69F00ff">&lt;b&gt;</span> c</p>' in page
+    assert "<b>" not in page.replace("<b style", "")
+
+
+def test_words_fill_lines_and_none_is_lost() -> None:
+    words = ["four", "by", "fours", "x" * 30, "end"]
+    lines = in_lines(words, columns=12)
+    assert lines == [[0, 1], [2], [3], [4]]
+    assert in_lines([]) == []
+
+
+def test_a_long_text_is_cut_in_the_figure_and_says_so() -> None:
+    figure = text_figure("heading $a$", [Passage("title", False, ["word"] * 300)])
+    told = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert told[-1] == "…"
+    assert 100 < told.count("word") < 150
+    assert r"heading \$a\$" in told
+
+
+def test_answers_about_texts_of_different_lengths_are_joined() -> None:
+    def some(tokens: list[list[int]]) -> Answers:
+        labels = torch.zeros(len(tokens), dtype=torch.int64)
+        return Answers(torch.tensor(tokens), labels, labels, labels + 0.5)
+
+    joined = some([[1, 2]]).and_also(some([[3, 4, 5], [6, ENDED, ENDED]]))
+    assert joined.samples.tolist() == [[1, 2, -1], [3, 4, 5], [6, -1, -1]]
+
+
+def test_a_net_that_weighs_nothing_gets_a_warning_and_no_picture(
+    run: Callable[..., Path], small_texts: Path
+) -> None:
+    with pytest.warns(UserWarning, match="WordAttention draws nothing"):
+        folder = run(
+            *("fit", "--config", ROOT / "configs/sst2/bag_of_words.yaml"),
+            *("--data.data_dir", small_texts, "--trainer.max_epochs", 1),
+            "--trainer.callbacks=[callbacks.WordAttention]",
+        )
+    assert not (folder / "figures").exists()
+
+
+def test_wrong_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="texts must be at least 1, not 0"):
+        WordAttention(0)
+    with pytest.raises(ValueError, match="rows and columns"):
+        Mistakes(0)

@@ -1,0 +1,349 @@
+"""Translating from end to end: learnt, scored as sacreBLEU does, looked at, used by its file."""
+
+import csv
+import json
+import math
+import re
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import sacrebleu
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from PIL import Image
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+import generate
+import train
+from callbacks import CrossAttention, Translations
+from callbacks.figures.cross_attention import attention_figure
+from datamodules import Multi30k, ReversedWords
+from modules import Translator
+from modules.nets import Seq2Seq, Transformer
+from modules.optim.schedules import Noam
+from modules.training.token_loss import token_loss
+from modules.translator import sacre_scores
+from tests.support import ROOT
+
+TOY = ROOT / "configs/toy/reversed_words.yaml"
+SMALL = (
+    *("--data.words", 8, "--data.longest", 5, "--data.sizes", "[4000, 100, 100]"),
+    *("--data.batch_size", 32, "--model.net.dim", 32, "--trainer.max_epochs", 6),
+    *("--model.net.num_layers", 2, "--model.optimizer.lr", 0.005, "--trainer.accelerator", "cpu"),
+)
+WORDS = {"words": 8, "longest": 5, "sizes": (4000, 100, 100)}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of the toy language's config, with a smaller language and net."""
+    folder = tmp_path_factory.mktemp("runs")
+    with warnings.catch_warnings(action="ignore"):
+        arguments = ("fit", "--config", TOY, *SMALL, "--runs_dir", folder)
+        return train.main([*map(str, arguments), "--trainer.enable_progress_bar", "false"])
+
+
+@pytest.fixture(scope="module")
+def task(trained: Path) -> Translator:
+    path = trained / "checkpoints/best.ckpt"
+    return Translator.load_from_checkpoint(path, weights_only=True)
+
+
+def test_a_language_that_can_be_known_is_known(trained: Path) -> None:
+    metrics = json.loads((trained / "results.json").read_text())["metrics"]
+    assert metrics["test/exact"] >= 0.99
+    assert metrics["test/bleu"] > 99
+    assert metrics["test/accuracy"] > 0.99
+    assert metrics["test/perplexity"] == pytest.approx(math.exp(metrics["test/loss"]), rel=1e-4)
+
+
+def test_a_checkpoint_alone_translates_texts(task: Translator) -> None:
+    texts = ReversedWords(**WORDS).texts["test"]
+    found = task.translate(texts.sources)
+    right = [ours == reference for ours, reference in zip(found, texts.targets, strict=True)]
+    assert np.mean(right) >= 0.99
+    assert task.translate(texts.sources[3]) == found[3]  # a text for a text; alone as with others
+    assert task.translate(texts.sources[:7], beam_size=1, batch_size=2) == found[:7]
+    assert task.translate([]) == []
+    assert task.translate(["", "kalo", "  "])[::2] == ["", ""]  # nothing stays nothing
+    assert task.translate("kalo") != ""
+    assert isinstance(task.translate("漢字"), str)
+
+
+def test_a_text_beyond_the_context_is_cut_with_a_warning(task: Translator) -> None:
+    with pytest.warns(UserWarning, match="1 of 2 sentences are longer"):
+        task.translate(["kalo " * 30, "kalo"])
+
+
+@pytest.fixture
+def predicted(trained: Path, run: Callable[..., Path]) -> Path:
+    best = trained / "checkpoints/best.ckpt"
+    return run("predict", "--config", trained / "config.yaml", "--ckpt_path", best)
+
+
+def test_scores_are_those_of_sacrebleu_on_the_files_that_were_written(
+    trained: Path, predicted: Path
+) -> None:
+    written = (predicted / "predictions.txt").read_text().splitlines()
+    texts = ReversedWords(**WORDS).texts["test"]
+    metrics = json.loads((trained / "results.json").read_text())["metrics"]
+    bleu = sacrebleu.corpus_bleu(written, [texts.targets])
+    assert metrics["test/bleu"] == pytest.approx(bleu.score, abs=1e-3)
+    chrf = sacrebleu.corpus_chrf(written, [texts.targets])
+    assert metrics["test/chrf"] == pytest.approx(chrf.score, abs=1e-3)
+    rows = list(csv.reader((predicted / "predictions.csv").open(encoding="utf-8")))
+    assert rows[0] == ["row", "text"]
+    assert [row[1] for row in rows[1:]] == written
+    told = (trained / "samples/test.txt").read_text()
+    signature = r"nrefs:1\|case:mixed\|eff:no\|tok:13a\|smooth:exp\|version:"
+    assert re.match(rf"bleu {metrics['test/bleu']:.2f}  {signature}", told)
+
+
+def test_a_file_of_ones_own_is_translated_line_by_line(
+    trained: Path, task: Translator, run: Callable[..., Path], tmp_path: Path
+) -> None:
+    lines = ["kalo kami", "", "karu kalo kalo kami", "kalo"]
+    (tmp_path / "mine.txt").write_text("\n".join(lines) + "\n")
+    best = trained / "checkpoints/best.ckpt"
+    folder = run(
+        *("predict", "--config", trained / "config.yaml", "--ckpt_path", best),
+        *("--data.predict", tmp_path / "mine.txt", "--data.batch_size", 3),
+    )
+    written = (folder / "predictions.txt").read_text().split("\n")[:-1]
+    assert written == task.translate(lines)
+
+
+def test_samples_and_pictures_are_there_and_not_blank(trained: Path) -> None:
+    steps = sorted((trained / "samples").glob("step-*.txt"), key=lambda path: path.stat().st_mtime)
+    assert len(steps) == 6
+    blocks = steps[-1].read_text().strip().split("\n\n")
+    assert len(blocks) == 10
+    said = [re.match(r"source +(.*)\nreference +(.*)\ntranslation +(.*)", b) for b in blocks]
+    dictionary = ReversedWords(**WORDS).texts["val"]
+    pairs = dict(zip(*dictionary, strict=True))
+    assert all(found and pairs[found[1]] == found[2] for found in said)
+    assert sum(found[2] == found[3] for found in said if found) >= 9
+    assert steps[0].read_text() != steps[-1].read_text()
+    assert (trained / "samples/test.txt").read_text().count("translation ") == 100
+    picture = np.asarray(Image.open(trained / "figures/cross_attention.png").convert("RGB")) / 255
+    assert min(picture.shape[:2]) > 250
+    assert picture.std() > 0.05
+
+
+def test_a_generator_of_texts_says_what_a_translator_is_for(trained: Path, capsys) -> None:
+    best = trained / "checkpoints/best.ckpt"
+    with pytest.raises(SystemExit) as exit:
+        generate.main(["--checkpoint", str(best), "--prompt", "kalo"])
+    assert exit.value.code == 2
+    told = capsys.readouterr().err
+    assert "holds the task modules.Translator" in told
+    assert "train.py predict" in told
+    assert "--data.predict FILE" in told
+
+
+def test_what_was_looked_at_adds_up_to_one_for_each_word(task: Translator) -> None:
+    source, written, weights = task.alignment("kalo kami karu")
+    assert source == ["kalo", "kami", "karu", "[EOS]"]
+    assert len(written) == 4
+    assert written[-1] == "[EOS]"
+    assert " ".join(written[:-1]) == task.translate("kalo kami karu")
+    assert weights.shape == (4, 4)
+    assert weights.sum(axis=1) == pytest.approx(np.ones(4))
+    assert attention_figure([(source, written, weights)]).axes
+
+
+def small_task(**arguments) -> tuple[Translator, ReversedWords]:
+    data = ReversedWords(words=4, longest=3, sizes=(64, 8, 8), batch_size=8)
+    data.setup("fit")
+    size = data.source_vocab_size
+    torch.manual_seed(0)
+    net = Seq2Seq(size, size, True, dim=8, hidden_size=8, dropout=0.0, attention="luong")
+    told = {"source_tokenizer": data.source_tokenizer_json}
+    told["target_tokenizer"] = data.target_tokenizer_json
+    return Translator(net, **(told | arguments)), data
+
+
+def trainer(**arguments) -> L.Trainer:
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    settings = {"accelerator": "cpu", "max_epochs": 1, **dict.fromkeys(quiet, False)}
+    return L.Trainer(**(settings | arguments))
+
+
+def test_accumulated_batches_are_one_large_one_whatever_they_hold(small_texts: Path) -> None:
+    """Two batches of other widths, and so other numbers of words, in one step."""
+    states = []
+    data = Multi30k(
+        data_dir=str(small_texts), tokenizer="words", min_count=1, batch_size=16, shared=True
+    )
+    data.setup("fit")
+    pairs = data.splits["train"]
+    order = pairs.lengths.argsort()
+    parts = [order[:8], order[-8:]]  # the shortest, and the longest
+    for batches in ([pairs[row] for row in parts], [pairs[torch.cat(parts)]]):
+        torch.manual_seed(0)
+        size = data.source_vocab_size
+        net = Transformer(size, size, True, 64, dim=16, num_heads=2, num_layers=1, dropout=0.0)
+        task = Translator(net, optimizer=partial(torch.optim.SGD, lr=1.0), label_smoothing=0.1)
+        loader = DataLoader(batches, batch_size=None)
+        trainer(accumulate_grad_batches=len(batches), max_steps=1).fit(task, loader)
+        states.append(task.net.state_dict())
+    for name, weight in states[0].items():
+        torch.testing.assert_close(weight, states[1][name], atol=1e-6, rtol=1e-5)
+
+
+def test_the_validation_loss_is_the_mean_over_all_words_without_smoothing() -> None:
+    task, data = small_task(label_smoothing=0.4)
+    (found,) = trainer().validate(task, data, verbose=False)
+    nats = words = right = 0.0
+    for inputs, targets in data.val_dataloader():
+        logits, flat = task.net(inputs).flatten(0, 1), targets.flatten()
+        nats += F.cross_entropy(logits, flat, reduction="sum").item()
+        words += int((flat != -100).sum())
+        right += int((logits.argmax(dim=1) == flat).sum())
+    assert found["val/loss"] == pytest.approx(nats / words, rel=1e-5)
+    assert found["val/accuracy"] == pytest.approx(right / words)
+    assert found["val/perplexity"] == pytest.approx(math.exp(nats / words), rel=1e-4)
+    texts = data.texts["val"]
+    greedy = task.translate(texts.sources, beam_size=1)
+    bleu = sacrebleu.corpus_bleu(greedy, [texts.targets]).score
+    assert found["val/bleu"] == pytest.approx(bleu, abs=1e-3)
+
+
+def test_translating_while_validating_can_be_left_out() -> None:
+    task, data = small_task(translate_val=False)
+    (found,) = trainer().validate(task, data, verbose=False)
+    assert "val/bleu" not in found
+    assert found["val/loss"] > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_is_the_cross_entropy_of_pytorch(dtype: torch.dtype, smoothing: float) -> None:
+    torch.manual_seed(0)
+    targets = torch.randint(31, (150,))
+    targets[::7] = -100
+    told = []
+    logits = torch.randn(150, 31, dtype=dtype) * 3
+    for loss in (
+        lambda x: token_loss(x, targets, smoothing),
+        lambda x: F.cross_entropy(x.float(), targets, label_smoothing=smoothing, reduction="sum"),
+    ):
+        x = logits.clone().requires_grad_()
+        nats = loss(x)
+        (nats / 7).backward()
+        told.append((nats.detach(), x.grad))
+    torch.testing.assert_close(told[0][0], told[1][0])
+    # A gradient in bfloat16 has 8 bits, and is rounded once.
+    atol = 1e-6 if dtype == torch.float32 else 1e-3
+    torch.testing.assert_close(told[0][1], told[1][1], atol=atol, rtol=1e-2)
+    assert not told[0][1][::7].any()
+
+
+def test_the_gradient_of_the_loss_is_that_of_its_formula() -> None:
+    logits = torch.randn(5, 7, dtype=torch.float64, requires_grad=True)
+    targets = torch.tensor([1, 0, -100, 6, 2])
+    nats = token_loss(logits, targets, 0.2)
+    nats.backward()
+    step = 1e-3  # the sum is in float32
+    moved = logits.detach().clone()
+    moved[3, 6] += step
+    numeric = (token_loss(moved, targets, 0.2) - nats).item() / step
+    assert logits.grad[3, 6].item() == pytest.approx(numeric, abs=5e-3)
+
+
+def test_noam_is_the_schedule_of_the_paper() -> None:
+    weights = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(weights.parameters(), lr=2.0)
+    schedule = Noam(optimizer, dim=64, warmup_steps=10)
+    rates = []
+    for _ in range(40):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    for t in (1, 5, 10, 11, 40):
+        expected = 2.0 * 64**-0.5 * min(t**-0.5, t * 10**-1.5)
+        assert rates[t - 1] == pytest.approx(expected)
+    assert max(rates) == rates[9]
+    with pytest.raises(ValueError, match="must be 1 or more"):
+        Noam(optimizer, dim=64, warmup_steps=0)
+
+
+def test_noam_moves_with_every_step_of_a_run() -> None:
+    seen = []
+
+    class Rates(L.Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+            seen.append(optimizer.param_groups[0]["lr"])
+
+    task, data = small_task(
+        optimizer=partial(torch.optim.Adam, lr=1.0),
+        lr_scheduler=partial(Noam, dim=16, warmup_steps=3),
+    )
+    trainer(callbacks=[Rates()], limit_val_batches=0).fit(task, data)
+    assert len(seen) == 8
+    assert seen[:3] == pytest.approx([0.25 * t * 3**-1.5 for t in (1, 2, 3)])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"beam_size": 0}, {"length_penalty": -1.0}, {"label_smoothing": 1.0}]
+)
+def test_wrong_numbers_are_refused_by_name(wrong: dict) -> None:
+    with pytest.raises((ValueError, MisconfigurationException), match=next(iter(wrong))):
+        small_task(**wrong)
+    with pytest.raises(ValueError, match="sentences must be at least 1"):
+        Translations(0)
+    with pytest.raises(ValueError, match="sentences must be at least 1"):
+        CrossAttention(0)
+
+
+def test_a_task_without_tokenizers_takes_no_text() -> None:
+    task, _ = small_task(source_tokenizer=None, target_tokenizer=None)
+    with pytest.raises(MisconfigurationException, match="it takes tokens, not text"):
+        task.translate("kalo")
+
+
+def test_a_net_that_looks_at_nothing_gets_a_warning_and_no_picture(
+    run: Callable[..., Path],
+) -> None:
+    small = ("--data.sizes", "[64, 8, 8]", "--data.batch_size", 16, "--trainer.max_epochs", 1)
+    with pytest.warns(UserWarning, match="CrossAttention draws nothing"):
+        folder = run(
+            *("fit", "--config", TOY, *small, "--model.net", "modules.nets.Seq2Seq"),
+            *("--model.net.dim", 8, "--model.net.hidden_size", 8),
+        )
+    assert not (folder / "figures/cross_attention.png").exists()
+
+
+def test_whole_sentences_count_not_their_tokens() -> None:
+    scores, signatures = sacre_scores(["The cat sat down."], ["The cat sat down ."])
+    assert scores["bleu"] == pytest.approx(100)  # 13a parts the full stop from its word
+    assert scores["chrf"] == pytest.approx(100)  # chrF looks at no blanks
+    assert "tok:13a" in signatures["bleu"]
+    assert sacre_scores(["the Cat sat down."], ["The cat sat down."])[0]["bleu"] < 60
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (("--model.beam_size", 0), "beam_size must be 1 or more"),
+        (("--model.net.norm", "none"), "norm must be after or before"),
+        (("--data.words", 99), "give 2 to 36"),
+        (("--data", "datamodules.Multi30k", "--data.tokenizer", "bytes"), "choose bpe or words"),
+        (("--data.predict", "no.txt"), "There is no file no.txt"),
+    ],
+)
+def test_a_mistake_is_told_before_any_work(refused: Callable, wrong: tuple, told: str) -> None:
+    assert told in refused("fit", "--config", TOY, *wrong)
+
+
+def test_a_translator_is_not_cut_among_processes() -> None:
+    task = Translator(Transformer(20, 20, context=16, dim=8, num_heads=2, num_layers=1))
+    task._device_mesh = object()  # type: ignore[assignment]  # as ModelParallelStrategy sets it
+    with pytest.raises(MisconfigurationException, match=r"configs/trainer/ddp\.yaml"):
+        task.configure_model()

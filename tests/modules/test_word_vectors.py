@@ -1,0 +1,334 @@
+"""Word vectors: losses by formula, what they find, how they are judged, shown and exported."""
+
+import inspect
+import json
+import math
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from gensim.models import KeyedVectors
+from PIL import Image
+from scipy.stats import spearmanr
+from tokenizers import Tokenizer, models
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import export
+import train
+from callbacks import WordMap, WordNeighbours
+from datamodules.loading.ragged import RaggedTokens
+from datamodules.word_vectors.context_windows import ROW, Windows
+from modules import Classifier, WordVectors
+from modules.nets import CBOW, MLP, GloVe, SkipGram
+from modules.word_vectors import negative_sampling, weighted_squares
+from tests.support import ROOT
+from tests.support.made_data import trust_texts
+
+NETS = {"SkipGram": SkipGram, "CBOW": CBOW, "GloVe": GloVe}
+V = 30
+
+
+def some_batch(model: str = "skip_gram") -> tuple[dict[str, Tensor], Tensor]:
+    draw = np.random.default_rng(0)
+    texts = RaggedTokens.of([draw.integers(2, V, size) for size in (37, 5, 20)])
+    counts = torch.bincount(texts.tokens, minlength=V)
+    return Windows(
+        texts, counts, model, window=3, negatives=5, drawn=4, subsample=0, batch_size=60
+    )[0]
+
+
+def stirred(net: nn.Module) -> nn.Module:
+    torch.manual_seed(1)
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return net
+
+
+# The nets and the losses.
+
+
+def test_skip_gram_has_the_loss_and_gradient_of_the_written_formula() -> None:
+    net = stirred(SkipGram(V, 6))
+    inputs, targets = some_batch()
+    fast = negative_sampling(net(inputs), targets)
+    fast.backward()
+    u = net.words.weight.detach().clone().requires_grad_()
+    v = net.contexts.weight.detach().clone().requires_grad_()
+    slow = torch.zeros(())
+    span = ROW + 2 * 3
+    for words, candidates, told in zip(*inputs.values(), targets, strict=True):
+        for place, word in enumerate(words):
+            pairs = 0
+            for other, true in zip(candidates[:span], told[place, :span], strict=True):
+                if true:
+                    slow = slow - torch.log(torch.sigmoid(u[word] @ v[other]))
+                    pairs += 1
+            for drawn in candidates[span:]:  # each stands for 5 / 4 of every pair
+                slow = slow - pairs * 5 / 4 * torch.log(torch.sigmoid(-u[word] @ v[drawn]))
+    slow.backward()
+    torch.testing.assert_close(fast, slow)
+    torch.testing.assert_close(net.words.weight.grad.to_dense(), u.grad, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(net.contexts.weight.grad.to_dense(), v.grad, atol=1e-5, rtol=1e-5)
+
+
+def test_cbow_has_the_loss_of_the_written_formula() -> None:
+    net = stirred(CBOW(V, 6))
+    inputs, targets = some_batch("cbow")
+    u, v = net.words.weight.detach(), net.contexts.weight.detach()
+    slow = torch.zeros(())
+    for row in range(len(targets)):
+        span, weights = inputs["input_ids"][row], inputs["windows"][row]
+        candidates = inputs["candidates"][row]
+        for place in range(ROW):
+            near = span[weights[place] > 0]
+            if len(near):
+                mean = u[near].mean(0)
+                slow -= torch.log(torch.sigmoid(mean @ v[candidates[place]]))
+                for drawn in candidates[ROW:]:
+                    slow -= 5 / 4 * torch.log(torch.sigmoid(-mean @ v[drawn]))
+    torch.testing.assert_close(negative_sampling(net(inputs), targets), slow)
+
+
+def test_glove_has_the_loss_of_the_written_formula() -> None:
+    net = stirred(GloVe(V, 6))
+    first, second = torch.tensor([3, 5, 9]), torch.tensor([4, 5, 2])
+    counts = torch.tensor([[0.5], [20.0], [8.0]])
+    fast = weighted_squares(net({"input_ids": first, "candidates": second}), counts, x_max=10)
+    w, c = net.words.weight.detach(), net.contexts.weight.detach()
+    slow = 0.0
+    for i, j, x in zip(first, second, counts.flatten().tolist(), strict=True):
+        logit = float(w[i, :6] @ c[j, :6] + w[i, 6] + c[j, 6])
+        slow += min(1.0, (x / 10) ** 0.75) * (logit - math.log(x)) ** 2
+    assert float(fast) == pytest.approx(slow, rel=1e-5)
+
+
+def test_the_first_loss_is_that_of_knowing_nothing() -> None:
+    for model, net in (("skip_gram", SkipGram(V, 6)), ("cbow", CBOW(V, 6))):
+        inputs, targets = some_batch(model)
+        pairs = targets.clamp(min=0).sum()
+        loss = negative_sampling(net(inputs), targets) / pairs
+        assert float(loss) == pytest.approx((1 + 5) * math.log(2))  # one pair, five negatives
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_net_keeps_its_arguments_and_learns_only_of_words_in_use(name: str) -> None:
+    net = stirred(NETS[name](V, 6))
+    assert net.vectors().shape == (V, 6)
+    assert not net.vectors().requires_grad
+    arguments = {key: getattr(net, key) for key in inspect.signature(type(net)).parameters}
+    assert arguments == {"vocab_size": V, "dim": 6}
+    words = torch.tensor([[3, 4]])
+    inputs = {"input_ids": words, "candidates": words, "windows": torch.ones(1, 2, 2) / 2}
+    if name == "GloVe":
+        inputs = {"input_ids": words[0], "candidates": words[0]}
+    net(inputs).sum().backward()
+    for table in (net.words, net.contexts):
+        gradient = table.weight.grad
+        assert gradient.is_sparse
+        assert set(gradient.coalesce().indices()[0].tolist()) == {3, 4}
+
+
+# What is found. In the made text `x` and `y` of a kind stand in the same places.
+
+KINDS = 8
+CONFIGS = {
+    "skip_gram": ("source/skip_gram", "--data.subsample", 0.01, "--data.batch_size", 512),
+    "cbow": (
+        *("imdb/cbow", "--data.subsample", 0, "--data.batch_size", 256),
+        *("--model.optimizer.lr", 0.05),
+    ),
+    "glove": ("imdb/glove", "--data.min_pair_count", 0, "--data.batch_size", 64),
+}
+
+
+def planted(path: Path) -> Path:
+    """Texts of `kind x|y marker_of_sex …`: two words of a kind keep the same company."""
+    draw = np.random.default_rng(0)
+    words = []
+    for _ in range(3_000):
+        kind, second = draw.integers(KINDS), draw.integers(2)
+        near = draw.permutation([f"near{kind}a", f"near{kind}b", f"near{kind}c"])[:2]
+        mark = ("her", "him")[second]
+        words += [near[0], f"{'xy'[second]}{kind}", near[1], mark, f"so{draw.integers(40)}"]
+    path.write_text(" ".join(words))
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, made_texts: Path) -> dict[str, Path]:
+    """A run of each net on the made text, through its config."""
+    folder = tmp_path_factory.mktemp("words")
+    text = planted(folder / "text.txt")
+    runs = {}
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
+        trust_texts(made_texts, patch)
+        for name, (config, *more) in CONFIGS.items():
+            arguments = [
+                *("fit", "--config", ROOT / f"configs/{config}.yaml", "--data.text", text),
+                *("--data.benchmarks", "[]", "--data.window", 2),
+                *("--model.net.dim", 16, "--trainer.max_epochs", 15, "--runs_dir", folder),
+                *("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
+                *("--trainer.callbacks", "[callbacks.WordNeighbours, callbacks.WordMap]", *more),
+            ]
+            runs[name] = train.main([*map(str, arguments)])
+    return runs
+
+
+def task_of(run: Path) -> WordVectors:
+    return WordVectors.load_from_checkpoint(run / "checkpoints/best.ckpt", weights_only=True)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_words_of_the_same_company_become_neighbours(made: dict[str, Path], name: str) -> None:
+    task = task_of(made[name])
+    numbers = [[task.number(f"{letter}{kind}") for kind in range(KINDS)] for letter in "xy"]
+    x, y = task.unit_vectors()[torch.tensor(numbers)]  # (KINDS, D), (KINDS, D)
+    assert int(((x @ y.T).argmax(dim=1) == torch.arange(KINDS)).sum()) >= KINDS - 1
+    if name != "glove":  # the sum of both its vectors also makes alike what stands side by side
+        found = task.nearest([f"x{kind}" for kind in range(KINDS)], 1)
+        assert sum(o[0][0] == f"y{kind}" for kind, o in enumerate(found)) >= KINDS - 1
+
+
+@pytest.mark.parametrize("name", ["skip_gram", "cbow"])
+def test_a_planted_analogy_is_answered(made: dict[str, Path], name: str) -> None:
+    """x0 is to y0 as x3 is to y3."""
+    task = task_of(made[name])
+    pairs = [(a, b) for a in range(KINDS) for b in range(KINDS) if a != b]
+    numbers = [[task.number(w) for w in (f"x{a}", f"y{a}", f"x{b}", f"y{b}")] for a, b in pairs]
+    asked = torch.tensor(numbers)
+    right = int(task.right_analogies(asked[:, :3], asked[:, 3]))
+    assert right >= 0.8 * len(pairs)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_pictures_and_neighbours_are_in_the_run_folder(made: dict[str, Path], name: str) -> None:
+    for figure in ("word_map", "word_neighbours"):
+        picture = np.asarray(Image.open(made[name] / f"figures/{figure}.png").convert("L")) / 255
+        assert (picture < 0.8).mean() > 0.001, figure  # words take little ink
+    lines = (made[name] / "samples/word_neighbours.txt").read_text().splitlines()
+    assert len(lines) == 16
+    assert all(line.count(",") == 7 for line in lines)
+
+
+def test_vectors_are_exported_as_gensim_opens_them(made: dict[str, Path], tmp_path, capsys) -> None:
+    checkpoint = made["skip_gram"] / "checkpoints/best.ckpt"
+    options = ("--checkpoint", checkpoint, "--format", "word2vec", "--output", tmp_path / "out")
+    folder = export.main([*map(str, options)])
+    theirs = KeyedVectors.load_word2vec_format(folder / "vectors.txt")
+    task = task_of(made["skip_gram"])
+    words = [word for word in task.words if word]
+    assert theirs.index_to_key == words
+    vectors = task.net.vectors()[2:]
+    assert torch.equal(torch.from_numpy(theirs.vectors), vectors)  # to the last bit
+    (ours,) = task.nearest(["x3"], 5)
+    assert [w for w, _ in theirs.most_similar("x3", topn=5)] == [w for w, _ in ours]
+
+
+# How vectors are judged.
+
+
+def judged(vectors: Tensor) -> WordVectors:
+    """A task with given vectors of the words w0, w1, … after [PAD] and [UNK]."""
+    words = ["[PAD]", "[UNK]", *(f"w{n}" for n in range(len(vectors)))]
+    vocab = {word: number for number, word in enumerate(words)}
+    net = SkipGram(len(words), vectors.shape[1])
+    net.words.weight.data = torch.cat([torch.ones(2, vectors.shape[1]), vectors])
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
+    return WordVectors(net, tokenizer=tokenizer.to_str())
+
+
+def test_the_correlation_is_scipys_with_ties() -> None:
+    vectors = torch.randn(20, 5)
+    pairs = torch.randint(20, (50, 2))
+    scores = torch.randint(0, 6, (50,)).float()
+    task = judged(vectors)
+    cosines = F.cosine_similarity(vectors[pairs[:, 0]], vectors[pairs[:, 1]])
+    expected = spearmanr(cosines.numpy().round(6), scores.numpy()).statistic
+    assert float(task.correlation(pairs + 2, scores)) == pytest.approx(expected, abs=1e-3)
+    assert float(task.correlation(pairs[:0], scores[:0])) == 0
+
+
+def test_analogies_are_answered_by_the_nearest_other_word(monkeypatch) -> None:
+    monkeypatch.setattr("modules.word_vectors.AT_ONCE", 7)
+    vectors = F.normalize(torch.randn(25, 4), dim=1)
+    task = judged(vectors)
+    questions = torch.randint(25, (40, 3))
+    found = task.analogous(questions + 2) - 2
+    for (a, b, c), answer in zip(questions.tolist(), found.tolist(), strict=True):
+        cosines = vectors @ (vectors[b] - vectors[a] + vectors[c])
+        cosines[[a, b, c]] = -math.inf
+        assert answer == int(cosines.argmax())
+
+
+def test_no_answer_is_padding_or_unknown() -> None:
+    task = judged(torch.ones(4, 3) + 0.01 * torch.randn(4, 3))
+    assert int(task.analogous(torch.tensor([[2, 3, 4]]))) == 5
+    (near,) = task.nearest(["w0"], 10)
+    assert sorted(word for word, _ in near) == ["w1", "w2", "w3"]
+    assert task.words == ["", "", "w0", "w1", "w2", "w3"]
+
+
+def test_scores_and_what_was_asked_are_in_the_results(run: Callable, small_texts: Path) -> None:
+    small = ("--data.batch_size", 256, "--model.net.dim", 8, "--trainer.max_epochs", 1)
+    config = ROOT / "configs/imdb/skip_gram.yaml"
+    with pytest.warns(UserWarning, match="no vectors of terrible, actor, funny"):
+        folder = run("fit", "--config", config, "--data.data_dir", small_texts, *small)
+    metrics = json.loads((folder / "results.json").read_text())["metrics"]
+    assert metrics["val/wordsim353/asked"] == pytest.approx(12 / 13)
+    assert metrics["val/simlex999/asked"] == pytest.approx(12 / 13)
+    assert metrics["val/analogies/asked"] == pytest.approx(6 / 7)
+    assert -1 <= metrics["val/wordsim353"] <= 1
+    sections = 5 * metrics["val/analogies/one-section"] + metrics["val/analogies/another"]
+    assert metrics["val/analogies"] == pytest.approx(sections / 6)
+
+
+# What is refused.
+
+
+def test_wrong_arguments_and_unknown_words_are_refused() -> None:
+    with pytest.raises(ValueError, match="loss must be"):
+        WordVectors(SkipGram(V), loss="hinge")
+    with pytest.raises(ValueError, match="x_max must be above 0, not -1"):
+        WordVectors(SkipGram(V), x_max=-1)
+    with pytest.raises(Exception, match="the word 'zebra' has no vector"):
+        judged(torch.randn(4, 3)).nearest(["zebra"])
+    with pytest.raises(ValueError, match="number must be at least 1"):
+        WordNeighbours(number=0)
+    with pytest.raises(ValueError, match="words is empty"):
+        WordNeighbours([])
+    for wrong in ({"words": 2}, {"skip": -1}, {"method": "umap"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            WordMap(**wrong)
+
+
+def test_a_net_that_does_not_fit_the_data_is_one_sentence(refused, small_texts: Path) -> None:
+    where = ("--config", ROOT / "configs/imdb/cbow.yaml", "--data.data_dir", small_texts)
+    told = refused("fit", *where, "--data.batch_size", 256, "--data.model", "skip_gram")
+    assert "CBOW does not fit ContextWindows" in told
+
+
+@pytest.mark.parametrize("wrong", [("AdamW",), ("SGD", "--model.optimizer.weight_decay", 0.1)])
+def test_an_optimizer_that_needs_whole_tables_is_refused(refused, tmp_path, wrong: tuple) -> None:
+    planted(tmp_path / "text.txt")
+    where = ("--config", ROOT / "configs/source/skip_gram.yaml", "--data.text", "text.txt")
+    told = refused("fit", *where, "--model.optimizer", *wrong)
+    assert f"{wrong[0]} takes no gradients of single rows" in told
+    assert "choose --model.optimizer SGD, Adagrad or SparseAdam" in told
+
+
+def test_only_word_vectors_are_exported_as_such(tmp_path: Path, capsys) -> None:
+    task = Classifier(MLP(hidden_sizes=[4]))
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(tmp_path / "other.ckpt")
+    with pytest.raises(SystemExit) as exit:
+        export.main(
+            ["--checkpoint", str(tmp_path / "other.ckpt"), "--format", "word2vec", "--output", "o"]
+        )
+    assert exit.value.code == 2
+    assert "a modules.WordVectors is needed" in capsys.readouterr().err

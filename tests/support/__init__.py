@@ -1,0 +1,12 @@
+"""Helpers that several test modules share."""
+
+import os
+from pathlib import Path
+
+from torchvision import datasets
+
+ROOT = Path(__file__).parent.parent.parent
+TINY = ROOT / "tests/configs/digits/tiny.yaml"
+DATA_SETS = {"MNIST": datasets.MNIST, "FashionMNIST": datasets.FashionMNIST}
+REAL_DIR = Path(os.environ.get("DATA_DIR") or "data").resolve()
+REAL = {name for name in DATA_SETS if (REAL_DIR / name / "raw/train-images-idx3-ubyte.gz").exists()}

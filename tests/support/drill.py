@@ -1,0 +1,129 @@
+"""Kill a training again and again, let it go on, and compare: `python tests/support/drill.py`.
+
+Every `kill -9` hits at a random moment after training began; a checkpoint is written in every
+second step, so that many a kill falls into the writing of one. In the end the run must be, bit for
+bit, the one that nobody disturbed: weights, optimizer, metrics.csv.
+"""
+
+import argparse
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parent.parent.parent
+TITLE = "## Reliability drill"
+RUN = (
+    *("fit", "--config", ROOT / "tests/configs/digits/tiny.yaml", "--test_after_fit", "false"),
+    *("--data.batch_size", 64, "--model.net.conv_dropout", 0.2, "--trainer.log_every_n_steps", 1),
+    *("--checkpoint.every_n_steps", 2, "--trainer.enable_progress_bar", "false"),
+    *("--trainer.accelerator", "cpu", "--trainer.num_sanity_val_steps", 0),
+)
+
+
+def start(folder: Path, experiment: str, epochs: int, *more: object) -> subprocess.Popen:
+    """Training in a process of its own."""
+    arguments = (*RUN, "--trainer.max_epochs", epochs, "--experiment", experiment, *more)
+    command = [sys.executable, "-u", str(ROOT / "train.py"), *map(str, arguments)]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> None:
+    output, _ = process.communicate(timeout=600)
+    if process.returncode:
+        raise SystemExit(f"the run failed with {process.returncode}:\n{output}")
+
+
+def newest(folder: Path) -> Path:
+    """The run that `--resume auto` goes on with, or the one begun anew for want of a checkpoint."""
+    return max((folder / "runs/disturbed").iterdir(), default=folder / "runs/disturbed/001")
+
+
+def step_of(path: Path) -> int:
+    """Where a checkpoint stands; 0 where there is none."""
+    return torch.load(path, weights_only=True)["global_step"] if path.exists() else 0
+
+
+def drill(folder: Path, kills: int, seed: int, epochs: int, say: bool = True) -> dict[str, int]:
+    """Kill and go on; returns what happened.
+
+    Raises:
+        AssertionError: If anything of the two runs differs, or work before a checkpoint was lost.
+    """
+    draw = random.Random(seed)
+    finish(start(folder, "undisturbed", epochs))
+    (folder / "runs/disturbed").mkdir()
+    seen = {"kills": 0, "while a checkpoint was written": 0, "steps": 0}
+    for _ in range(kills):
+        before = step_of(newest(folder) / "checkpoints/last.ckpt")
+        process = start(folder, "disturbed", epochs, "--resume", "auto")
+        assert process.stdout is not None
+        for line in process.stdout:
+            if " parameters learns " in line:  # said just before the first step
+                break
+        time.sleep(draw.uniform(0, 1))
+        if process.poll() is not None:
+            raise SystemExit(f"the run was over before it could be killed: {epochs} are too few")
+        process.kill()
+        process.wait()
+        last = newest(folder) / "checkpoints/last.ckpt"
+        seen["kills"] += 1
+        seen["while a checkpoint was written"] += any(last.parent.glob("*.part"))
+        assert step_of(last) >= before, "a checkpoint was lost"
+        if say:
+            print(f"kill {seen['kills']}: last.ckpt went from step {before} to {step_of(last)}")
+    finish(start(folder, "disturbed", epochs, "--resume", "auto"))
+    run, other = newest(folder), folder / "runs/undisturbed/001"
+    for given_up in set(run.parent.iterdir()) - {run}:  # killed before its first checkpoint
+        assert not list(given_up.glob("checkpoints/*.ckpt")), "a run was begun anew"
+    a, b = (torch.load(f / "checkpoints/last.ckpt", weights_only=True) for f in (other, run))
+    for name, weight in a["state_dict"].items():
+        assert torch.equal(weight, b["state_dict"][name]), name
+    for number, state in a["optimizer_states"][0]["state"].items():
+        for key, value in state.items():
+            assert torch.equal(value, b["optimizer_states"][0]["state"][number][key]), key
+    assert (other / "metrics.csv").read_text() == (run / "metrics.csv").read_text()
+    return seen | {"steps": a["global_step"]}
+
+
+def main() -> None:
+    """Run the drill and print what it saw; `--write` also puts it into a file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=150, help="of 22 steps each")
+    parser.add_argument("--write", type=Path, help="a Markdown file for the report")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        seen = drill(Path(folder), options.kills, options.seed, options.epochs)
+    report = (
+        f"{TITLE}\n\n"
+        f"`python tests/support/drill.py --kills {options.kills} --seed {options.seed}`, "
+        f"{time.strftime('%Y-%m-%d')}, torch {torch.__version__}: a run of {seen['steps']} "
+        f"steps was killed {seen['kills']} times by `kill -9`, "
+        f"{seen['while a checkpoint was written']} of them while a checkpoint was written, "
+        "and went on each time. Final weights, optimizer and metrics.csv equal those of the "
+        "undisturbed run to the last bit.\n"
+    )
+    print(report)
+    if options.write:
+        write(options.write, report)
+
+
+def write(path: Path, report: str) -> None:
+    """Put the report into a file, in place of an older one; all else in it stays."""
+    text = path.read_text() if path.exists() else ""
+    older = re.search(rf"(?ms)^{TITLE}$.*?(?=^## |\Z)", text)
+    if older:
+        path.write_text(text[: older.start()] + report + text[older.end() :])
+    else:
+        path.write_text(f"{text}\n{report}".lstrip("\n"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,294 @@
+"""What each of several processes runs, one after the other: starting them is what takes long.
+
+`start(2, folder)` starts two of them in a folder. Afterwards there are run folders in it, what
+was refused in `told-2.json`, weights in `padded-2.pt`, and in `joined-2-0.json` whether rank 0 was
+still joined to the other one when it ended.
+"""
+
+import atexit
+import contextlib
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path[:0] = [str(ROOT)]
+
+from datamodules import Digits  # noqa: E402  # this file is run as a program, too
+
+QUIET = ("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu")
+GPT = (
+    *(
+        "--config",
+        ROOT / "configs/source/gpt.yaml",
+        "--config",
+        ROOT / "configs/size/gpt-nano.yaml",
+    ),
+    *("--model.net.num_heads", 4, "--model.net.dropout", 0.0, "--model.optimizer.lr", 0.01),
+    *("--model.net.positions", "learned", "--model.net.norm", "layer", "--model.net.bias", "true"),
+    *("--model.net.activation", "gelu", "--model.net.tie_embeddings", "true"),
+    *("--data.context", 16, "--data.batch_size", 8, "--trainer.limit_val_batches", 3),
+    *(
+        "--trainer.log_every_n_steps",
+        1,
+        "--trainer.max_steps",
+        8,
+        "--trainer.val_check_interval",
+        4,
+    ),
+    *("--trainer.precision", "32-true", "--model.lr_scheduler.warmup_steps", 2),
+    *("--trainer.gradient_clip_val", 0.5, "--checkpoint.every_n_steps", 2),
+    *("--trainer.callbacks", "null", *QUIET),
+)
+MODERN = (
+    *("--model.net.positions", "rotary", "--model.net.norm", "rms", "--model.net.bias", "false"),
+    *("--model.net.activation", "swiglu", "--model.net.num_kv_heads", 2),
+    *("--model.net.tie_embeddings", "false"),
+)
+LSTM = ("--model.net", "modules.nets.RNNLM", "--model.net.dim", 16)
+MUON = (*("--config", ROOT / "configs/optimizer/muon.yaml", "--model.optimizer.lr", 0.01),)
+HALVES = ("--trainer.precision", "bf16-mixed")
+ACCUMULATED = (
+    *("--trainer.accumulate_grad_batches", 2, "--trainer.val_check_interval", 8),
+    *("--trainer.limit_train_batches", 16),
+)
+PICTURES = (
+    *(
+        "--config",
+        ROOT / "tests/configs/digits/tiny.yaml",
+        "--data",
+        "tests.support.many_devices.OddDigits",
+    ),
+    *("--data.batch_size", 24),
+    *("--model.net.conv_dropout", 0, "--model.net.dropout", 0, "--trainer.limit_train_batches", 8),
+    *("--trainer.log_every_n_steps", 1, *QUIET),
+)
+BATCH_NORM = (*PICTURES, "--model.net.batch_norm", "true")
+
+WORDS = (
+    *("--config", ROOT / "configs/source/skip_gram.yaml", "--data.text", ROOT / "README.md"),
+    *("--data.min_count", 2, "--data.val_fraction", 0.1, "--data.batch_size", 200),
+    *("--model.net.dim", 8, "--trainer.max_epochs", 2, "--trainer.log_every_n_steps", 1),
+    *("--trainer.callbacks", "null", *QUIET),
+)
+COUNTS = (
+    *(*WORDS, "--data", "datamodules.Cooccurrences", "--data.window", 5),
+    *("--model.net", "modules.nets.GloVe", "--model.loss", "weighted_squares"),
+)
+MASKED = (
+    *("--config", ROOT / "configs/source/bert.yaml", "--data", "datamodules.PackedFiles"),
+    *("--data.files", f"['{ROOT / 'README.md'}']", "--data.context", 32, "--data.batch_size", 6),
+    *("--data.max_vocab_size", 300, "--model.net.dim", 16, "--trainer.limit_train_batches", 6),
+    *("--trainer.max_epochs", 2, "--trainer.precision", "32-true"),
+    *("--trainer.log_every_n_steps", 1, "--trainer.callbacks", "null", *QUIET),
+)
+TRANSLATED = (
+    *("--config", ROOT / "configs/toy/reversed_words.yaml", "--data.sizes", "[200,31,31]"),
+    *("--data.batch_size", 24, "--model.net.dim", 16, "--trainer.max_epochs", 2),
+    *("--model.optimizer.lr", 0.0005),  # keys have a bias that no loss depends on
+    *("--trainer.log_every_n_steps", 1, "--trainer.callbacks", "null", *QUIET),
+)
+
+TWO = ("--trainer.devices", 2)
+DDP = (*TWO, "--config", ROOT / "configs/trainer/ddp.yaml")
+FSDP = (*TWO, "--config", ROOT / "configs/trainer/fsdp.yaml")
+TP = (*TWO, "--config", ROOT / "configs/trainer/tensor_parallel.yaml")
+MESH = (*TP, "--trainer.devices", 4, "--trainer.strategy.tensor_parallel_size", 2)
+FOLDER = ("--trainer.strategy.save_distributed_checkpoint", "true")
+CRASH = (
+    "--trainer.callbacks+=tests.support.resume.CrashAfter",
+    "--trainer.callbacks.batches=5",
+)
+AUTO = ("--resume", "auto")
+EXPERIMENTS = {"gpt": GPT, "modern": (*GPT, *MODERN), "lstm": (*GPT, *LSTM)} | {
+    "accumulated": (*GPT, *ACCUMULATED),
+    "halves": (*GPT, *HALVES),
+    "muon": (*GPT, *MUON),
+    "pictures": PICTURES,
+    "words": WORDS,
+    "counts": COUNTS,
+    "masked": MASKED,
+    "translated": TRANSLATED,
+}
+# Number of processes → name of a run → subcommand, experiment, further arguments.
+RUNS: dict[int, dict[str, tuple[tuple, ...]]] = {
+    2: {
+        "gpt-ddp": (("fit", GPT, DDP),),
+        "gpt-fsdp": (("fit", GPT, FSDP),),
+        "gpt-tp": (("fit", GPT, TP),),
+        "gpt-folder": (("fit", GPT, (*FSDP, *FOLDER)),),
+        "gpt-tp-folder": (("fit", GPT, (*TP, *FOLDER)),),
+        "modern-fsdp": (("fit", EXPERIMENTS["modern"], FSDP),),
+        "modern-tp": (("fit", EXPERIMENTS["modern"], TP),),
+        "accumulated-ddp": (("fit", EXPERIMENTS["accumulated"], DDP),),
+        "accumulated-fsdp": (("fit", EXPERIMENTS["accumulated"], FSDP),),
+        "halves-fsdp": (("fit", EXPERIMENTS["halves"], FSDP),),
+        "muon-ddp": (("fit", EXPERIMENTS["muon"], DDP),),
+        "muon-fsdp": (("fit", EXPERIMENTS["muon"], FSDP),),
+        "muon-tp": (("fit", EXPERIMENTS["muon"], TP),),
+        "lstm-fsdp": (("fit", EXPERIMENTS["lstm"], FSDP),),
+        "pictures-ddp": (("fit", PICTURES, DDP),),
+        "words-ddp": (("fit", WORDS, DDP),),
+        "counts-ddp": (("fit", COUNTS, DDP),),
+        "masked-ddp": (("fit", MASKED, DDP),),
+        "translated-ddp": (("fit", TRANSLATED, DDP),),
+        "pictures-fsdp": (("fit", PICTURES, FSDP),),
+        "batch-norm-ddp": (("fit", BATCH_NORM, DDP),),
+        "batch-norm-fsdp": (("fit", BATCH_NORM, FSDP),),
+        "stopped-fsdp": (("fit", GPT, (*FSDP, *CRASH)), ("fit", GPT, (*FSDP, *AUTO))),
+        "stopped-folder": (
+            ("fit", GPT, (*FSDP, *FOLDER, *CRASH)),
+            ("fit", GPT, (*FSDP, *FOLDER, *AUTO)),
+        ),
+        "stopped-tp": (("fit", GPT, (*TP, *CRASH)), ("fit", GPT, (*TP, *AUTO))),
+        "begun-by-one": (
+            ("fit", GPT, (*FSDP, *AUTO)),
+        ),  # there is a run folder of one process already
+        "refused-lstm-tp": (("fit", EXPERIMENTS["lstm"], TP),),
+        "refused-heads": (("fit", GPT, (*TP, "--model.net.num_heads", 3)),),
+        "validate-folder": (
+            (
+                *("validate", GPT),
+                (*FSDP, "--ckpt_path", "runs/gpt-folder/001/checkpoints/best.ckpt"),
+            ),
+        ),
+    },
+    4: {
+        "gpt-mesh": (("fit", GPT, MESH),),
+        "modern-mesh": (("fit", EXPERIMENTS["modern"], MESH),),
+        "accumulated-mesh": (("fit", EXPERIMENTS["accumulated"], MESH),),
+        "halves-mesh": (("fit", EXPERIMENTS["halves"], MESH),),
+        "muon-mesh": (("fit", EXPERIMENTS["muon"], MESH),),
+        "gpt-mesh-folder": (("fit", GPT, (*MESH, *FOLDER)),),
+        "stopped-mesh": (("fit", GPT, (*MESH, *CRASH)), ("fit", GPT, (*MESH, *AUTO))),
+    },
+}
+
+
+class OddDigits(Digits):
+    """169 pictures to validate: one process has 85 of them, 7 batches of 12 and one of 1."""
+
+    def load(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        splits = super().load()
+        return splits | {
+            name: (splits[name][0][:-11], splits[name][1][:-11]) for name in ("val", "test")
+        }
+
+
+class Padded(L.LightningDataModule):
+    """Rows of very different length: a mean over batches is not one over tokens."""
+
+    def __init__(self, rows: int = 8, steps: int = 8) -> None:
+        super().__init__()
+        draw = torch.Generator().manual_seed(0)
+        tokens = torch.randint(0, 20, (steps, rows, 17), generator=draw)
+        lengths = torch.randint(1, 17, (steps, rows, 1), generator=draw)
+        targets = tokens[..., 1:].masked_fill(torch.arange(16) >= lengths, -100)
+        self.batches = list(zip(tokens[..., :-1], targets, strict=True))
+
+    def train_dataloader(self) -> DataLoader:
+        told = self.trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
+        share = len(self.batches[0][0]) // told["num_replicas"]
+        rows = slice(told["rank"] * share, (told["rank"] + 1) * share)
+        mine = [(tokens[rows], targets[rows]) for tokens, targets in self.batches]
+        return DataLoader(mine, batch_size=None)
+
+
+def train_padded(**trainer: Any) -> dict[str, torch.Tensor]:
+    """Weights after some steps of two batches each."""
+    from modules import LanguageModel
+    from modules.nets import GPT
+
+    torch.manual_seed(0)
+    net = GPT(20, context=16, num_layers=2, num_heads=2, dim=16)
+    made = L.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        accumulate_grad_batches=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **trainer,
+    )
+    task = LanguageModel(net)
+    made.fit(task, Padded())
+    return {
+        name: weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+        for name, weight in task.state_dict().items()
+    }
+
+
+def work() -> None:
+    import train
+    from engine.distributed.strategies import Sharded
+    from tests.support.resume import Crash
+
+    torch.set_num_threads(1)
+    number = int(os.environ["WORLD_SIZE"])
+    # Before train.py registers anything: called last.
+    atexit.register(tell_whether_joined, f"joined-{number}-{os.environ['LOCAL_RANK']}.json")
+    told: dict[str, Any] = {}
+    for name, commands in RUNS[number].items():
+        for subcommand, experiment, more in commands:
+            said = io.StringIO()
+            arguments = [subcommand, *experiment, *more, "--experiment", name]
+            with contextlib.redirect_stderr(said), contextlib.suppress(Crash):
+                try:
+                    train.main([str(argument) for argument in arguments])
+                except SystemExit as stop:
+                    told[name] = {"code": stop.code, "said": said.getvalue()}
+    weights = {
+        name: train_padded(devices=number, strategy=strategy)
+        for name, strategy in (("ddp", "ddp"), ("fsdp", Sharded()), ("mesh", Sharded(2)))
+    }
+    if os.environ["LOCAL_RANK"] == "0":
+        Path(f"told-{number}.json").write_text(json.dumps(told))
+        torch.save(weights, f"padded-{number}.pt")
+
+
+def tell_whether_joined(file: str) -> None:
+    """Write whether this process is still joined to others."""
+    Path(file).write_text(json.dumps(torch.distributed.is_initialized()))
+
+
+def start(number: int, folder: Path, program: str = __file__) -> str:
+    """Run all of it, or another program, in so many processes; returns what rank zero printed.
+
+    Raises:
+        AssertionError: If one of them failed, with what all of them printed.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(number):
+        environment = os.environ | {
+            "LOCAL_RANK": str(rank),
+            "NODE_RANK": "0",
+            "WORLD_SIZE": str(number),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "OMP_NUM_THREADS": "1",
+        }
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        command = [sys.executable, program]
+        processes.append(subprocess.Popen(command, cwd=folder, env=environment, **pipes))
+    outputs = [process.communicate(timeout=400)[0] for process in processes]
+    codes = [process.returncode for process in processes]
+    assert not any(codes), f"ended with {codes}:\n" + "\n\n".join(outputs)
+    return outputs[0]
+
+
+if __name__ == "__main__":
+    work()

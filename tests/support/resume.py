@@ -1,0 +1,207 @@
+"""Interrupt a run, and compare two runs bit for bit."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from tests.support import ROOT
+
+Run = Callable[..., Path]
+
+
+TINY = ROOT / "tests/configs/digits/tiny.yaml"
+
+
+class Crash(Exception):
+    """Stands for all that ends a process."""
+
+
+class CrashAfter(L.Callback):
+    """Raises after so many batches of this process."""
+
+    def __init__(self, batches: int) -> None:
+        self.left = batches
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.end()
+
+    def end(self) -> None:
+        raise Crash
+
+
+class SignalAfter(CrashAfter):
+    """Sends a signal to this process instead."""
+
+    def end(self) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+
+class SignalAtOnce(L.Callback):
+    """Sends a signal to this process before it has trained."""
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+AUGMENTED = (
+    *("--data.augmentation", "torchvision.transforms.v2.RandomCrop"),
+    *("--data.augmentation.size", 8, "--data.augmentation.padding", 1),
+)
+
+
+COSINE = (
+    *("--model.lr_scheduler", "modules.optim.WarmupCosine"),
+    *("--model.lr_scheduler.warmup_steps", 3),
+)
+
+
+PLATEAU = (
+    *("--model.lr_scheduler", "lightning.pytorch.cli.ReduceLROnPlateau"),
+    *("--model.lr_scheduler.monitor", "val/loss", "--model.lr_scheduler.patience", 0),
+    *("--model.lr_scheduler.threshold", 0.1),  # each epoch improves too little: the rate falls
+)
+
+
+PICTURES = (
+    *("--config", TINY, "--model.net", "modules.nets.CNN", "--model.net.channels", "[4]"),
+    *("--model.net.hidden_size", 8, "--trainer.log_every_n_steps", 1, "--data.batch_size", 64),
+    *("--trainer.limit_train_batches", 10, "--trainer.max_epochs", 3),
+)
+
+
+TEXT = (
+    *(
+        "--config",
+        ROOT / "configs/source/gpt.yaml",
+        "--config",
+        ROOT / "configs/size/gpt-nano.yaml",
+    ),
+    *("--model.net.dropout", 0.1, "--data.context", 16, "--data.batch_size", 4),
+    *("--trainer.limit_val_batches", 2, "--trainer.log_every_n_steps", 1),
+    *("--trainer.precision", "32-true", "--model.lr_scheduler.warmup_steps", 3),
+)
+
+
+PAIRS = (
+    *("--config", ROOT / "configs/toy/reversed_words.yaml", "--data.sizes", "[160, 8, 8]"),
+    *("--data.batch_size", 16, "--model.net.dim", 16, "--model.net.dropout", 0.1),
+    *("--model.label_smoothing", 0.1, "--trainer.log_every_n_steps", 1),
+    *("--model.lr_scheduler.warmup_steps", 3, "--trainer.callbacks", "[]"),
+)
+
+
+SMALL_WORDS = (
+    *("--data.text", ROOT / "README.md", "--data.min_count", 2, "--data.val_fraction", 0.1),
+    *("--data.batch_size", 100, "--model.net.dim", 8, "--trainer.max_epochs", 3),
+    *("--trainer.log_every_n_steps", 1, "--trainer.callbacks", "null"),
+    *("--checkpoint.every_n_steps", 4),
+)
+
+
+ACROSS = ("--trainer.check_val_every_n_epoch", "null")
+
+
+CASES = {
+    "mid-epoch": (*PICTURES, *COSINE, "--checkpoint.every_n_steps", 4),
+    "augmentation": (*PICTURES, *AUGMENTED, "--checkpoint.every_n_steps", 4),
+    "epoch ends": (*PICTURES, *COSINE),
+    "plateau": (*PICTURES, *PLATEAU, "--checkpoint.every_n_steps", 3),
+    "averaged weights": (
+        *(*PICTURES, "--config", ROOT / "configs/trainer/ema.yaml"),
+        *("--checkpoint.every_n_steps", 4),
+    ),
+    "average of epochs": (
+        *(*PICTURES, "--model.net.batch_norm", "true", "--checkpoint.every_n_steps", 4),
+        *("--config", ROOT / "configs/trainer/swa.yaml"),
+    ),
+    "rate that was found": (
+        *(*PICTURES, *COSINE, "--config", ROOT / "configs/trainer/lr_finder.yaml"),
+        *("--checkpoint.every_n_steps", 4),
+    ),
+    "batch size that was found": (
+        *(*PICTURES, *COSINE, "--config", ROOT / "configs/trainer/batch_size_finder.yaml"),
+        *("--trainer.callbacks.max_val", 64, "--data.batch_size", 16),
+        *("--checkpoint.every_n_steps", 4),
+    ),
+    "double precision": (
+        *(*PICTURES, "--trainer.precision", "64-true", "--checkpoint.every_n_steps", 4),
+    ),
+    "rare validation": (*PICTURES, *COSINE, "--trainer.check_val_every_n_epoch", 2),
+    "epoch schedule": (
+        *(*PICTURES, "--checkpoint.every_n_steps", 7),
+        *("--model.lr_scheduler", "torch.optim.lr_scheduler.ExponentialLR"),
+        *("--model.lr_scheduler.gamma", 0.5),
+    ),
+    "accumulation": (
+        *(*PICTURES, *COSINE, "--checkpoint.every_n_steps", 1),
+        *("--trainer.accumulate_grad_batches", 3),
+    ),
+    "validation within epochs": (*PICTURES, *COSINE, "--trainer.val_check_interval", 4),
+    "text": (
+        *(*TEXT, "--trainer.max_steps", 24, "--trainer.val_check_interval", 6),
+        *("--checkpoint.every_n_steps", 4),
+    ),
+    "muon": (
+        *(*TEXT, "--config", ROOT / "configs/optimizer/muon.yaml", "--trainer.max_steps", 24),
+        *("--trainer.val_check_interval", 6, "--checkpoint.every_n_steps", 4),
+    ),
+    "translation": (*PAIRS, "--trainer.max_epochs", 3, "--checkpoint.every_n_steps", 4),
+    "translation, accumulation": (
+        *(*PAIRS, "--trainer.max_epochs", 4, "--checkpoint.every_n_steps", 1),
+        *("--trainer.accumulate_grad_batches", 3),
+    ),
+    "word vectors": ("--config", ROOT / "configs/source/skip_gram.yaml", *SMALL_WORDS),
+    "word vectors by counts": (
+        *("--config", ROOT / "configs/imdb/glove.yaml", *SMALL_WORDS),
+        *("--data.min_pair_count", 0, "--data.benchmarks", "[]", "--data.batch_size", 400),
+    ),
+    "text, accumulation": (
+        *(*TEXT, "--trainer.max_steps", 12, "--trainer.val_check_interval", 6),
+        *("--trainer.accumulate_grad_batches", 2, "--checkpoint.every_n_steps", 1),
+    ),
+}
+
+
+def after(batches: int, callback: type[L.Callback] = CrashAfter) -> tuple[str, ...]:
+    return (
+        f"--trainer.callbacks+={__name__}.{callback.__name__}",
+        f"--trainer.callbacks.batches={batches}",
+    )
+
+
+def assert_the_same(a: Any, b: Any, where: str = "") -> None:
+    """Equal to the last bit, whatever is nested how deeply."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert list(a) == list(b), where
+        for key in a:
+            assert_the_same(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_the_same(x, y, f"{where}/{i}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), f"{where}: {(a - b).abs().max()}"
+    else:
+        assert a == b, f"{where}: {a} and {b}"
+
+
+def assert_the_same_run(one: Path, other: Path, but: str = "") -> None:
+    assert (one / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+    names = [path.name for path in sorted((one / "checkpoints").iterdir())]
+    assert names == [path.name for path in sorted((other / "checkpoints").iterdir())]
+    assert {"best.ckpt", "last.ckpt"} <= {*names}
+    for name in names:
+        a, b = (
+            torch.load(folder / "checkpoints" / name, weights_only=True) for folder in (one, other)
+        )
+        for key in ("callbacks", "hyper_parameters", "datamodule_hyper_parameters", but):
+            a.pop(key, None), b.pop(key, None)
+        assert_the_same(a, b, name)
