@@ -24,7 +24,7 @@ VOCAB, LENGTH, BEAMS = 5_000, 16, 5
 BEGIN, END = 2, 3
 NETS: dict[str, Callable[[], torch.nn.Module]] = {
     "Transformer": lambda: Transformer(
-        VOCAB, VOCAB, True, dim=256, num_heads=4, num_layers=3, hidden_size=512, norm="before"
+        VOCAB, VOCAB, True, dim=256, num_heads=4, num_layers=3, hidden_size=512, norm="pre"
     ),
     "GRU, Luong": lambda: Seq2Seq(VOCAB, VOCAB, True, dim=256, hidden_size=256, attention="luong"),
 }

@@ -23,7 +23,10 @@ CLASSES = {  # old class path → new class path
     "strategies.Sharded": "engine.distributed.Sharded",
 }
 ARGUMENTS: dict[str, dict[str, str]] = {}  # new class path → {old argument: new argument}
-VALUES: dict[str, dict[str, dict[Any, Any]]] = {}  # new class path → {argument: {old: new}}
+VALUES: dict[str, dict[str, dict[Any, Any]]] = {  # new class path → {argument: {old: new}}
+    "modules.nets.GPT": {"attention": {"written_out": "eager"}},
+    "modules.nets.Transformer": {"norm": {"before": "pre", "after": "post"}},
+}
 
 
 def upgrade(value: Any) -> Any:

@@ -41,7 +41,7 @@ def gpt_activations(job: Job) -> Parts:
     # A mask is as wide as what it multiplies on a CPU, and one byte in the kernels of a GPU.
     mask = (c if on_cpu else 1) if net.dropout else 0
     fused = not (
-        net.attention == "written_out"
+        net.attention == "eager"
         or (on_cpu and net.dropout)
         or (on_cpu and c == BF16 and net.attention == "auto")
     )

@@ -28,7 +28,7 @@ class Translates(Protocol):
 
     def init_state(self, memory: Memory) -> Any: ...
 
-    def rows_of_state(self, state: Any, rows: Tensor) -> Any: ...
+    def reorder_state(self, state: Any, rows: Tensor) -> Any: ...
 
     def decode(self, tokens: Tensor, memory: Memory, state: Any = None) -> tuple[Tensor, Any]: ...
 
@@ -171,5 +171,5 @@ def beam_search(
             memory = {name: part.index_select(0, kept) for name, part in memory.items()}
             rows, written = rows[kept], written[kept]
         if cached and (K > 1 or over.any()):
-            state = net.rows_of_state(state, rows)
+            state = net.reorder_state(state, rows)
     return found, scores

@@ -15,7 +15,7 @@ from modules.nets.layers.dropout import Dropout
 FACTORS = 0x9E3779B1, 0x85EBCA77  # odd numbers without a pattern in their bits
 
 
-def hashed_pairs(tokens: Tensor, buckets: int) -> Tensor:
+def hash_bigrams(tokens: Tensor, buckets: int) -> Tensor:
     """A number in 0 … buckets - 1 for each pair of neighbours: (B, T) to (B, T - 1)."""
     first, second = tokens[:, :-1] + 1, tokens[:, 1:] + 1
     mixed = first * FACTORS[0] ^ second * FACTORS[1]
@@ -61,7 +61,7 @@ class BagOfWords(nn.Module):
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         tokens, mask = inputs["input_ids"], inputs["attention_mask"].bool()  # (B, T), (B, T)
         if self.bigram_buckets:
-            pairs = hashed_pairs(tokens, self.bigram_buckets) + self.vocab_size  # (B, T - 1)
+            pairs = hash_bigrams(tokens, self.bigram_buckets) + self.vocab_size  # (B, T - 1)
             tokens = torch.cat([tokens, pairs], dim=1)  # (B, 2T - 1)
             mask = torch.cat([mask, mask[:, 1:]], dim=1)  # (B, 2T - 1)
         # One kernel looks up, weights and adds: no (B, T, D) stands in memory.

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from modules.nets.gpt import FeedForward
 from modules.nets.huggingface.bert import find_folder, sizes_of, weights_of
 from modules.nets.layers.dropout import Dropout
-from modules.nets.transformer_classifier import SelfAttention, sinusoids
+from modules.nets.transformer_classifier import SelfAttention, sinusoidal_positions
 
 NORM_EPS = 1e-12
 SEGMENTS = 2  # a pair of texts has a first and a second one
@@ -228,7 +228,7 @@ def init_weights(net: nn.Module, dim: int) -> None:
         if name.endswith("bias"):
             nn.init.zeros_(parameter)
         elif "position_embedding" in name:
-            waves = sinusoids(len(parameter), dim, parameter.device)[:, :dim]  # (T, D)
+            waves = sinusoidal_positions(len(parameter), dim, parameter.device)[:, :dim]  # (T, D)
             parameter.data.copy_(waves * std * 2**0.5)
         elif "norm" not in name:
             nn.init.normal_(parameter, std=std)

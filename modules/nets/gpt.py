@@ -27,7 +27,7 @@ def make_norm(norm: str, dim: int, bias: bool) -> nn.Module:
 Turns = tuple[Tensor, Tensor]
 
 
-def rotary_turns(start: int, length: int, size: int, device: torch.device) -> Turns:
+def rope_cache(start: int, length: int, size: int, device: torch.device) -> Turns:
     """Cosine and sine of the angle by which each pair of a head's channels turns at a position."""
     # angle(t, i) = t · 10000^(-2i / K)
     pairs = torch.arange(0, size, 2, dtype=torch.float32, device=device)  # (K/2,)
@@ -36,7 +36,7 @@ def rotary_turns(start: int, length: int, size: int, device: torch.device) -> Tu
     return angles.cos(), angles.sin()  # (T, K/2), (T, K/2)
 
 
-def rotate(x: Tensor, turns: Turns) -> Tensor:
+def apply_rotary_emb(x: Tensor, turns: Turns) -> Tensor:
     """Turns the channels i and i + K/2 as a point in the plane: scores depend on distances only."""
     cos, sin = turns  # (T, K/2), (T, K/2)
     a, b = x.float().chunk(2, dim=-1)  # (B, H, T, K/2), (B, H, T, K/2)
@@ -51,7 +51,7 @@ def causal_mask(start: int, length: int, device: torch.device) -> Tensor:
     return blocked.triu(start + 1)  # (T, S)
 
 
-def written_out_attention(
+def eager_attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: nn.Module
 ) -> Tensor:
     # softmax(q kᵀ / sqrt(K) + mask) v
@@ -88,7 +88,7 @@ class KeyValueCache:
         self.length += new
         return self.keys.narrow(2, 0, self.length), self.values.narrow(2, 0, self.length)
 
-    def of_rows(self, rows: Tensor) -> "KeyValueCache":
+    def reorder(self, rows: Tensor) -> "KeyValueCache":
         """What these rows of the batch have read: a beam search moves, leaves and repeats them."""
         chosen = KeyValueCache(self.capacity)
         if self.keys is not None and self.values is not None:
@@ -133,7 +133,7 @@ class CausalSelfAttention(nn.Module):
             q, k, v = (part.transpose(1, 2) for part in heads.split([H, G, G], dim=2))
         else:
             qk, v = (part.transpose(1, 2) for part in heads.split([H + G, G], dim=2))
-            q, k = rotate(qk, turns).split([H, G], dim=1)  # (B, H, T, K), (B, G, T, K)
+            q, k = apply_rotary_emb(qk, turns).split([H, G], dim=1)  # (B, H, T, K), (B, G, T, K)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, G, S, K), (B, G, S, K)
         if self.num_kv_heads < self.num_heads:  # each key and value serves a group of queries
@@ -143,7 +143,7 @@ class CausalSelfAttention(nn.Module):
         return self.dropout(self.proj(y.transpose(1, 2).flatten(2)))  # (B, T, D)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        if self.attention == "written_out" or (
+        if self.attention == "eager" or (
             # On a CPU, the fused kernel is the faster one in fp32 (28 against 23 ms for 12 × 6
             # heads × 256 tokens, forward and backward) but the slower one in bf16 (20 against 11
             # ms), and its dropout is a slow one. A single token is quicker with it in bf16, too.
@@ -151,7 +151,7 @@ class CausalSelfAttention(nn.Module):
             and q.device.type == "cpu"
             and ((q.dtype == torch.bfloat16 and q.shape[2] > 1) or self.weights_dropout.active)
         ):
-            return written_out_attention(q, k, v, mask, self.weights_dropout)
+            return eager_attention(q, k, v, mask, self.weights_dropout)
         p = self.weights_dropout.p if self.training else 0.0
         if q.shape[2] == k.shape[2]:
             return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
@@ -223,7 +223,7 @@ class GPT(nn.Module):
         activation: "gelu"; "gelu_tanh", its approximation in GPT-2, which takes longer on a CPU;
             or "swiglu".
         num_kv_heads: heads of keys and values, each shared by a group of queries; None: num_heads.
-        attention: "sdpa" (PyTorch's fused kernel), "written_out", or "auto": the faster one for the
+        attention: "sdpa" (PyTorch's fused kernel), "eager", or "auto": the faster one for the
             device and the precision at hand.
         tie_embeddings: use the table of token vectors for the logits, too.
     """
@@ -250,7 +250,7 @@ class GPT(nn.Module):
             ("positions", positions, ("learned", "rotary")),
             ("norm", norm, ("layer", "rms")),
             ("activation", activation, ("gelu", "gelu_tanh", "swiglu")),
-            ("attention", attention, ("auto", "sdpa", "written_out")),
+            ("attention", attention, ("auto", "sdpa", "eager")),
         ):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
@@ -330,7 +330,7 @@ class GPT(nn.Module):
         if self.position_embedding is not None:
             x = x + self.position_embedding.weight[start : start + T]  # (B, T, D)
         else:
-            turns = rotary_turns(start, T, self.dim // self.num_heads, x.device)
+            turns = rope_cache(start, T, self.dim // self.num_heads, x.device)
         # One token at the end of a text may look at all of it.
         mask = causal_mask(start, T, x.device) if T > 1 else None  # (T, S)
         x = self.drop(x)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from modules.nets.layers.batch_norm import BatchNorm2d
-from modules.nets.layers.convolution import conv_norm_relu, initialise_for_relu
+from modules.nets.layers.convolution import conv_norm_relu, init_weights_for_relu
 from modules.nets.layers.relu import ReLU, relu
 from modules.nets.layers.subsampling import every_other
 
@@ -183,7 +183,7 @@ class ResNet(nn.Module):
         self.head = nn.Sequential(
             *last, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)
         )
-        initialise_for_relu(self)
+        init_weights_for_relu(self)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Pictures (B, C, height, width) to logits (B, num_classes)."""

@@ -9,7 +9,7 @@ end the maximum over the picture asks whether a feature is anywhere, not how oft
 from torch import Tensor, nn
 
 from modules.nets.layers.batch_norm import BatchNorm2d
-from modules.nets.layers.convolution import initialise_for_relu
+from modules.nets.layers.convolution import init_weights_for_relu
 from modules.nets.layers.dropout import Dropout
 from modules.nets.layers.relu import ReLU
 from modules.nets.layers.subsampling import MaxPool2d
@@ -87,7 +87,7 @@ class ResNet9(nn.Module):
             Dropout(dropout),
             nn.Linear(4 * width, num_classes),
         )
-        initialise_for_relu(self)
+        init_weights_for_relu(self)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Pictures (B, C, height, width) to logits (B, num_classes)."""

@@ -121,7 +121,7 @@ class Seq2Seq(nn.Module):
         return (memory["begin"].transpose(0, 1).contiguous(),)  # (layers, B, D)
 
     @staticmethod
-    def rows_of_state(state: State, rows: Tensor) -> State:
+    def reorder_state(state: State, rows: Tensor) -> State:
         """The state of these rows of the batch."""
         return tuple(part.index_select(1, rows) for part in state)
 

@@ -20,7 +20,7 @@ from modules.nets.rnn import RecurrentEncoder
 POOLINGS = ("last", "max", "mean")
 
 
-def turned_around(x: Tensor, mask: Tensor) -> Tensor:
+def reverse_sequences(x: Tensor, mask: Tensor) -> Tensor:
     """Each text (B, T, D) with its last word first; what is padding stays where it is."""
     place = torch.arange(x.shape[1], device=x.device)  # (T,)
     opposite = mask.sum(dim=1, keepdim=True) - 1 - place  # (B, T)
@@ -70,8 +70,8 @@ class TextEncoder(nn.Module):
             x = self.drop(x)
             read, _ = forwards(x)  # (B, T, D)
             if self.backwards:
-                back, _ = self.backwards[number](turned_around(x, mask))  # (B, T, D)
-                read = torch.cat([read, turned_around(back, mask)], dim=-1)  # (B, T, 2D)
+                back, _ = self.backwards[number](reverse_sequences(x, mask))  # (B, T, D)
+                read = torch.cat([read, reverse_sequences(back, mask)], dim=-1)  # (B, T, 2D)
             x = read
         return x
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from modules.nets.gpt import FeedForward, KeyValueCache, causal_mask, make_norm
 from modules.nets.layers.dropout import Dropout
 from modules.nets.layers.linear import Linear, linear
-from modules.nets.transformer_classifier import SelfAttention, attend, padding_mask, sinusoids
+from modules.nets.transformer_classifier import SelfAttention, attend, padding_mask, sinusoidal_positions
 
 Memory = dict[str, Tensor]  # what was read, each with B rows
 State = list[KeyValueCache]  # what was written, one a block
@@ -119,7 +119,7 @@ class Transformer(nn.Module):
         num_layers: how many blocks read, and how many write.
         hidden_size: width of the feed-forward layers; 4 · dim by default.
         dropout: probability of dropping an element of vectors, attention weights, block outputs.
-        norm: "after" what a block adds to the stream, as in the paper; or "before" what it reads.
+        norm: "post" (after each sum, as in the paper) or "pre" (on what each sublayer reads).
         tie_embeddings: use the table of target vectors for the logits, too.
     """
 
@@ -134,12 +134,12 @@ class Transformer(nn.Module):
         num_layers: int = 3,
         hidden_size: int | None = None,
         dropout: float = 0.1,
-        norm: str = "after",
+        norm: str = "post",
         tie_embeddings: bool = True,
     ) -> None:
         super().__init__()
-        if norm not in ("after", "before"):
-            raise ValueError(f"norm must be after or before, not {norm!r}")
+        if norm not in ("post", "pre"):
+            raise ValueError(f"norm must be pre or post, not {norm!r}")
         if dim % num_heads or dim % 2:
             raise ValueError(f"dim ({dim}) must be even and a multiple of num_heads ({num_heads})")
         if shared_vocabulary and source_vocab_size != target_vocab_size:
@@ -163,10 +163,10 @@ class Transformer(nn.Module):
             self.target_embedding if shared_vocabulary else nn.Embedding(source_vocab_size, dim)
         )
         self.drop = Dropout(dropout)
-        shape = (dim, num_heads, hidden_size or 4 * dim, dropout, norm == "before")
+        shape = (dim, num_heads, hidden_size or 4 * dim, dropout, norm == "pre")
         self.encoder = nn.ModuleList(EncoderBlock(*shape) for _ in range(num_layers))
         self.decoder = nn.ModuleList(DecoderBlock(*shape) for _ in range(num_layers))
-        last = [make_norm("layer", dim, bias=True) for _ in range(2)] if norm == "before" else []
+        last = [make_norm("layer", dim, bias=True) for _ in range(2)] if norm == "pre" else []
         self.last_norms = nn.ModuleList(last or [nn.Identity(), nn.Identity()])
         self.head = None if tie_embeddings else Linear(dim, target_vocab_size)
         self.init_weights()
@@ -198,9 +198,9 @@ class Transformer(nn.Module):
         return [KeyValueCache(self.context) for _ in self.decoder]
 
     @staticmethod
-    def rows_of_state(state: State, rows: Tensor) -> State:
+    def reorder_state(state: State, rows: Tensor) -> State:
         """The state of these rows of the batch."""
-        return [cache.of_rows(rows) for cache in state]
+        return [cache.reorder(rows) for cache in state]
 
     def decode(
         self, tokens: Tensor, memory: Memory, state: State | None = None
@@ -246,5 +246,5 @@ class Transformer(nn.Module):
                 "given"
             )
         vectors = table(tokens) * math.sqrt(self.dim)  # (B, T, D)
-        places = sinusoids(start + T, self.dim, tokens.device)[start:]  # (T, D)
+        places = sinusoidal_positions(start + T, self.dim, tokens.device)[start:]  # (T, D)
         return self.drop(vectors + places.to(vectors.dtype))  # (B, T, D)

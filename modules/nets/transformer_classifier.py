@@ -19,7 +19,7 @@ from modules.nets.gpt import (
     CausalSelfAttention,
     FeedForward,
     make_norm,
-    written_out_attention,
+    eager_attention,
 )
 from modules.nets.layers.dropout import Dropout
 from modules.nets.layers.pooling import masked_mean
@@ -27,7 +27,7 @@ from modules.nets.layers.pooling import masked_mean
 POSITIONS = ("sinusoidal", "learned")
 
 
-def sinusoids(length: int, dim: int, device: torch.device) -> Tensor:
+def sinusoidal_positions(length: int, dim: int, device: torch.device) -> Tensor:
     """What is added to the vectors of places 0 … length - 1, (T, D); section 3.5 of the paper."""
     # P(t, 2i) = sin(t / 10000^(2i / D))        P(t, 2i + 1) = cos(t / 10000^(2i / D))
     pairs = torch.arange(0, dim, 2, dtype=torch.float32, device=device)  # (D/2,)
@@ -45,7 +45,7 @@ def padding_mask(mask: Tensor) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: Dropout) -> Tensor:
     """What queries (B, H, T, K) get of values (B, H, S, K), by the faster way for the device."""
     if q.device.type == "cpu" and (q.dtype == torch.bfloat16 or dropout.active):
-        return written_out_attention(q, k, v, mask, dropout)  # (B, H, T, K)
+        return eager_attention(q, k, v, mask, dropout)  # (B, H, T, K)
     mask = None if mask is None else mask.to(q.dtype)  # broadcasts to (B, H, T, S)
     return F.scaled_dot_product_attention(
         q, k, v, mask, dropout_p=dropout.p if dropout.active else 0.0
@@ -134,7 +134,7 @@ class TransformerClassifier(nn.Module):
         if self.position_embedding is not None:
             x = x + self.position_embedding.weight[:T] * math.sqrt(self.dim)  # (B, T, D)
         else:
-            x = x + sinusoids(T, self.dim, x.device).to(x.dtype)  # (B, T, D)
+            x = x + sinusoidal_positions(T, self.dim, x.device).to(x.dtype)  # (B, T, D)
         x = self.drop(x)
         blocked = padding_mask(mask)  # (B, 1, 1, T)
         for block in self.blocks:

@@ -8,7 +8,7 @@ asks what depth alone gives, and goes from 11 layers to 19.
 
 from torch import Tensor, nn
 
-from modules.nets.layers.convolution import Flatten, conv_norm_relu, initialise_for_relu
+from modules.nets.layers.convolution import Flatten, conv_norm_relu, init_weights_for_relu
 from modules.nets.layers.dropout import Dropout
 from modules.nets.layers.subsampling import MaxPool2d
 
@@ -88,7 +88,7 @@ class VGG(nn.Module):
             Dropout(dropout),
             nn.Linear(hidden_size, num_classes),
         )
-        initialise_for_relu(self)
+        init_weights_for_relu(self)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Pictures (B, C, height, width) to logits (B, num_classes)."""

@@ -54,7 +54,7 @@ def kept_in_truth(job: Job, make: Callable[[], nn.Module], inputs: torch.Tensor)
 VARIANTS = [
     dict(zip(("attention", "dropout", "positions", "norm", "activation", "num_kv_heads"), v))  # noqa: B905
     for v in itertools.product(
-        ("sdpa", "written_out", "auto"),
+        ("sdpa", "eager", "auto"),
         (0.0, 0.2),
         ("learned", "rotary"),
         ("layer", "rms"),
@@ -77,7 +77,7 @@ def test_the_formula_of_a_gpt_is_what_autograd_keeps_for_every_variant(precision
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-@pytest.mark.parametrize("attention", ["sdpa", "written_out"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_tensors_without_contents_are_counted_as_real_ones_are(
     precision: str, dropout: float, attention: str
 ) -> None:
@@ -173,7 +173,7 @@ def test_korthikantis_formula_is_ours_but_for_what_the_text_names() -> None:
     """Per layer s·b·h·(34 + 5 a s / h) bytes: Korthikanti et al. 2022, equation 1."""
     net = meta(
         GPT, vocab_size=300, context=512, num_layers=1, num_heads=16, dim=1024,
-        dropout=0.1, attention="written_out",
+        dropout=0.1, attention="eager",
     )  # fmt: skip
     ours = memory.activations(Job(net, 2, "bf16-true", device="cuda"))["blocks"]
     n = 2 * 512 * 1024

@@ -127,7 +127,7 @@ def test_accumulated_batches_and_tokens_count(tmp_path: Path, monkeypatch) -> No
 GPT_SIZE = {"num_layers": 2, "num_heads": 2, "dim": 32, "context": 16}
 
 
-@pytest.mark.parametrize("kind", ["linear", "gpt", "written_out", "rnn", "gru", "lstm", "conv"])
+@pytest.mark.parametrize("kind", ["linear", "gpt", "eager", "rnn", "gru", "lstm", "conv"])
 def test_the_flops_of_known_nets(kind: str) -> None:
     tokens = torch.zeros(3, 16, dtype=torch.long)
     tolerance = 0.0
@@ -138,7 +138,7 @@ def test_the_flops_of_known_nets(kind: str) -> None:
         net = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 6, 3, padding=1))
         inputs = torch.zeros(2, 2, 8, 8)
         expected = 2 * 2 * 64 * 9 * (2 * (2 * 4) + 3 * (4 * 6))
-    elif kind in ("gpt", "written_out"):
+    elif kind in ("gpt", "eager"):
         attention = "sdpa" if kind == "gpt" else kind
         net, inputs = GPT(65, attention=attention, **GPT_SIZE), tokens
         named = net.named_parameters()

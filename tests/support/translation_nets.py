@@ -24,7 +24,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
         SOURCES, TARGETS, context=CONTEXT, dim=16, num_heads=2, num_layers=2
     ),
     "Transformer-before": lambda: Transformer(
-        SOURCES, TARGETS, context=CONTEXT, dim=16, num_heads=4, num_layers=2, norm="before"
+        SOURCES, TARGETS, context=CONTEXT, dim=16, num_heads=4, num_layers=2, norm="pre"
     ),
     "Transformer-shared": lambda: Transformer(
         TARGETS, TARGETS, True, CONTEXT, dim=16, num_heads=2, num_layers=1, tie_embeddings=False

@@ -66,7 +66,7 @@ class Flatten(nn.Module):
         return vectors
 
 
-def initialise_for_relu(net: nn.Module) -> None:
+def init_weights_for_relu(net: nn.Module) -> None:
     """Draw the weights of a deep net so that signals neither fade nor grow from layer to layer.
 
     A ReLU halves the second moment, and weights of variance 2 / n make up for it (He et al. 2015,

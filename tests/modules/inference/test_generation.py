@@ -23,7 +23,7 @@ NETS = {
     "lstm": lambda: RNNLM(V, cell="lstm", dim=16),
     "gru": lambda: RNNLM(V, cell="gru", dim=16, fused=False),
     "gpt": lambda: GPT(V, **SIZES),
-    "gpt-written-out": lambda: GPT(V, **SIZES, attention="written_out"),
+    "gpt-eager": lambda: GPT(V, **SIZES, attention="eager"),
     "gpt-modern": lambda: GPT(
         V, **SIZES, positions="rotary", norm="rms", activation="swiglu", num_kv_heads=1
     ),

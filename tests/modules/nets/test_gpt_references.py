@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BertConfig, GPT2Config, GPT2LMHeadModel
 
 from modules.nets import GPT
-from modules.nets.gpt import rotary_turns, rotate
+from modules.nets.gpt import rope_cache, apply_rotary_emb
 from modules.nets.huggingface.gpt2 import load_gpt2, save_gpt2
 from modules.nets.huggingface.rotary import save_rotary
 from tests.support.layer_by_layer import first_difference
@@ -192,8 +192,8 @@ def test_what_gpt2_cannot_express_is_refused_by_name(tmp_path, option, value):
 
 
 @pytest.mark.parametrize("options", [{}, {"positions": "rotary", "num_kv_heads": 2}])
-def test_sdpa_equals_attention_written_out(options):
-    nets = [gpt(attention=attention, **options) for attention in ("sdpa", "written_out", "auto")]
+def test_sdpa_equals_eager_attention(options):
+    nets = [gpt(attention=attention, **options) for attention in ("sdpa", "eager", "auto")]
     for net in nets:
         state = net.init_state(3)
         with torch.no_grad():
@@ -206,7 +206,7 @@ def test_sdpa_equals_attention_written_out(options):
             torch.testing.assert_close(p.grad, q.grad, atol=1e-5, rtol=1e-4)
 
 
-def test_auto_attention_is_written_out_on_a_cpu_in_bf16_and_with_dropout_only(monkeypatch):
+def test_auto_attention_is_eager_on_a_cpu_in_bf16_and_with_dropout_only(monkeypatch):
     called = []
     kernel = nn.functional.scaled_dot_product_attention
     monkeypatch.setattr(
@@ -228,20 +228,20 @@ def test_auto_attention_is_written_out_on_a_cpu_in_bf16_and_with_dropout_only(mo
 
 def test_rotary_positions_turn_complex_numbers():
     x = torch.randn(2, 4, T, 8)
-    turns = rotary_turns(3, T, 8, x.device)
+    turns = rope_cache(3, T, 8, x.device)
     # The pair (x_i, x_{i + K/2}) as one complex number, times e^{i t θ}.
     pairs = torch.complex(x[..., :4], x[..., 4:])
     theta = torch.tensor([1.0, 0.1, 0.01, 0.001])  # 10000^(-2i / 8)
     turned = pairs * torch.exp(1j * torch.arange(3, 3 + T)[:, None] * theta)
-    torch.testing.assert_close(rotate(x, turns), torch.cat([turned.real, turned.imag], dim=-1))
+    torch.testing.assert_close(apply_rotary_emb(x, turns), torch.cat([turned.real, turned.imag], dim=-1))
 
 
 def test_rotary_scores_depend_on_distances_only():
     q, k = torch.randn(2, 1, 1, T, 8)
-    near, far = (rotary_turns(start, T, 8, q.device) for start in (0, 100))
-    scores = rotate(q, near) @ rotate(k, near).mT
-    torch.testing.assert_close(rotate(q, far) @ rotate(k, far).mT, scores, atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(rotate(q, far) @ rotate(k, near).mT, scores, atol=0.1)
+    near, far = (rope_cache(start, T, 8, q.device) for start in (0, 100))
+    scores = apply_rotary_emb(q, near) @ apply_rotary_emb(k, near).mT
+    torch.testing.assert_close(apply_rotary_emb(q, far) @ apply_rotary_emb(k, far).mT, scores, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(apply_rotary_emb(q, far) @ apply_rotary_emb(k, near).mT, scores, atol=0.1)
 
 
 def test_grouped_heads_equal_full_heads_that_share_their_weights():

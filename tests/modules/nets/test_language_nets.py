@@ -32,12 +32,12 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "rnn": lambda: rnn(cell="rnn"),
     "lstm": lambda: rnn(cell="lstm"),
     "gru": lambda: rnn(cell="gru"),
-    "rnn-written-out": lambda: rnn(cell="rnn", fused=False),
-    "lstm-written-out": lambda: rnn(cell="lstm", fused=False),
-    "gru-written-out": lambda: rnn(cell="gru", fused=False),
+    "rnn-eager": lambda: rnn(cell="rnn", fused=False),
+    "lstm-eager": lambda: rnn(cell="lstm", fused=False),
+    "gru-eager": lambda: rnn(cell="gru", fused=False),
     "lstm-tied": lambda: rnn(cell="lstm", tie_embeddings=True),
     "gpt": gpt,
-    "gpt-written-out": lambda: gpt(attention="written_out"),
+    "gpt-eager": lambda: gpt(attention="eager"),
     "gpt-sdpa": lambda: gpt(attention="sdpa"),
     "gpt-untied-no-bias": lambda: gpt(tie_embeddings=False, bias=False),
     "gpt-rotary": lambda: gpt(positions="rotary"),
@@ -305,7 +305,7 @@ def test_dropout_passes_the_gradient_where_it_passed_the_value(compiled):
     torch.testing.assert_close(x.grad, (a + b).detach())
 
 
-@pytest.mark.parametrize("make", [gpt, rnn, lambda **o: gpt(attention="written_out", **o)])
+@pytest.mark.parametrize("make", [gpt, rnn, lambda **o: gpt(attention="eager", **o)])
 def test_dropout_acts_in_training_only(make):
     torch.manual_seed(0)
     net = make(dropout=0.5)

@@ -11,9 +11,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from modules import Classifier
 from modules.nets import AttentionRNN, BagOfWords, TextCNN, TextRNN, TransformerClassifier
-from modules.nets.bag_of_words import hashed_pairs
-from modules.nets.text_rnn import TextEncoder, turned_around
-from modules.nets.transformer_classifier import sinusoids
+from modules.nets.bag_of_words import hash_bigrams
+from modules.nets.text_rnn import TextEncoder, reverse_sequences
+from modules.nets.transformer_classifier import sinusoidal_positions
 from tests.support.text_nets import (
     CONTEXT,
     IGNORES_ORDER,
@@ -170,7 +170,7 @@ def copy_of_layers(encoder: TextEncoder, cell: type[nn.RNNBase]) -> nn.RNNBase:
 
 
 @pytest.mark.parametrize(("cell", "layers"), [("lstm", nn.LSTM), ("gru", nn.GRU), ("rnn", nn.RNN)])
-def test_reading_turned_around_is_reading_a_packed_sequence(cell: str, layers: type) -> None:
+def test_reading_reverse_sequences_is_reading_a_packed_sequence(cell: str, layers: type) -> None:
     torch.manual_seed(0)
     encoder = TextEncoder(VOCAB_SIZE, cell, 6, 5, 2, 0.0, bidirectional=True)
     batch = batch_of(LENGTHS)
@@ -192,9 +192,9 @@ def test_reading_turned_around_is_reading_a_packed_sequence(cell: str, layers: t
 def test_turning_around_twice_is_doing_nothing() -> None:
     batch = batch_of([3, 1, 4])
     x = torch.randn(3, 4, 2)
-    turned = turned_around(x, batch["attention_mask"])
+    turned = reverse_sequences(x, batch["attention_mask"])
     assert torch.equal(turned[0], x[0, [2, 1, 0, 3]])
-    assert torch.equal(turned_around(turned, batch["attention_mask"]), x)
+    assert torch.equal(reverse_sequences(turned, batch["attention_mask"]), x)
 
 
 def test_attention_weights_add_up_to_one_and_padding_has_none() -> None:
@@ -227,7 +227,7 @@ def test_a_filter_that_begins_after_the_text_says_nothing() -> None:
 def test_a_bag_is_the_mean_of_its_words_and_pairs() -> None:
     net = BagOfWords(NUM_CLASSES, VOCAB_SIZE, dim=8, bigram_buckets=40)
     tokens = torch.tensor([[4, 9, 4]])
-    pairs = hashed_pairs(tokens, 40) + VOCAB_SIZE
+    pairs = hash_bigrams(tokens, 40) + VOCAB_SIZE
     mean = torch.cat([net.embedding(tokens), net.embedding(pairs)], dim=1).mean(dim=1)
     batch = {"input_ids": tokens, "attention_mask": torch.ones(1, 3, dtype=torch.bool)}
     # The weights of pairs and words are 1 / 5 each.
@@ -236,12 +236,12 @@ def test_a_bag_is_the_mean_of_its_words_and_pairs() -> None:
 
 def test_pairs_are_spread_evenly_and_know_their_order() -> None:
     tokens = torch.cartesian_prod(torch.arange(200), torch.arange(200))  # (40000, 2)
-    numbers = hashed_pairs(tokens, 1000).flatten()
+    numbers = hash_bigrams(tokens, 1000).flatten()
     counts = numbers.bincount(minlength=1000)
     # 40 a bucket; a Poisson count is beyond ± 6 standard deviations once in 10^9.
     assert counts.min() > 5
     assert counts.max() < 90
-    assert (numbers == hashed_pairs(tokens.flip(1), 1000).flatten()).float().mean() < 0.02
+    assert (numbers == hash_bigrams(tokens.flip(1), 1000).flatten()).float().mean() < 0.02
 
 
 def test_sparse_gradients_are_the_dense_ones() -> None:
@@ -256,7 +256,7 @@ def test_sparse_gradients_are_the_dense_ones() -> None:
 
 
 def test_sines_of_places_are_those_of_the_paper() -> None:
-    table = sinusoids(50, 8, torch.device("cpu"))
+    table = sinusoidal_positions(50, 8, torch.device("cpu"))
     for t, i in ((0, 0), (7, 1), (49, 3)):
         angle = t / 10000 ** (2 * i / 8)
         assert table[t, 2 * i].item() == pytest.approx(math.sin(angle), abs=1e-5)

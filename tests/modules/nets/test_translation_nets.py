@@ -124,7 +124,7 @@ def test_rows_of_a_state_go_on_as_those_sentences_do(net: nn.Module) -> None:
     memory = net.encode(batch)
     words = batch["decoder_input_ids"]
     _, state = net.decode(words[:, :4], memory, net.init_state(memory))
-    chosen = net.rows_of_state(state, rows)
+    chosen = net.reorder_state(state, rows)
     part = {name: value[rows] for name, value in memory.items()}
     logits, _ = net.decode(words[rows, 4:5], part, chosen)
     whole, _ = net.decode(words[:, :5], memory)
