@@ -17,7 +17,12 @@ from torch import Tensor, nn
 from modules.nets.gpt import FeedForward, KeyValueCache, causal_mask, make_norm
 from modules.nets.layers.dropout import Dropout
 from modules.nets.layers.linear import Linear, linear
-from modules.nets.transformer_classifier import SelfAttention, attend, padding_mask, sinusoidal_positions
+from modules.nets.transformer_classifier import (
+    SelfAttention,
+    attend,
+    padding_mask,
+    sinusoidal_positions,
+)
 
 Memory = dict[str, Tensor]  # what was read, each with B rows
 State = list[KeyValueCache]  # what was written, one a block

@@ -18,8 +18,8 @@ from modules.nets.gpt import (
     Block,
     CausalSelfAttention,
     FeedForward,
-    make_norm,
     eager_attention,
+    make_norm,
 )
 from modules.nets.layers.dropout import Dropout
 from modules.nets.layers.pooling import masked_mean

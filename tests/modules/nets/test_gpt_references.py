@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BertConfig, GPT2Config, GPT2LMHeadModel
 
 from modules.nets import GPT
-from modules.nets.gpt import rope_cache, apply_rotary_emb
+from modules.nets.gpt import apply_rotary_emb, rope_cache
 from modules.nets.huggingface.gpt2 import load_gpt2, save_gpt2
 from modules.nets.huggingface.rotary import save_rotary
 from tests.support.layer_by_layer import first_difference
@@ -233,15 +233,21 @@ def test_rotary_positions_turn_complex_numbers():
     pairs = torch.complex(x[..., :4], x[..., 4:])
     theta = torch.tensor([1.0, 0.1, 0.01, 0.001])  # 10000^(-2i / 8)
     turned = pairs * torch.exp(1j * torch.arange(3, 3 + T)[:, None] * theta)
-    torch.testing.assert_close(apply_rotary_emb(x, turns), torch.cat([turned.real, turned.imag], dim=-1))
+    torch.testing.assert_close(
+        apply_rotary_emb(x, turns), torch.cat([turned.real, turned.imag], dim=-1)
+    )
 
 
 def test_rotary_scores_depend_on_distances_only():
     q, k = torch.randn(2, 1, 1, T, 8)
     near, far = (rope_cache(start, T, 8, q.device) for start in (0, 100))
     scores = apply_rotary_emb(q, near) @ apply_rotary_emb(k, near).mT
-    torch.testing.assert_close(apply_rotary_emb(q, far) @ apply_rotary_emb(k, far).mT, scores, atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(apply_rotary_emb(q, far) @ apply_rotary_emb(k, near).mT, scores, atol=0.1)
+    torch.testing.assert_close(
+        apply_rotary_emb(q, far) @ apply_rotary_emb(k, far).mT, scores, atol=1e-4, rtol=1e-4
+    )
+    assert not torch.allclose(
+        apply_rotary_emb(q, far) @ apply_rotary_emb(k, near).mT, scores, atol=0.1
+    )
 
 
 def test_grouped_heads_equal_full_heads_that_share_their_weights():

@@ -192,7 +192,7 @@ def test_a_sentence_beyond_the_context_is_refused() -> None:
 
 def copied(ours: Transformer) -> nn.Transformer:
     """PyTorch's own Transformer with the weights of ours."""
-    pre = ours.norm == "before"
+    pre = ours.norm == "pre"
     theirs = nn.Transformer(
         ours.dim,
         ours.num_heads,
@@ -236,7 +236,7 @@ def copy(layer: Any, block: Any, norms: tuple[str, ...]) -> None:
         getattr(layer, name.replace("_", "")).load_state_dict(getattr(block, name).state_dict())
 
 
-@pytest.mark.parametrize("norm", ["after", "before"])
+@pytest.mark.parametrize("norm", ["post", "pre"])
 def test_the_transformer_is_that_of_pytorch(norm: str) -> None:
     torch.manual_seed(0)
     ours = Transformer(
