@@ -107,7 +107,7 @@ def train_trials(shared: "SharedStudy", arguments: list[str]) -> None:
     import optuna
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-    from cli.messages import where
+    from cli.diagnosis import source_location
     from engine.guards.preemption import Preempted
     from tuning.report import line
     from tuning.trial import train
@@ -124,7 +124,11 @@ def train_trials(shared: "SharedStudy", arguments: list[str]) -> None:
             except Exception as error:
                 state = optuna.trial.TrialState.FAIL
                 known = isinstance(error, MisconfigurationException)
-                told = f"{error}" if known else f"{where(error)}{type(error).__name__}: {error}"
+                told = (
+                    f"{error}"
+                    if known
+                    else f"{source_location(error)}{type(error).__name__}: {error}"
+                )
                 trial.set_user_attr("error", told)
             free_memory()
             print(line(shared.study.tell(trial, value, state), shared.search.metric), flush=True)

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from cli.messages import explain, nearest, where, without_union
+from cli.diagnosis import did_you_mean, explain, root_cause, source_location
 from engine.checkpoint.reading import check_checkpoint, check_fits, init_from, read_checkpoint
 from engine.checkpoint.resuming import check_unchanged, checkpoint_of, newest_unfinished
 from engine.checkpoint.writing import Checkpoints
@@ -58,12 +58,12 @@ class CLI(LightningCLI):
     run_folder: Path | None = None  # known on rank zero; None for a fast_dev_run
     # What a program that trains through this one, as tune.py does, adds to a run:
     origin: Mapping[str, Any] = MappingProxyType({})  # told in the run's config.yaml and results
-    companions: Sequence[L.Callback] = ()
+    extra_callbacks: Sequence[L.Callback] = ()
     tests_after_fit = True
     tracked: Ids = {}  # noqa: RUF012  # under which ids trackers know a run that goes on
 
     @classmethod
-    def of(cls, args: ArgsType, **more: Any) -> Self:
+    def from_args(cls, args: ArgsType, **more: Any) -> Self:
         """Read a command line (that of the process by default) and do what it says."""
         whole_numbers_first(L.Trainer.__init__)
         return cls(
@@ -109,7 +109,7 @@ class CLI(LightningCLI):
             raise ArgumentError(
                 None,
                 f"the first word must be what to do, one of {names}, as in `python train.py fit "
-                f"--config configs/digits/mlp.yaml`; it is {first!r}.{nearest(first, commands)}",
+                f"--config configs/digits/mlp.yaml`; it is {first!r}.{did_you_mean(first, commands)}",
             )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -262,10 +262,10 @@ class CLI(LightningCLI):
         return Path(self._get(self.config, "runs_dir"), experiment)
 
     def instantiate_classes(self) -> None:
-        self.as_told = self.config.clone()  # with `{run_folder}` unfilled, so that it runs again
+        self.raw_config = self.config.clone()  # with `{run_folder}` unfilled, so that it runs again
         if self.subcommand == "fit":
-            self.as_told[self.subcommand].resume = None
-            self.as_told[self.subcommand].ckpt_path = None  # that of `find_resumed`, this time
+            self.raw_config[self.subcommand].resume = None
+            self.raw_config[self.subcommand].ckpt_path = None  # that of `find_resumed`, this time
         if (
             getattr(rank_zero_only, "rank", 0) == 0
             and not self._get(self.config, "trainer").fast_dev_run
@@ -278,8 +278,8 @@ class CLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (TypeError, ValueError, ModuleNotFoundError) as error:
-            cause = without_union(error)
-            raise MisconfigurationException(f"{where(cause)}{cause}") from error
+            cause = root_cause(error)
+            raise MisconfigurationException(f"{source_location(cause)}{cause}") from error
         # Lightning does it after it has loaded a checkpoint, whose doubles would be rounded.
         self.trainer.precision_plugin.convert_module(self.model)
         if self.checkpoint is not None:
@@ -289,7 +289,7 @@ class CLI(LightningCLI):
             init_from(self._get(self.config, "init_from"), self.model)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        self.config = self.as_told
+        self.config = self.raw_config
         wanted = self._get(self.config_init, "trainer")
         why = ""
         if self._get(self.config, "auto_precision") and wanted.precision is None:
@@ -297,7 +297,7 @@ class CLI(LightningCLI):
         given = wanted.callbacks or []
         callbacks = [*given] if isinstance(given, list) else [given]
         callbacks += [Preflight(), Announcement(why), FiniteLoss()]
-        callbacks += [Preemption(), Peers(), GarbageCollection(), *self.companions]
+        callbacks += [Preemption(), Peers(), GarbageCollection(), *self.extra_callbacks]
         if self.subcommand == "predict":
             callbacks.append(Predictions())
         if wanted.enable_progress_bar is not False:

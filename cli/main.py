@@ -31,7 +31,7 @@ def main(args: list[str] | None = None) -> Path | None:
     prepare_process()
     try:
         with exit_on_user_error("train.py"):
-            return CLI.of(args).run_folder
+            return CLI.from_args(args).run_folder
     except (Preempted, Lost, DiskFull) as stop:
         if getattr(rank_zero_only, "rank", 0) == 0 or not isinstance(stop, Preempted):
             sys.stderr.write(f"train.py: {stop}\n")

@@ -25,7 +25,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 
-from cli.messages import explain, without_union
+from cli.diagnosis import explain, root_cause
 from engine.checkpoint.reading import open_task
 from engine.errors import exit_on_user_error
 from engine.process import prepare_process
@@ -172,7 +172,7 @@ def open_data(options: argparse.Namespace) -> L.LightningDataModule:
         keys = [key for key in reader.get_defaults().keys()]  # noqa: C416, SIM118
         raise MisconfigurationException(f"{config}: {explain(error, keys)}") from error
     except (TypeError, ValueError) as error:
-        raise MisconfigurationException(f"{config}: {without_union(error)}") from error
+        raise MisconfigurationException(f"{config}: {root_cause(error)}") from error
     data: L.LightningDataModule = made.data
     data.prepare_data()
     data.setup("fit")

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cli.command_line import CLI
-from cli.messages import nearest
+from cli.diagnosis import did_you_mean
 from engine.run.config_differences import leaves
 from engine.run.folder import experiment_name
 from tuning.report import as_yaml, brief
@@ -70,7 +70,7 @@ def read_plan(arguments: Sequence[str], search_file: Path) -> Plan:
     arguments = [*arguments]
     if "--experiment" not in names:
         arguments += ["--experiment", experiment_name([search_file])]
-    plan = Plan.of(["fit", *arguments])
+    plan = Plan.from_args(["fit", *arguments])
     trainer = plan.config["fit"].trainer
     several = not (
         trainer.devices in ("auto", 1, "1")
@@ -91,15 +91,15 @@ def read_plan(arguments: Sequence[str], search_file: Path) -> Plan:
 
 def check_parameters(search: Search, arguments: Sequence[str], search_file: Path) -> None:
     """Try each bound and each choice on the command line, which knows all keys and types."""
-    known = _keys(Plan.of(["fit", *arguments]))
+    known = _keys(Plan.from_args(["fit", *arguments]))
     for probe in search.probes():
         try:
-            plan = Plan.of(["fit", *arguments, *flags(probe)])
+            plan = Plan.from_args(["fit", *arguments, *flags(probe)])
         except ArgumentError as error:
             why = str(error)
             unknown = [key for key in probe if _plain(key) not in known]
             if unknown and why.startswith("unknown key"):
-                why = f"unknown key {unknown[0]!r}.{nearest(unknown[0], known)}"
+                why = f"unknown key {unknown[0]!r}.{did_you_mean(unknown[0], known)}"
             raise MisconfigurationException(f"{search_file}: parameters: {why}") from error
         reached = _keys(plan)
         for key, value in probe.items():
@@ -114,12 +114,12 @@ def check_parameters(search: Search, arguments: Sequence[str], search_file: Path
 def check_run(search: Search, arguments: Sequence[str], search_file: Path) -> None:
     """Run one batch: data, net and metric are there, or are one sentence now and not a trial."""
     with redirect_stdout(io.StringIO()):
-        dry = CLI.of(["fit", *arguments, *QUIET, "--trainer.fast_dev_run", "true"])
+        dry = CLI.from_args(["fit", *arguments, *QUIET, "--trainer.fast_dev_run", "true"])
     metrics = sorted(dry.trainer.callback_metrics)
     if search.metric not in metrics:
         raise MisconfigurationException(
             f"{search_file}: there is no metric {search.metric!r}."
-            f"{nearest(search.metric, metrics)} Known after a validation: {', '.join(metrics)}."
+            f"{did_you_mean(search.metric, metrics)} Known after a validation: {', '.join(metrics)}."
         )
 
 
@@ -132,7 +132,7 @@ def trial_arguments(arguments: Sequence[str], worker: int) -> list[str]:
 
 def best_config(arguments: Sequence[str], parameters: Mapping[str, Any], experiment: str) -> str:
     """The config of a trial as YAML, by itself: it tells what differs from the defaults."""
-    plan = Plan.of(["fit", *arguments, *flags(parameters)])
+    plan = Plan.from_args(["fit", *arguments, *flags(parameters)])
     config = brief(plan.resolved(skip_default=True, skip_none=False))
     for key in ("config", "runs_dir"):
         config.pop(key, None)

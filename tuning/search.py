@@ -33,7 +33,7 @@ from optuna.distributions import (
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, QMCSampler
 
-from cli.messages import explain, where, without_union
+from cli.diagnosis import explain, root_cause, source_location
 
 KINDS = ("float", "int", "choice")
 FORMS = (
@@ -152,8 +152,8 @@ def read_search(path: Path) -> Search:
     try:
         search.sampler(0), search.pruner()
     except Exception as error:  # whatever a class makes of its arguments
-        cause = without_union(error)
-        raise MisconfigurationException(f"{path}: {where(cause)}{cause}") from error
+        cause = root_cause(error)
+        raise MisconfigurationException(f"{path}: {source_location(cause)}{cause}") from error
     return search
 
 

@@ -65,7 +65,7 @@ class TrialRun(CLI):
     def __init__(self, *args: Any, trial: optuna.Trial, metric: str, **kwargs: Any) -> None:
         self.trial = trial
         self.pruning = Pruning(trial, metric)
-        self.companions = [self.pruning]
+        self.extra_callbacks = [self.pruning]
         self.origin = {"study": trial.study.study_name, "trial": trial.number}
         super().__init__(*args, **kwargs)
 
@@ -108,7 +108,7 @@ def train(trial: optuna.Trial, search: Search, arguments: Sequence[str]) -> floa
         command = ["fit", *arguments, *flags(trial.params)]
     try:
         with redirect_stdout(io.StringIO()):  # the study has a line for each trial
-            run = TrialRun.of(command, trial=trial, metric=search.metric)
+            run = TrialRun.from_args(command, trial=trial, metric=search.metric)
     finally:
         wandb: Any = sys.modules.get("wandb")
         if wandb is not None and wandb.run is not None:  # the next trial is another run

@@ -51,7 +51,7 @@ def job_from(arguments: list[str], options: argparse.Namespace) -> tuple[Job, L.
         def _run_subcommand(self, subcommand: str) -> None:
             """Nothing is run."""
 
-    cli = Planned.of(["fit", *arguments])
+    cli = Planned.from_args(["fit", *arguments])
     if getattr(cli.model, "net", None) is None:
         raise MisconfigurationException(
             f"{type(cli.model).__name__} has no single net whose memory could be told."

@@ -67,7 +67,7 @@ def test_the_command_of_an_agent_is_read_by_train_py(
         flags: list[str] = []
         for part in command[3:]:
             flags += args["args"] if part == "${args}" else [part]
-        CLI.of(flags)
+        CLI.from_args(flags)
         config = found[-1]
         for key, value in trial.items():
             place = key.replace("model.", "model.init_args.").replace("data.", "data.init_args.")

@@ -164,7 +164,7 @@ def CLI_logger() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CLI, "instantiate_classes", lambda self: found.append(self.config))
         patch.setattr(CLI, "_run_subcommand", lambda self, subcommand: None)
-        CLI.of(["fit", "--config", str(TINY), *map(str, overlay("wandb"))])
+        CLI.from_args(["fit", "--config", str(TINY), *map(str, overlay("wandb"))])
     return found[0]["fit"].trainer.logger
 
 

@@ -44,14 +44,14 @@ def explain(
         class_path, name = found[1] or found[4], found[2] or found[3]
         names = _argument_names(class_path)
         takes = f"It takes: {', '.join(names)}."
-        return f"{class_path} has no argument {name!r}.{nearest(name, names)} {takes}"
+        return f"{class_path} has no argument {name!r}.{did_you_mean(name, names)} {takes}"
     if found := re.search(
         r"(?:does not accept option '|unrecognized arguments: (?:--)?|^Option ')([\w.]+)", text
     ):
-        return f"unknown key {found[1]!r}.{nearest(found[1], known_keys)}"
+        return f"unknown key {found[1]!r}.{did_you_mean(found[1], known_keys)}"
     if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text):
         module, name = found.groups()
-        near = nearest(name, dir(importlib.import_module(module)))
+        near = did_you_mean(name, dir(importlib.import_module(module)))
         return f"there is no {name!r} in {module}.{near}"
     if found := re.search(r"Multiple subclasses with name (\w+)\. [^:]+: ([\w., ]+)\.", text):
         return f"several classes are called {found[1]!r}; write one of: {found[2]}."
@@ -117,7 +117,7 @@ def _wrong_type(text: str) -> str | None:
     return None if told in ("", "null") else f"{'.'.join(keys)}: expected {told}, not {value!r}."
 
 
-def without_union(error: BaseException) -> BaseException:
+def root_cause(error: BaseException) -> BaseException:
     """The cause of what jsonargparse tells as a list of types, none of which would do."""
     while "Does not validate against any of the Union" in str(error):
         cause = error.__cause__ or error.__context__
@@ -139,7 +139,7 @@ def _broken_file(arguments: Iterable[str]) -> str | None:
     return None
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str]) -> str:
     """` Did you mean 'lr'?`, or nothing where no name is near."""
     near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f" Did you mean {near[0]!r}?" if near else ""
@@ -150,7 +150,7 @@ def _argument_names(class_path: str) -> list[str]:
     return list(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
 
 
-def where(error: BaseException) -> str:
+def source_location(error: BaseException) -> str:
     """`file:line: ` of the innermost frame in this project, or in the user's own code.
 
     Nothing where the command line itself asked Lightning for what it refuses.
