@@ -24,9 +24,9 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.table import Page, parser, ratio
 from benchmarks.trainer import rounds
 from datamodules import SST2
-from datamodules.loading.length_batches import BucketedBatches
+from datamodules.loading.length_batches import BucketBatchSampler
 from datamodules.loading.loader import BatchLoader
-from datamodules.loading.ragged import Inputs, LabelledTokens, RaggedTokens
+from datamodules.loading.ragged import Inputs, LabeledTokens, RaggedTokens
 from engine.process import prepare_process
 from modules.nets import TextRNN
 
@@ -37,7 +37,7 @@ VOCAB_SIZE = 14_000
 class Items(Dataset[tuple[Tensor, int]]):
     """One text after the other, as most tutorials hold them."""
 
-    def __init__(self, texts: LabelledTokens) -> None:
+    def __init__(self, texts: LabeledTokens) -> None:
         self.texts = [texts.texts[row] for row in range(len(texts))]
         self.labels = texts.labels.tolist()
 
@@ -97,7 +97,7 @@ def tokens_a_second(net: nn.Module, batches: Iterable[tuple[Inputs, Tensor]], st
     return tokens / (time.perf_counter() - started)
 
 
-def texts() -> tuple[str, LabelledTokens]:
+def texts() -> tuple[str, LabeledTokens]:
     """The training phrases of SST-2, or random ones of such lengths."""
     try:
         data = SST2(context=64)
@@ -109,8 +109,8 @@ def texts() -> tuple[str, LabelledTokens]:
         lengths = (1 - 9 * uniform.clamp(min=1e-3).log()).long().clamp(max=50)  # geometric, 9.4
         rows = [torch.randint(2, VOCAB_SIZE, (n,), generator=draw) for n in lengths.tolist()]
         labels = torch.randint(2, (len(rows),), generator=draw)
-        ragged = RaggedTokens.of([row.numpy() for row in rows])
-        return "random texts", LabelledTokens(ragged, labels, 0)
+        ragged = RaggedTokens.from_sequences([row.numpy() for row in rows])
+        return "random texts", LabeledTokens(ragged, labels, 0)
 
 
 def main() -> None:
@@ -123,7 +123,7 @@ def main() -> None:
     items = Items(train)
 
     def bucketed(size: int) -> Iterable[tuple[Inputs, Tensor]]:
-        return BatchLoader(train, batches=BucketedBatches(train.texts.lengths, size), seed=0)
+        return BatchLoader(train, batches=BucketBatchSampler(train.texts.lengths, size), seed=0)
 
     def one_by_one(size: int) -> Iterable[tuple[Inputs, Tensor]]:
         generator = torch.Generator().manual_seed(0)

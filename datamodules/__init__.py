@@ -1,12 +1,13 @@
 """The data: one data set, or one file format, a file."""
 
-import engine  # noqa: F401  # makes old module names importable
+from functools import partial
+
 from datamodules.classification.ag_news import AGNews
 from datamodules.classification.hugging_face_texts import HuggingFaceTexts
 from datamodules.classification.imdb import IMDB, PackedIMDB
 from datamodules.classification.sst2 import SST2
 from datamodules.classification.text_table import TextTable
-from datamodules.images.augmentation import PerPictureAffine, PerPictureElastic
+from datamodules.images.augmentation import PerImageAffine, PerImageElastic
 from datamodules.images.digits import Digits
 from datamodules.images.image_folder import ImageFolder
 from datamodules.images.mnist import MNIST, FashionMNIST
@@ -22,6 +23,7 @@ from datamodules.translation.parallel_files import ParallelFiles
 from datamodules.translation.reversed_words import ReversedWords
 from datamodules.word_vectors.context_windows import ContextWindows
 from datamodules.word_vectors.cooccurrences import Cooccurrences
+from engine.renamed import renamed_attribute
 
 __all__ = [
     "IMDB",
@@ -39,8 +41,8 @@ __all__ = [
     "PackedIMDB",
     "PackedSource",
     "ParallelFiles",
-    "PerPictureAffine",
-    "PerPictureElastic",
+    "PerImageAffine",
+    "PerImageElastic",
     "PythonSource",
     "ReversedWords",
     "Shakespeare",
@@ -50,3 +52,5 @@ __all__ = [
     "TokenShards",
     "TokenStream",
 ]
+
+__getattr__ = partial(renamed_attribute, __name__)  # old names of classes

@@ -8,15 +8,18 @@ makes the modules of old class paths importable.
 import importlib
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
 CLASSES = {  # old class path → new class path
-    "datamodules.augmentation.PerPictureAffine": "datamodules.PerPictureAffine",
-    "datamodules.augmentation.PerPictureElastic": "datamodules.PerPictureElastic",
-    "datamodules.pictures.PictureDataModule": "datamodules.images.in_memory.PictureDataModule",
+    "datamodules.PerPictureAffine": "datamodules.PerImageAffine",
+    "datamodules.PerPictureElastic": "datamodules.PerImageElastic",
+    "datamodules.augmentation.PerPictureAffine": "datamodules.PerImageAffine",
+    "datamodules.augmentation.PerPictureElastic": "datamodules.PerImageElastic",
+    "datamodules.pictures.PictureDataModule": "datamodules.images.in_memory.ImageDataModule",
     "modules.muon.Muon": "modules.optim.Muon",
     "modules.sharding.shard": "engine.distributed.sharding.shard",
     "strategies.DeepSpeed": "engine.distributed.DeepSpeed",
@@ -52,6 +55,15 @@ def upgrade(value: Any) -> Any:
     return result
 
 
+def renamed_attribute(module: str, name: str) -> Any:
+    """Return the class that `module.name` is called now; a module's `__getattr__` calls this."""
+    new = CLASSES.get(f"{module}.{name}")
+    if new is None:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    owner, _, attribute = new.rpartition(".")
+    return getattr(importlib.import_module(owner), attribute)
+
+
 class _OldModules(MetaPathFinder, Loader):
     """Import modules that exist only as a part of an old class path."""
 
@@ -62,14 +74,7 @@ class _OldModules(MetaPathFinder, Loader):
         return ModuleSpec(name, self) if old else None
 
     def exec_module(self, module: ModuleType) -> None:
-        def attribute(name: str) -> Any:
-            new = CLASSES.get(f"{module.__name__}.{name}")
-            if new is None:
-                raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
-            owner, _, attribute = new.rpartition(".")
-            return getattr(importlib.import_module(owner), attribute)
-
-        module.__getattr__ = attribute  # type: ignore[method-assign]
+        module.__getattr__ = partial(renamed_attribute, module.__name__)  # type: ignore[method-assign]
 
 
 def install() -> None:

@@ -26,7 +26,7 @@ from modules.optim.schedules import configure
 from modules.training.compiling import as_written, compile_net
 from modules.training.hyperparameters import save_arguments
 from modules.training.sum_metric import Float32Sum
-from preprocessing.images import pictures_to_inputs
+from preprocessing.images import images_to_inputs
 from preprocessing.texts import texts_to_inputs
 
 
@@ -216,7 +216,7 @@ class Classifier(L.LightningModule):
             raise ValueError(
                 "this Classifier was built without `preprocessing`; it takes no raw pictures."
             )
-        return pictures_to_inputs(samples, self.preprocessing).to(self.device)
+        return images_to_inputs(samples, self.preprocessing).to(self.device)
 
     def words(self, tokens: Sequence[int]) -> list[str]:
         """The text of each token, for people to read.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 
-def pictures_to_inputs(
+def images_to_inputs(
     pictures: Sequence[Image.Image | Tensor] | Tensor, preprocessing: dict[str, Any]
 ) -> Tensor:
     """Convert colours, resize, scale to [0, 1] and normalise as the DataModule did.

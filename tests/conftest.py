@@ -17,7 +17,7 @@ import torch
 import train
 from engine.process import prepare_process
 from tests.support import DATA_SETS, REAL, REAL_DIR
-from tests.support.made_data import make_mnist, make_texts, trust_texts
+from tests.support.synthetic_data import make_mnist, make_texts, patch_checksums
 
 prepare_process()
 torch.set_num_threads(1)
@@ -58,16 +58,18 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def made_data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, str]]]:
+def synthetic_data(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, dict[str, dict[str, str]]]:
     """A data folder with a small copy of each data set, and the md5s of its files."""
     folder = tmp_path_factory.mktemp("made-data")
     return folder, {name: make_mnist(folder, name) for name in DATA_SETS}
 
 
 @pytest.fixture
-def small_data(made_data: tuple[Path, dict], monkeypatch: pytest.MonkeyPatch) -> Path:
+def small_data(synthetic_data: tuple[Path, dict], monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of small data sets, whose checksums are right for the time of this test."""
-    folder, checksums = made_data
+    folder, checksums = synthetic_data
     for name, source in DATA_SETS.items():
         resources = [(file, checksums[name][file]) for file, _ in source.resources]
         monkeypatch.setattr(source, "resources", resources)
@@ -83,7 +85,7 @@ def made_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_texts(made_texts: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of small texts, whose checksums are right for the time of this test."""
-    trust_texts(made_texts, monkeypatch)
+    patch_checksums(made_texts, monkeypatch)
     return made_texts
 
 

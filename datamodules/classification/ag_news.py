@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.classification.base import TextClassificationDataModule
+from datamodules.classification.labeled_texts import LabeledTexts, split_off
 from datamodules.loading.files import obtain, verify
-from datamodules.text.labeled_texts import LabelledTexts, split_off
 
 URL = (
     "https://raw.githubusercontent.com/mhjabreel/CharCnn_Keras/"
@@ -69,7 +69,7 @@ class AGNews(TextClassificationDataModule):
         packed = (self._folder / "test.csv.gz").exists()
         return "test.csv.gz" if packed else "test.csv"
 
-    def load(self) -> dict[str, LabelledTexts]:
+    def load(self) -> dict[str, LabeledTexts]:
         test = _official(self._find(self._test_file))
         if self._in_parts:
             everything = self._join_parts(test)
@@ -82,7 +82,7 @@ class AGNews(TextClassificationDataModule):
         train, val = split_off(everything, int(VALIDATION_SHARE * len(everything.labels)))
         return {"train": train, "val": val, "test": test}
 
-    def _join_parts(self, test: LabelledTexts) -> LabelledTexts:
+    def _join_parts(self, test: LabeledTexts) -> LabeledTexts:
         """Both parts, each item once; none that is tested on, with or without its title."""
         described, titled = (_unpacked(self._find(name)) for name in PARTS)
         numbers = {name: number for number, name in enumerate(self.class_names)}
@@ -93,7 +93,7 @@ class AGNews(TextClassificationDataModule):
             text, _, name = line.rpartition("\t")
             if text not in items and text not in known:
                 items[text] = numbers[name]
-        return LabelledTexts(list(items), list(items.values()))
+        return LabeledTexts(list(items), list(items.values()))
 
 
 class _Endings:
@@ -113,11 +113,11 @@ def _last_word(text: str) -> str:
     return text.split()[-1] if text.strip() else ""
 
 
-def _official(path: Path) -> LabelledTexts:
+def _official(path: Path) -> LabeledTexts:
     """Rows `"class from 1","title","description"`."""
     rows = list(csv.reader(io.StringIO(_unpacked(path))))
     texts = [f"{title} {description}" for _, title, description in rows]
-    return LabelledTexts(texts, [int(row[0]) - 1 for row in rows])
+    return LabeledTexts(texts, [int(row[0]) - 1 for row in rows])
 
 
 def _unpacked(path: Path) -> str:

@@ -10,17 +10,17 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Tokenizer
 
+from datamodules.classification.labeled_texts import LabeledTexts
 from datamodules.language_modeling.base import refuse
 from datamodules.loading.files import default_data_dir
-from datamodules.loading.length_batches import TextsByLength, padding_share
-from datamodules.loading.ragged import LabelledTokens, RaggedTokens
-from datamodules.loading.whole_batches import share_of_batch
-from datamodules.text.labeled_texts import LabelledTexts
+from datamodules.loading.length_batches import BucketedDataModule, padding_fraction
+from datamodules.loading.ragged import LabeledTokens, RaggedTokens
+from datamodules.loading.whole_batches import local_batch_size
 from datamodules.text.tokenization import NUM_BYTES, encode_each
 from datamodules.text.tokenizers import PAD, UNK, choose, file_of, with_cutting_and_padding
 
 
-class TextClassificationDataModule(TextsByLength):
+class TextClassificationDataModule(BucketedDataModule):
     """Serve `({"input_ids", "attention_mask"}, labels)` of shapes (B, T), (B, T) and (B,).
 
     A batch holds texts of like length and is as wide as its longest one; the mask is True where
@@ -74,14 +74,14 @@ class TextClassificationDataModule(TextsByLength):
         self.data_dir = Path(data_dir or default_data_dir())
         file_of(tokenizer, self.data_dir)  # an error now, and not after all texts were read
         self.seed = seed
-        self.splits: dict[str, LabelledTokens] = {}
+        self.splits: dict[str, LabeledTokens] = {}
 
     @abstractmethod
-    def load(self) -> dict[str, LabelledTexts]:
+    def load(self) -> dict[str, LabeledTexts]:
         """Obtain and read the splits `train`, `val` and `test`."""
 
     @cached_property
-    def texts(self) -> dict[str, LabelledTexts]:
+    def texts(self) -> dict[str, LabeledTexts]:
         """The raw texts of all splits. They may be wanted before `setup`, for the vocabulary."""
         texts = self.load()
         for split, (_, labels) in texts.items():
@@ -132,7 +132,7 @@ class TextClassificationDataModule(TextsByLength):
     # From texts to batches.
 
     def setup(self, stage: str) -> None:
-        share_of_batch(self.batch_size, self._world[1])
+        local_batch_size(self.batch_size, self._world[1])
         if self.splits:
             return
         pad, unknown = (self._special(name) for name in (PAD, UNK))
@@ -143,11 +143,11 @@ class TextClassificationDataModule(TextsByLength):
                 row if len(row) else np.array([unknown], row.dtype)  # a mask must not be empty
                 for row in encode_each(self.tokenizer, texts)
             ]
-            whole = RaggedTokens.of(rows)
+            whole = RaggedTokens.from_sequences(rows)
             empty[split] = sum(not text.strip() for text in texts)
             cut[split] = int((whole.lengths > self.context).sum())
-            tokens = whole.cut(self.context, keep_last=frame > 0)
-            self.splits[split] = LabelledTokens(tokens, torch.tensor(labels), pad)
+            tokens = whole.truncate(self.context, keep_last=frame > 0)
+            self.splits[split] = LabeledTokens(tokens, torch.tensor(labels), pad)
         if any(empty.values()):
             first = next(
                 n for t, _ in self.texts.values() for n, x in enumerate(t) if not x.strip()
@@ -177,7 +177,7 @@ class TextClassificationDataModule(TextsByLength):
         }
         lengths = train.lengths
         bucketed, plain = (
-            padding_share(lengths[sampler.batches()])
+            padding_fraction(lengths[sampler.batches()])
             for sampler in (self._batches(), self._batches(pool=1))
         )
         sizes = ", ".join(f"{len(data):,} {split}" for split, data in self.splits.items())

@@ -6,8 +6,8 @@ from typing import Any
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules.classification.base import TextClassificationDataModule
+from datamodules.classification.labeled_texts import LabeledTexts, Row, number_labels
 from datamodules.classification.text_table import sorted_labels, with_all_splits
-from datamodules.text.labeled_texts import LabelledTexts, Row, number_labels
 
 NAMES = {"validation": "val", "dev": "val"}  # the hub's names of our splits
 UNLABELLED = -1
@@ -82,7 +82,7 @@ class HuggingFaceTexts(TextClassificationDataModule):
         names = getattr(train.features[self.label_column], "names", None)
         return list(names) if names else sorted_labels(set(map(str, train[self.label_column])))
 
-    def load(self) -> dict[str, LabelledTexts]:
+    def load(self) -> dict[str, LabeledTexts]:
         splits = {}
         for name, table in self._tables.items():
             labels = list(table[self.label_column])

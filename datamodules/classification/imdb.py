@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules.classification.base import TextClassificationDataModule
+from datamodules.classification.labeled_texts import LabeledTexts, split_off
 from datamodules.language_modeling.packed_texts import PackedTexts
 from datamodules.loading.files import obtain, verify
-from datamodules.text.labeled_texts import LabelledTexts, split_off
 
 URL = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
 MD5 = "7c2ac02c03563afcf9b574c7e56c153a"
@@ -38,7 +38,7 @@ class IMDB(TextClassificationDataModule):
     def prepare_data(self) -> None:
         find(self.data_dir)
 
-    def load(self) -> dict[str, LabelledTexts]:
+    def load(self) -> dict[str, LabeledTexts]:
         return splits(self.data_dir)
 
 
@@ -57,7 +57,7 @@ class PackedIMDB(PackedTexts):
         find(self.data_dir)
 
     @cached_property
-    def _texts(self) -> dict[str, LabelledTexts]:
+    def _texts(self) -> dict[str, LabeledTexts]:
         return splits(self.data_dir)
 
     def documents(self, split: str) -> list[str]:
@@ -73,14 +73,14 @@ def find(data_dir: Path) -> Path:
     return obtain(data_dir / "imdb" / "aclImdb_v1.tar.gz", [URL], f"md5:{MD5}")
 
 
-def splits(data_dir: Path) -> dict[str, LabelledTexts]:
+def splits(data_dir: Path) -> dict[str, LabeledTexts]:
     """The reviews that train, those of them that validate instead, and the test reviews."""
     reviews = _read(find(data_dir))
     train, val = split_off(reviews["train"], VALIDATION_SIZE)
     return {"train": train, "val": val, "test": reviews["test"]}
 
 
-def _read(path: Path) -> dict[str, LabelledTexts]:
+def _read(path: Path) -> dict[str, LabeledTexts]:
     """`aclImdb/<train or test>/<neg or pos>/<number>_<stars>.txt` of an archive, by number."""
     found: dict[str, list[tuple[int, int, str]]] = {"train": [], "test": []}
     try:
@@ -99,5 +99,5 @@ def _read(path: Path) -> dict[str, LabelledTexts]:
     result = {}
     for split, reviews in found.items():
         reviews.sort()  # whatever the order in the archive
-        result[split] = LabelledTexts([r[2] for r in reviews], [r[1] for r in reviews])
+        result[split] = LabeledTexts([r[2] for r in reviews], [r[1] for r in reviews])
     return result

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from datamodules.classification.base import TextClassificationDataModule
+from datamodules.classification.labeled_texts import LabeledTexts
 from datamodules.loading.files import obtain, verify
-from datamodules.text.labeled_texts import LabelledTexts
 
 URL = (
     "https://raw.githubusercontent.com/FreedomIntelligence/qnn/"
@@ -55,13 +55,13 @@ class SST2(TextClassificationDataModule):
         checksum = f"sha256:{FILES[split][name]}"
         return obtain(folder / name, [URL + name], checksum)
 
-    def load(self) -> dict[str, LabelledTexts]:
+    def load(self) -> dict[str, LabeledTexts]:
         return {split: _read(self._find(split)) for split in FILES}
 
 
-def _read(path: Path) -> LabelledTexts:
+def _read(path: Path) -> LabeledTexts:
     """Lines `text TAB label`; the checksum has vouched for them."""
     data = path.read_bytes()
     text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
     rows = [line.rpartition("\t") for line in text.removesuffix("\n").split("\n")]
-    return LabelledTexts([row[0].strip() for row in rows], [int(row[2]) for row in rows])
+    return LabeledTexts([row[0].strip() for row in rows], [int(row[2]) for row in rows])

@@ -5,8 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.classification.base import TextClassificationDataModule
+from datamodules.classification.labeled_texts import (
+    LabeledTexts,
+    Row,
+    number_labels,
+    read_table,
+    split_off,
+)
 from datamodules.language_modeling.base import refuse
-from datamodules.text.labeled_texts import LabelledTexts, Row, number_labels, read_table, split_off
 
 
 class TextTable(TextClassificationDataModule):
@@ -73,7 +79,7 @@ class TextTable(TextClassificationDataModule):
         """Labels that are all numbers are sorted as numbers."""
         return self.classes or sorted_labels({row.label for row in self._rows["train"]})
 
-    def load(self) -> dict[str, LabelledTexts]:
+    def load(self) -> dict[str, LabeledTexts]:
         splits = {name: number_labels(rows, self.class_names) for name, rows in self._rows.items()}
         return with_all_splits(splits, self.fractions)
 
@@ -85,8 +91,8 @@ def sorted_labels(labels: set[str]) -> list[str]:
 
 
 def with_all_splits(
-    splits: dict[str, LabelledTexts], fractions: dict[str, float]
-) -> dict[str, LabelledTexts]:
+    splits: dict[str, LabeledTexts], fractions: dict[str, float]
+) -> dict[str, LabeledTexts]:
     """The splits, with what is missing of `val` and `test` taken from `train`."""
     size = len(splits["train"].labels)
     train, result = splits["train"], dict(splits)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class PerPictureAffine(nn.Module):
+class PerImageAffine(nn.Module):
     """Turn, scale, shear and shift each picture about its centre; what comes in is black.
 
     All draws are uniform. They come from torch's global random state: a run's seed decides them.
@@ -69,7 +69,7 @@ class PerPictureAffine(nn.Module):
         )
 
 
-class PerPictureElastic(PerPictureAffine):
+class PerImageElastic(PerImageAffine):
     """Bend each picture as rubber, and turn, scale, shear and shift it; what comes in is black.
 
     Simard, Steinkraus & Platt 2003, "Best practices for convolutional neural networks applied to
@@ -102,7 +102,7 @@ class PerPictureElastic(PerPictureAffine):
         super().__init__(degrees, translate, scale, shear)
         if not alpha >= 0 or not sigma > 0:
             raise ValueError(
-                f"PerPictureElastic: alpha must be 0 or more and sigma above 0, not {alpha} and "
+                f"PerImageElastic: alpha must be 0 or more and sigma above 0, not {alpha} and "
                 f"{sigma}."
             )
         self.alpha = alpha

@@ -4,10 +4,10 @@ from typing import ClassVar
 
 import torch
 
-from datamodules.images.in_memory import PictureDataModule, Split
+from datamodules.images.in_memory import ImageDataModule, Split
 
 
-class Digits(PictureDataModule):
+class Digits(ImageDataModule):
     """1,797 grey pictures of 8x8 pixels, digits 0 to 9.
 
     They are the test part of UCI's Optical Recognition of Handwritten Digits (Alpaydin & Kaynak
@@ -18,7 +18,7 @@ class Digits(PictureDataModule):
         data_dir: Not needed here: the pictures come with scikit-learn.
         seed: Seed of the order of training samples; train.py links it from `seed_everything`.
         augmentation: Changes training pictures, a whole uint8 batch at a time on its device:
-            datamodules.images.augmentation.PerPictureAffine, any of torchvision.transforms.v2 (which draw
+            datamodules.PerImageAffine, any of torchvision.transforms.v2 (which draw
             once a batch), or several in a torchvision.transforms.v2.Compose.
         batch_mixing: Mixes training pictures with each other, after normalisation, and their labels
             to probabilities: torchvision.transforms.v2.MixUp, CutMix, or a RandomChoice of them.

@@ -20,9 +20,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as F
 
-from datamodules.images.in_memory import PictureDataModule, Split
+from datamodules.images.in_memory import ImageDataModule, Split
 from datamodules.loading.loader import BatchLoader, seed_everything
-from datamodules.loading.whole_batches import EvaluationBatches, TrainingBatches, share_of_batch
+from datamodules.loading.whole_batches import (
+    EvaluationBatchSampler,
+    TrainingBatchSampler,
+    local_batch_size,
+)
 
 SPLITS = ("train", "val", "test")
 SPLIT_SEED = 0  # fixed: which pictures validate must not depend on the seed of a run
@@ -31,7 +35,7 @@ MEMORY = 2 * 2**30  # bytes of small pictures that are kept without being asked
 Labelled = list[tuple[str, int]]  # names of files, and their classes
 
 
-class ImageFolder(PictureDataModule):
+class ImageFolder(ImageDataModule):
     """Photographs of any size as `train/<class>/*.jpg`, `val/<class>/*.jpg` and perhaps `test/`.
 
     Or as `<class>/*.jpg` alone: then each class is split by fixed random numbers. A zip file of
@@ -110,7 +114,7 @@ class ImageFolder(PictureDataModule):
             if justified:
                 raise ValueError(f"ImageFolder: {complaint}.")
         self.folder = folder
-        self.picture_augmentation = augmentation
+        self.image_augmentation = augmentation
         self.image_size = image_size  # type: ignore[misc]  # the parent's data sets know theirs
         self.shorter_side = shorter_side
         self.mean, self.std = list(mean), list(std)  # type: ignore[misc]
@@ -154,7 +158,7 @@ class ImageFolder(PictureDataModule):
         raise NotImplementedError("photographs differ in shape: they are no tensor of a split")
 
     def setup(self, stage: str) -> None:
-        share_of_batch(self.batch_size, self._world[1])
+        local_batch_size(self.batch_size, self._world[1])
         if self.photographs:
             return
         _names, splits, ignored = self._listing
@@ -186,9 +190,9 @@ class ImageFolder(PictureDataModule):
             self.photographs[split] = Photographs(
                 self.root, whole, pictures, self.shorter_side, self.image_size
             )
-        self.photographs["train"].augmentation = self.picture_augmentation
+        self.photographs["train"].augmentation = self.image_augmentation
         self.photographs["train"].seed = self.seed
-        if self.picture_augmentation is not None:
+        if self.image_augmentation is not None:
             self._check_augmentation()
 
     def _decode(self, file: str) -> Tensor | None:
@@ -205,7 +209,7 @@ class ImageFolder(PictureDataModule):
         size = (3, self.image_size, self.image_size)
         example = torch.zeros(3, self.shorter_side, self.shorter_side * 4 // 3, dtype=torch.uint8)
         with torch.random.fork_rng(devices=[]):
-            made = self.picture_augmentation(example)  # type: ignore[misc]
+            made = self.image_augmentation(example)  # type: ignore[misc]
         if made.shape != size or made.dtype != torch.uint8:
             raise MisconfigurationException(
                 f"data.augmentation makes pictures of shape {tuple(made.shape)} ({made.dtype}), "
@@ -221,7 +225,7 @@ class ImageFolder(PictureDataModule):
             draws: Batches of the same pictures.
         """
         data = self.photographs["train"]
-        _, batch = next(iter(EpochBatches(len(data), self.batch_size, self.seed)))
+        _, batch = next(iter(EpochBatchSampler(len(data), self.batch_size, self.seed)))
         rows = [row for row in batch.tolist() if data.picture(row) is not None][:number]
         labels = data.labels[rows]
         plain = [data.cut(data.picture(row)) for row in rows]  # type: ignore[arg-type]
@@ -232,7 +236,7 @@ class ImageFolder(PictureDataModule):
     def train_dataloader(self) -> DataLoader:
         rank, world_size = self._world
         size = len(self.photographs["train"])
-        batches = EpochBatches(size, self.batch_size, self.seed, rank, world_size)
+        batches = EpochBatchSampler(size, self.batch_size, self.seed, rank, world_size)
         return self._loader("train", batches=batches, seed=self.seed, rank=rank)
 
     @property
@@ -247,13 +251,15 @@ class ImageFolder(PictureDataModule):
                 "or by scripts.evaluate --split val."
             )
         size = len(self.photographs[split])
-        return self._loader(split, batches=EvaluationBatches(size, self.batch_size, *self._world))
+        return self._loader(
+            split, batches=EvaluationBatchSampler(size, self.batch_size, *self._world)
+        )
 
     def _loader(self, split: str, **more: Any) -> DataLoader:
         return BatchLoader(self.photographs[split], num_workers=self.num_workers, **more)
 
 
-class EpochBatches(TrainingBatches):
+class EpochBatchSampler(TrainingBatchSampler):
     """Says with the rows in which epoch they are drawn: a worker process can't know."""
 
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:  # type: ignore[override]

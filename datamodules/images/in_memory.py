@@ -11,18 +11,18 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
 
 from datamodules.loading.files import default_data_dir
-from datamodules.loading.loader import BatchLoader, share_of
+from datamodules.loading.loader import BatchLoader, rank_and_world_size
 from datamodules.loading.whole_batches import (
-    EvaluationBatches,
-    TensorRows,
-    TrainingBatches,
-    share_of_batch,
+    BatchTensorDataset,
+    EvaluationBatchSampler,
+    TrainingBatchSampler,
+    local_batch_size,
 )
 
 Split = tuple[Tensor, Tensor]  # pictures (N, C, H, W) uint8, labels (N,) int64
 
 
-class PictureDataModule(L.LightningDataModule):
+class ImageDataModule(L.LightningDataModule):
     """Serve `(inputs, targets)`: normalised float pictures (B, C, H, W) and labels (B,).
 
     With `batch_mixing` the targets of training are probabilities (B, num_classes).
@@ -32,7 +32,7 @@ class PictureDataModule(L.LightningDataModule):
         data_dir: Folder of the data sets; the environment's DATA_DIR, else `data`.
         seed: Seed of the order of training samples; train.py links it from `seed_everything`.
         augmentation: Changes training pictures, a whole uint8 batch at a time on its device:
-            datamodules.images.augmentation.PerPictureAffine, any of torchvision.transforms.v2 (which draw
+            datamodules.PerImageAffine, any of torchvision.transforms.v2 (which draw
             once a batch), or several in a torchvision.transforms.v2.Compose.
         batch_mixing: Mixes training pictures with each other, after normalisation, and their labels
             to probabilities: torchvision.transforms.v2.MixUp, CutMix, or a RandomChoice of them.
@@ -81,20 +81,20 @@ class PictureDataModule(L.LightningDataModule):
         """Read the splits `train`, `val` and `test`."""
 
     def setup(self, stage: str) -> None:
-        share_of_batch(self.batch_size, self._world[1])
+        local_batch_size(self.batch_size, self._world[1])
         if not self.splits:
             self.splits = self.load()
 
     @property
     def _world(self) -> tuple[int, int]:
-        return share_of(self.trainer)
+        return rank_and_world_size(self.trainer)
 
     def train_dataloader(self) -> DataLoader:
         rank, world_size = self._world
         size = len(self.splits["train"][1])
-        batches = TrainingBatches(size, self.batch_size, self.seed, rank, world_size)
+        batches = TrainingBatchSampler(size, self.batch_size, self.seed, rank, world_size)
         return BatchLoader(
-            TensorRows(*self.splits["train"]), batches=batches, seed=self.seed, rank=rank
+            BatchTensorDataset(*self.splits["train"]), batches=batches, seed=self.seed, rank=rank
         )
 
     def val_dataloader(self) -> DataLoader:
@@ -107,8 +107,8 @@ class PictureDataModule(L.LightningDataModule):
         return self._evaluation_loader("test")
 
     def _evaluation_loader(self, split: str) -> DataLoader:
-        batches = EvaluationBatches(len(self.splits[split][1]), self.batch_size, *self._world)
-        return BatchLoader(TensorRows(*self.splits[split]), batches=batches)
+        batches = EvaluationBatchSampler(len(self.splits[split][1]), self.batch_size, *self._world)
+        return BatchLoader(BatchTensorDataset(*self.splits[split]), batches=batches)
 
     def on_after_batch_transfer(self, batch: Split, dataloader_idx: int) -> Split:
         pictures, labels = batch

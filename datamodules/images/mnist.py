@@ -11,14 +11,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torchvision import datasets
 
-from datamodules.images.in_memory import PictureDataModule, Split
+from datamodules.images.in_memory import ImageDataModule, Split
 from datamodules.loading.files import obtain
 
 VALIDATION_SIZE = 5_000
 SPLIT_SEED = 0  # fixed: which pictures validate must not depend on the seed of a run
 
 
-class MNIST(PictureDataModule):
+class MNIST(ImageDataModule):
     """70,000 grey pictures of 28x28 pixels, handwritten digits (LeCun, Cortes & Burges 1998).
 
     55,000 train and 5,000 val are split from the official training set by a fixed seed; the
@@ -30,7 +30,7 @@ class MNIST(PictureDataModule):
             environment's DATA_DIR, else `data`.
         seed: Seed of the order of training samples; train.py links it from `seed_everything`.
         augmentation: Changes training pictures, a whole uint8 batch at a time on its device:
-            datamodules.images.augmentation.PerPictureAffine, any of torchvision.transforms.v2 (which draw
+            datamodules.PerImageAffine, any of torchvision.transforms.v2 (which draw
             once a batch), or several in a torchvision.transforms.v2.Compose.
         batch_mixing: Mixes training pictures with each other, after normalisation, and their labels
             to probabilities: torchvision.transforms.v2.MixUp, CutMix, or a RandomChoice of them.
@@ -78,7 +78,7 @@ class FashionMNIST(MNIST):
             the environment's DATA_DIR, else `data`.
         seed: Seed of the order of training samples; train.py links it from `seed_everything`.
         augmentation: Changes training pictures, a whole uint8 batch at a time on its device:
-            datamodules.images.augmentation.PerPictureAffine, any of torchvision.transforms.v2 (which draw
+            datamodules.PerImageAffine, any of torchvision.transforms.v2 (which draw
             once a batch), or several in a torchvision.transforms.v2.Compose.
         batch_mixing: Mixes training pictures with each other, after normalisation, and their labels
             to probabilities: torchvision.transforms.v2.MixUp, CutMix, or a RandomChoice of them.

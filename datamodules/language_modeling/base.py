@@ -14,8 +14,8 @@ from datamodules.language_modeling.token_batches import (
     train_loader,
     val_loader,
 )
-from datamodules.loading.loader import share_of
-from datamodules.loading.whole_batches import share_of_batch
+from datamodules.loading.loader import rank_and_world_size
+from datamodules.loading.whole_batches import local_batch_size
 
 
 class TokenDataModule(LightningDataModule):
@@ -71,7 +71,7 @@ class TokenDataModule(LightningDataModule):
     # From tokens to batches.
 
     def setup(self, stage: str) -> None:
-        share_of_batch(self.batch_size, share_of(self.trainer)[1])
+        local_batch_size(self.batch_size, rank_and_world_size(self.trainer)[1])
         if not hasattr(self, "train_tokens"):
             train_tokens, val_tokens = self.load("train"), self.load("val")
             self._check_length(len(train_tokens), len(val_tokens))
@@ -86,7 +86,7 @@ class TokenDataModule(LightningDataModule):
             )
 
     def _share(self) -> dict[str, int]:
-        rank, world_size = share_of(self.trainer)
+        rank, world_size = rank_and_world_size(self.trainer)
         return {"rank": rank, "world_size": world_size}
 
     def train_dataloader(self) -> DataLoader:

@@ -16,9 +16,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.language_modeling.base import refuse
 from datamodules.loading.files import default_data_dir
-from datamodules.loading.loader import BatchLoader, share_of
+from datamodules.loading.loader import BatchLoader, rank_and_world_size
 from datamodules.loading.ragged import Inputs
-from datamodules.loading.whole_batches import EvaluationBatches, TrainingBatches, share_of_batch
+from datamodules.loading.whole_batches import (
+    EvaluationBatchSampler,
+    TrainingBatchSampler,
+    local_batch_size,
+)
 from datamodules.text.reading import matching_files, read_text, survey
 from datamodules.text.tokenization import encode_each
 from datamodules.text.tokenizers import CLS, MASK, PAD, SEP, UNK, choose, file_of
@@ -117,7 +121,7 @@ class PackedTexts(L.LightningDataModule):
     # From texts to batches.
 
     def setup(self, stage: str) -> None:
-        share_of_batch(self.batch_size, share_of(self.trainer)[1])
+        local_batch_size(self.batch_size, rank_and_world_size(self.trainer)[1])
         if self.splits:
             return
         vocab = self.tokenizer.get_vocab()
@@ -144,14 +148,16 @@ class PackedTexts(L.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader:
-        rank, world_size = share_of(self.trainer)
+        rank, world_size = rank_and_world_size(self.trainer)
         rows = self.splits["train"]
         batches = TrainingVisits(len(rows), self.batch_size, self.seed, rank, world_size)
         return BatchLoader(rows, batches=batches, seed=self.seed, rank=rank)
 
     def val_dataloader(self) -> DataLoader:
         rows = self.splits["val"]
-        batches = EvaluationBatches(len(rows), self.batch_size, *share_of(self.trainer))
+        batches = EvaluationBatchSampler(
+            len(rows), self.batch_size, *rank_and_world_size(self.trainer)
+        )
         return BatchLoader(rows, batches=EvaluationVisits(batches))
 
 
@@ -200,7 +206,7 @@ class PackedRows(Dataset[tuple[Inputs, Tensor]]):
         return inputs, tokens
 
 
-class TrainingVisits(TrainingBatches):
+class TrainingVisits(TrainingBatchSampler):
     """The rows of each batch, with a number for each row that no other row or epoch shares.
 
     The numbers of an epoch count from one that seed and epoch decide, row by row: which process
@@ -221,7 +227,7 @@ class EvaluationVisits(Sampler[Visits]):
         batches: Which rows.
     """
 
-    def __init__(self, batches: EvaluationBatches) -> None:
+    def __init__(self, batches: EvaluationBatchSampler) -> None:
         self.start = 0
         self.batches = batches
 

@@ -24,4 +24,4 @@ class Shakespeare(TextFile):
 
     def find(self) -> list[Path]:
         path = self.data_dir / "tinyshakespeare" / "input.txt"
-        return [obtain(path, [URL], f"sha256:{SHA256}", no_download="configs/source/gpt.yaml")]
+        return [obtain(path, [URL], f"sha256:{SHA256}", offline_config="configs/source/gpt.yaml")]

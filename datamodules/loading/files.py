@@ -22,7 +22,7 @@ def default_data_dir() -> str:
 
 
 def obtain(
-    path: Path, urls: Sequence[str], checksum: str, no_download: str = "configs/digits/cnn.yaml"
+    path: Path, urls: Sequence[str], checksum: str, offline_config: str = "configs/digits/cnn.yaml"
 ) -> Path:
     """Return `path` once it is there and verified, downloading it if need be.
 
@@ -33,7 +33,7 @@ def obtain(
         path: Where the file is or will be.
         urls: Mirrors, tried in turn.
         checksum: `"sha256:<hex>"` or `"md5:<hex>"`.
-        no_download: A config to recommend that needs no such file.
+        offline_config: A config to recommend that needs no such file.
 
     Raises:
         MisconfigurationException: If the file is damaged, or neither there nor to be had.
@@ -57,7 +57,7 @@ def obtain(
             f"{path} is not there and could not be downloaded ({error}). Looked for: {path.name} "
             f"({checksum}) in {path.parent.resolve()}; tried: {', '.join(dict.fromkeys(urls))}. "
             "Put the file there, name another folder with DATA_DIR=… or --data.data_dir …, or "
-            f"start with a config that needs no download: --config {no_download}"
+            f"start with a config that needs no download: --config {offline_config}"
         ) from error
     return path
 

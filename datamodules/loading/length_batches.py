@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.loading.loader import BatchLoader, share_of
-from datamodules.loading.whole_batches import EvaluationBatches, TrainingBatches
+from datamodules.loading.loader import BatchLoader, rank_and_world_size
+from datamodules.loading.whole_batches import EvaluationBatchSampler, TrainingBatchSampler
 
 POOL = 50  # batches among whose rows those of like length are brought together
 
 
-class BucketedBatches(TrainingBatches):
+class BucketBatchSampler(TrainingBatchSampler):
     """Which rows each batch of an epoch holds: a pure function of seed, epoch, position and rank.
 
     All rows are shuffled and cut into pools; the rows of a pool are sorted by length and cut into
@@ -62,7 +62,7 @@ class BucketedBatches(TrainingBatches):
             yield batch[self.rank :: self.world_size]
 
 
-class TextsByLength(L.LightningDataModule):
+class BucketedDataModule(L.LightningDataModule):
     """Serves each split in batches of texts of like length; `predict`, or else `test`, in order.
 
     A split is a data set with `lengths`, by which the rows that train are sorted, and with
@@ -76,11 +76,11 @@ class TextsByLength(L.LightningDataModule):
 
     @property
     def _world(self) -> tuple[int, int]:
-        return share_of(self.trainer)
+        return rank_and_world_size(self.trainer)
 
-    def _batches(self, **others: int) -> BucketedBatches:
+    def _batches(self, **others: int) -> BucketBatchSampler:
         lengths = self.splits["train"].lengths
-        return BucketedBatches(lengths, self.batch_size, self.seed, *self._world, **others)
+        return BucketBatchSampler(lengths, self.batch_size, self.seed, *self._world, **others)
 
     def train_dataloader(self) -> DataLoader:
         rank, _ = self._world
@@ -95,17 +95,17 @@ class TextsByLength(L.LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         rows = self.splits.get("predict", self.splits["test"])
         return BatchLoader(  # in the order of the file, as the answers are written
-            rows, batches=EvaluationBatches(len(rows), self.batch_size, *self._world)
+            rows, batches=EvaluationBatchSampler(len(rows), self.batch_size, *self._world)
         )
 
     def _evaluation_loader(self, split: str) -> DataLoader:
         rows = self.splits[split]
         order = rows.source_lengths.argsort(stable=True)  # (N,), the shortest first
-        batches = EvaluationBatches(len(rows), self.batch_size, *self._world, order)
+        batches = EvaluationBatchSampler(len(rows), self.batch_size, *self._world, order)
         return BatchLoader(rows, batches=batches)
 
 
-def padding_share(lengths: Tensor) -> float:
+def padding_fraction(lengths: Tensor) -> float:
     """The fraction of padding in batches of texts, each batch as wide as its longest text.
 
     Args:

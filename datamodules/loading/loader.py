@@ -23,7 +23,7 @@ class BatchLoader(DataLoader):
         batches: What to ask of it; has the attributes `epoch`, set by Lightning, and `start`: how
             many batches of the epoch are left out.
         seed: Seed of the run; None, for evaluation, seeds nothing.
-        rank: Number of this process, see `share_of`.
+        rank: Number of this process, see `rank_and_world_size`.
         sampler: Lightning's, which makes some loaders a second time. Another one than `batches`
             says that they are to be the same in every epoch (`trainer.overfit_batches`).
         **others: Of DataLoader, also Lightning's.
@@ -77,7 +77,7 @@ class BatchLoader(DataLoader):
         self._resume_at = state["position"]
 
 
-def share_of(trainer: L.Trainer | None) -> tuple[int, int]:
+def rank_and_world_size(trainer: L.Trainer | None) -> tuple[int, int]:
     """The number of this process among those that see different rows, and how many these are.
 
     Processes that share the work on a row (tensor parallelism) see the same ones.

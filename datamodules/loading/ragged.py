@@ -23,7 +23,7 @@ class RaggedTokens:
         self.offsets = offsets
 
     @classmethod
-    def of(cls, texts: Iterable[np.ndarray]) -> "RaggedTokens":
+    def from_sequences(cls, texts: Iterable[np.ndarray]) -> "RaggedTokens":
         """Joins the tokens of one text after the other."""
         rows = list(texts)
         lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)  # (N,)
@@ -42,7 +42,7 @@ class RaggedTokens:
         """How many tokens each text has, (N,)."""
         return self.offsets.diff()
 
-    def cut(self, context: int, keep_last: bool = False) -> "RaggedTokens":
+    def truncate(self, context: int, keep_last: bool = False) -> "RaggedTokens":
         """The same texts, none longer than `context` tokens.
 
         Args:
@@ -58,13 +58,13 @@ class RaggedTokens:
             result.tokens[result.offsets[1:][cut] - 1] = self.tokens[self.offsets[1:][cut] - 1]
         return result
 
-    def without(self, token: int) -> "RaggedTokens":
+    def drop(self, token: int) -> "RaggedTokens":
         """The same texts less all occurrences of a token."""
         kept = self.tokens != token  # (total,)
         before = torch.cat([torch.zeros(1, dtype=torch.int64), kept.cumsum(0)])  # (total + 1,)
         return RaggedTokens(self.tokens[kept], before[self.offsets])
 
-    def padded(self, rows: Tensor, pad: int) -> Inputs:
+    def pad_batch(self, rows: Tensor, pad: int) -> Inputs:
         """A batch of texts, as wide as the longest of them.
 
         Args:
@@ -84,7 +84,7 @@ def _offsets(lengths: Tensor) -> Tensor:
     return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
 
 
-class LabelledTokens(Dataset[tuple[Inputs, Tensor]]):
+class LabeledTokens(Dataset[tuple[Inputs, Tensor]]):
     """Texts with a label each; an item is the padded batch of the rows asked for.
 
     Args:
@@ -109,4 +109,4 @@ class LabelledTokens(Dataset[tuple[Inputs, Tensor]]):
     source_lengths = lengths
 
     def __getitem__(self, rows: Tensor) -> tuple[Inputs, Tensor]:
-        return self.texts.padded(rows, self.pad), self.labels[rows]
+        return self.texts.pad_batch(rows, self.pad), self.labels[rows]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 
-class TensorRows(Dataset[tuple[Tensor, ...]]):
+class BatchTensorDataset(Dataset[tuple[Tensor, ...]]):
     """Tensors with a common first dimension; an item is the batch of the rows asked for."""
 
     def __init__(self, *tensors: Tensor) -> None:
@@ -23,7 +23,7 @@ class TensorRows(Dataset[tuple[Tensor, ...]]):
         return tuple(tensor.index_select(0, rows) for tensor in self.tensors)
 
 
-class TrainingBatches(Sampler[Tensor]):
+class TrainingBatchSampler(Sampler[Tensor]):
     """Which rows each batch of an epoch holds: a pure function of seed, epoch, position and rank.
 
     The global batch at a position is the same for any number of processes; each takes its share.
@@ -68,7 +68,7 @@ class TrainingBatches(Sampler[Tensor]):
             yield order[start : start + share]
 
 
-class EvaluationBatches(Sampler[Tensor]):
+class EvaluationBatchSampler(Sampler[Tensor]):
     """Every row exactly once over all processes; the last batch may be smaller.
 
     All processes have as many batches: where the net is spread over them they compute each one
@@ -108,7 +108,7 @@ class EvaluationBatches(Sampler[Tensor]):
         return iter(self.batches)
 
 
-def share_of_batch(batch_size: int, world_size: int) -> int:
+def local_batch_size(batch_size: int, world_size: int) -> int:
     """A process's share of the global batch.
 
     Raises:

@@ -13,6 +13,7 @@ import numpy as np
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules.text.tokenization import code_points
+from engine.errors import UserError
 
 
 def read_text(
@@ -148,3 +149,40 @@ def matching_files(pattern: str, flag: str = "--data.files") -> list[Path]:
             f"Correct it in {flag}, which takes files and patterns such as 'texts/*.txt'."
         )
     return found
+
+
+def read_utf8(path: Path) -> str:
+    """Return the text of a UTF-8 file, unpacked if its name ends with `.gz`.
+
+    Raises:
+        UserError: If the file cannot be unpacked or decoded.
+    """
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(
+            f"{path} is damaged or truncated and cannot be unpacked ({error}): download or copy it "
+            "again."
+        ) from error
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(
+            f"{path} is UTF-16, not UTF-8. Convert it, for example with: "
+            f"iconv -f utf-16 -t utf-8 {path.name} > converted{path.suffix}"
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        bad = [n for n, line in enumerate(data.split(b"\n"), start=1) if not _is_utf8(line)]
+        raise UserError(
+            f"{path} is not UTF-8 text: line {bad[0]} contains the byte "
+            f"0x{error.object[error.start]:02x} ({len(bad)} such lines). Correct or remove them, or "
+            "convert the file, for example with `iconv -f latin1 -t utf-8`."
+        ) from error
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

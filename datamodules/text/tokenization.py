@@ -83,7 +83,7 @@ def gpt2(data_dir: Path) -> Tokenizer:
             data_dir / "gpt2-bpe" / name,
             [GPT2_URL + name],
             f"sha256:{sha256}",
-            no_download="configs/source/gpt.yaml",
+            offline_config="configs/source/gpt.yaml",
         )
         for name, sha256 in GPT2_FILES.items()
     )

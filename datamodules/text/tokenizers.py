@@ -229,7 +229,7 @@ def bert(data_dir: Path) -> Tokenizer:
         data_dir / "bert-base-uncased" / "vocab.txt",
         [BERT_URL],
         f"sha256:{BERT_SHA256}",
-        no_download="configs/source/gpt.yaml",
+        offline_config="configs/source/gpt.yaml",
     )
     return _of_pieces(_read_vocabulary(path), lowercase=True)
 

@@ -16,10 +16,10 @@ from torch.utils.data import Dataset
 from datamodules.language_modeling.base import refuse
 from datamodules.language_modeling.token_batches import IGNORED
 from datamodules.loading.files import default_data_dir
-from datamodules.loading.length_batches import TextsByLength, padding_share
+from datamodules.loading.length_batches import BucketedDataModule, padding_fraction
 from datamodules.loading.ragged import Inputs, RaggedTokens
-from datamodules.loading.whole_batches import share_of_batch
-from datamodules.text.labeled_texts import decoded
+from datamodules.loading.whole_batches import local_batch_size
+from datamodules.text.reading import read_utf8
 from datamodules.text.tokenization import NUM_BYTES, encode_each
 from datamodules.text.tokenizers import PAD, UNK, Kind, learn, with_cutting_and_padding
 
@@ -33,7 +33,7 @@ class ParallelTexts(NamedTuple):
     sources: list[str]
     targets: list[str]
 
-    def chosen(self, rows: list[int]) -> "ParallelTexts":
+    def select(self, rows: list[int]) -> "ParallelTexts":
         return ParallelTexts([self.sources[r] for r in rows], [self.targets[r] for r in rows])
 
 
@@ -63,15 +63,15 @@ class TranslationPairs(Dataset[tuple[Inputs, Tensor]]):
         return len(self.sources)
 
     def __getitem__(self, rows: Tensor) -> tuple[Inputs, Tensor]:
-        inputs = self.sources.padded(rows, self.pads[0])  # (B, S)
-        written = self.targets.padded(rows, self.pads[1])  # (B, T + 1), from [BOS] to [EOS]
+        inputs = self.sources.pad_batch(rows, self.pads[0])  # (B, S)
+        written = self.targets.pad_batch(rows, self.pads[1])  # (B, T + 1), from [BOS] to [EOS]
         inside = written["attention_mask"][:, 1:]  # (B, T)
         # Who reads [EOS] has nothing more to say: there, too, stands padding.
         inputs["decoder_input_ids"] = written["input_ids"][:, :-1].masked_fill(
             ~inside, self.pads[1]
         )
         if self.references is not None:
-            inputs["references"] = self.references.padded(rows, 0)["input_ids"]  # (B, bytes)
+            inputs["references"] = self.references.pad_batch(rows, 0)["input_ids"]  # (B, bytes)
         return inputs, written["input_ids"][:, 1:].masked_fill(~inside, IGNORED)  # (B, T)
 
     @property
@@ -89,7 +89,7 @@ class TranslationPairs(Dataset[tuple[Inputs, Tensor]]):
         return self.sources.lengths
 
 
-class TranslationDataModule(TextsByLength):
+class TranslationDataModule(BucketedDataModule):
     """Serve `({"input_ids", "attention_mask", "decoder_input_ids"}, targets)`.
 
     Shapes are (B, S), (B, S), (B, T) and (B, T). A batch holds sentences of like length and is as
@@ -177,7 +177,7 @@ class TranslationDataModule(TextsByLength):
                 f"Left out of training: {size - len(whole):,} of {size:,} pairs, one side of which "
                 f"is empty; the first is line {first + 1}."
             )
-            texts["train"] = train.chosen(whole)
+            texts["train"] = train.select(whole)
         if self.predict is not None:
             lines = read_lines(Path(self.predict))
             texts["predict"] = ParallelTexts(lines, [""] * len(lines))
@@ -232,19 +232,19 @@ class TranslationDataModule(TextsByLength):
     # From sentences to batches.
 
     def setup(self, stage: str) -> None:
-        share_of_batch(self.batch_size, self._world[1])
+        local_batch_size(self.batch_size, self._world[1])
         if self.splits:
             return
         pads = (self._special(0, PAD), self._special(1, PAD))
         cut = {}
         for split, texts in self.texts.items():
             whole = [
-                RaggedTokens.of(encode_each(tokenizer, sentences))
+                RaggedTokens.from_sequences(encode_each(tokenizer, sentences))
                 for tokenizer, sentences in zip(self.tokenizers, texts, strict=True)
             ]
             too_long = (whole[0].lengths > self.context) | (whole[1].lengths > self.context)
             cut[split] = int(too_long.sum())
-            sources, targets = (tokens.cut(self.context, keep_last=True) for tokens in whole)
+            sources, targets = (tokens.truncate(self.context, keep_last=True) for tokens in whole)
             written = None if split == "train" else as_bytes(texts.targets)
             self.splits[split] = TranslationPairs(sources, targets, pads, written)
         if any(cut.values()):
@@ -270,7 +270,7 @@ class TranslationDataModule(TextsByLength):
             kinds = f"{self.source_vocab_size:,} and {self.target_vocab_size:,} kinds of tokens"
         bucketed, plain = (
             [
-                padding_share(side.lengths[self._batches(**pool).batches()])
+                padding_fraction(side.lengths[self._batches(**pool).batches()])
                 for side in (train.sources, train.targets)
             ]
             for pool in ({}, {"pool": 1})
@@ -287,7 +287,7 @@ class TranslationDataModule(TextsByLength):
 
 def as_bytes(texts: list[str]) -> RaggedTokens:
     """The bytes of each text."""
-    return RaggedTokens.of(np.frombuffer(text.encode(), np.uint8) for text in texts)
+    return RaggedTokens.from_sequences(np.frombuffer(text.encode(), np.uint8) for text in texts)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -300,7 +300,7 @@ def read_lines(path: Path) -> list[str]:
         raise MisconfigurationException(
             f"There is no file {path} (looked for from {Path.cwd()}): correct its name."
         )
-    text = decoded(path)
+    text = read_utf8(path)
     if not text.strip():
         raise MisconfigurationException(f"{path} holds no sentence: write one a line.")
     return [line.strip() for line in text.removesuffix("\n").split("\n")]

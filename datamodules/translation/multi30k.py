@@ -41,7 +41,7 @@ class Multi30k(TranslationDataModule):
             self.data_dir / "multi30k" / name,
             [URL + name],
             f"sha256:{SHA256[name]}",
-            no_download="configs/toy/reversed_words.yaml",
+            offline_config="configs/toy/reversed_words.yaml",
         )
 
     def load(self) -> dict[str, ParallelTexts]:

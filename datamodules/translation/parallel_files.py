@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.language_modeling.base import refuse
-from datamodules.text.labeled_texts import split_order
+from datamodules.loading.splits import split_rows
 from datamodules.translation.base import ParallelTexts, TranslationDataModule, read_pairs
 
 
@@ -55,6 +55,6 @@ class ParallelFiles(TranslationDataModule):
             if split not in splits:
                 train = splits["train"]
                 wanted = max(1, round(self.fractions[split] * size))
-                rest, part = split_order(len(train.sources), wanted, seed=number)
-                splits["train"], splits[split] = train.chosen(rest), train.chosen(part)
+                rest, part = split_rows(len(train.sources), wanted, seed=number)
+                splits["train"], splits[split] = train.select(rest), train.select(part)
         return splits

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.language_modeling.base import refuse
 from datamodules.language_modeling.token_batches import train_loader
 from datamodules.loading.ragged import RaggedTokens
-from datamodules.loading.whole_batches import TrainingBatches
+from datamodules.loading.whole_batches import TrainingBatchSampler
 from datamodules.word_vectors.running_text import RunningText
 
 ROW = 16  # words that share their negatives, and one matrix product
@@ -174,7 +174,9 @@ class Windows(Dataset[Batch]):
         self.rank = rank
         self.world_size = world_size
         # It refuses batches larger than the text, and knows the order of texts in each epoch.
-        self.steps = len(TrainingBatches(len(texts.tokens), batch_size, seed, rank, world_size))
+        self.steps = len(
+            TrainingBatchSampler(len(texts.tokens), batch_size, seed, rank, world_size)
+        )
         if whole:
             self.steps = -(-len(texts.tokens) // batch_size)  # rounded up
         self.seed = seed

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.language_modeling.base import refuse
 from datamodules.loading.loader import BatchLoader
 from datamodules.loading.ragged import RaggedTokens
-from datamodules.loading.whole_batches import TensorRows, TrainingBatches
+from datamodules.loading.whole_batches import BatchTensorDataset, TrainingBatchSampler
 from datamodules.word_vectors.running_text import RunningText
 
 PAIRS_AT_ONCE = 2**24  # of a chunk: 0.4 GB, whatever the length of the text
@@ -78,7 +78,7 @@ class Cooccurrences(RunningText):
     def train_dataloader(self) -> DataLoader:
         pairs = self.splits["train"]
         rank, world_size = self._world
-        batches = TrainingBatches(len(pairs), self.batch_size, self.seed, rank, world_size)
+        batches = TrainingBatchSampler(len(pairs), self.batch_size, self.seed, rank, world_size)
         return BatchLoader(pairs, batches=batches, seed=self.seed, rank=rank)
 
     def held_out(self) -> Dataset:
@@ -86,7 +86,7 @@ class Cooccurrences(RunningText):
         return HeldOut(self.splits["val"], self.batch_size, *self._world)
 
 
-class Pairs(TensorRows):
+class Pairs(BatchTensorDataset):
     """Pairs of words and their counts; an item is the batch of the rows asked for, both ways."""
 
     def __getitem__(self, rows: Tensor) -> Batch:  # type: ignore[override]

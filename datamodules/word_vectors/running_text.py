@@ -18,9 +18,9 @@ from datamodules.language_modeling.base import refuse
 from datamodules.language_modeling.source import PythonSource
 from datamodules.language_modeling.token_batches import val_loader
 from datamodules.loading.files import default_data_dir
-from datamodules.loading.loader import share_of
+from datamodules.loading.loader import rank_and_world_size
 from datamodules.loading.ragged import RaggedTokens
-from datamodules.loading.whole_batches import share_of_batch
+from datamodules.loading.whole_batches import local_batch_size
 from datamodules.text.reading import matching_files, read_documents
 from datamodules.text.tokenization import encode_each, in_chunks
 from datamodules.text.tokenizers import UNK, learn
@@ -161,11 +161,13 @@ class RunningText(L.LightningDataModule):
 
     def _numbered(self, texts: Iterable[str]) -> RaggedTokens:
         pieces = [list(in_chunks([text])) for text in texts]  # a file may be one long text
-        rows = RaggedTokens.of(encode_each(self.tokenizer, (p for text in pieces for p in text)))
+        rows = RaggedTokens.from_sequences(
+            encode_each(self.tokenizer, (p for text in pieces for p in text))
+        )
         ends = torch.tensor([0, *map(len, pieces)]).cumsum(0)  # of each text, in pieces
         whole = RaggedTokens(rows.tokens, rows.offsets[ends])
         unknown: int = self.tokenizer.token_to_id(UNK)  # type: ignore[assignment]
-        return whole.without(unknown)
+        return whole.drop(unknown)
 
     @cached_property
     def counts(self) -> Tensor:
@@ -185,7 +187,7 @@ class RunningText(L.LightningDataModule):
         ]
 
     def setup(self, stage: str) -> None:
-        share_of_batch(self.batch_size, self._world[1])
+        local_batch_size(self.batch_size, self._world[1])
         for split, words in self.words.items():
             if len(words.tokens) < 2:
                 raise MisconfigurationException(
@@ -196,7 +198,7 @@ class RunningText(L.LightningDataModule):
 
     @property
     def _world(self) -> tuple[int, int]:
-        return share_of(self.trainer)
+        return rank_and_world_size(self.trainer)
 
     @property
     def summary(self) -> str:

@@ -65,7 +65,7 @@ def find(name: str, data_dir: Path) -> Path:
     file, sha256 = FILES[name]
     url = (ANALOGIES_URL if name == "analogies" else SIMILARITY_URL) + file
     path = data_dir / "word-similarity" / file
-    return obtain(path, [url], f"sha256:{sha256}", no_download="configs/source/skip_gram.yaml")
+    return obtain(path, [url], f"sha256:{sha256}", offline_config="configs/source/skip_gram.yaml")
 
 
 def read(name: str, path: Path, vocabulary: Mapping[str, int]) -> list[Questions]:

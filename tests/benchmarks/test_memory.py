@@ -17,7 +17,7 @@ from benchmarks.memory import Job, SavedBytes
 from benchmarks.memory.__main__ import main as memory_main
 from modules.nets import CNN, GPT, MLP, RNNLM
 from tests.support import ROOT
-from tests.support.made_data import make_shards
+from tests.support.synthetic_data import make_shards
 
 SHAPE = {"vocab_size": 300, "context": 64, "num_layers": 2, "num_heads": 4, "dim": 128}
 TOKENS = torch.zeros(2, 64, dtype=torch.int64)

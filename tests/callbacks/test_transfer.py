@@ -15,7 +15,7 @@ from callbacks import BackboneFinetuning
 from modules import Classifier
 from modules.nets import TorchvisionNet
 from tests.support import REAL_DIR, ROOT
-from tests.support.made_data import make_photographs
+from tests.support.synthetic_data import make_image_folder
 
 CONFIG = ROOT / "configs/hymenoptera/squeezenet.yaml"
 FAMILIES = [
@@ -30,7 +30,7 @@ FAMILIES = [
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photographs, and the weights of a net of 1,000 classes."""
     folder = tmp_path_factory.mktemp("data")
-    make_photographs(folder / "insects", {"train": 8, "val": 4, "test": 2}, side=40)
+    make_image_folder(folder / "insects", {"train": 8, "val": 4, "test": 2}, side=40)
     torch.manual_seed(7)
     torch.save(models.squeezenet1_1().state_dict(), folder / "squeezenet.pth")
     net = models.shufflenet_v2_x0_5()

@@ -35,8 +35,8 @@ from modules import Classifier, MaskedLanguageModel
 from modules.masked_language_model import IGNORED, hide, random_numbers
 from modules.nets import BertMLM
 from tests.support import ROOT
-from tests.support.made_data import trust_texts
 from tests.support.resume import Crash, after, assert_the_same_run
+from tests.support.synthetic_data import patch_checksums
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 V, T = 60, 32
@@ -318,7 +318,7 @@ def pretrained(tmp_path_factory, made_texts: Path) -> Path:
     """The folder of a run of the MLM config, but small."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
-        trust_texts(made_texts, patch)
+        patch_checksums(made_texts, patch)
         where = ("--data.data_dir", made_texts, "--runs_dir", folder)
         arguments = [*MLM, *where, "--trainer.enable_progress_bar", "false"]
         return train.main([*map(str, arguments)])

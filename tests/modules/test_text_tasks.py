@@ -18,8 +18,8 @@ from callbacks.figures.mistakes import ENDED, Answers
 from modules import Classifier
 from plotting.colored_text import Passage, as_html, in_lines, shades, text_figure
 from tests.support import ROOT
-from tests.support.made_data import KINDS_OF_WORDS, trust_texts
 from tests.support.resume import Crash, after
+from tests.support.synthetic_data import CLASS_WORDS, patch_checksums
 
 SMALL = (
     *("--data.batch_size", 16, "--trainer.log_every_n_steps", 1, "--trainer.max_epochs", 5),
@@ -33,7 +33,7 @@ def trained(tmp_path_factory, made_texts: Path) -> Path:
     """The folder of a run of the LSTM with attention, as its config has it but small."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
-        trust_texts(made_texts, patch)
+        patch_checksums(made_texts, patch)
         config = ROOT / "configs/sst2/lstm_attention.yaml"
         where = ("--data.data_dir", made_texts, "--runs_dir", folder)
         arguments = ("fit", "--config", config, *where, *SMALL, "--trainer.accelerator", "cpu")
@@ -65,7 +65,7 @@ def test_the_words_that_tell_the_class_get_the_weight(trained: Path) -> None:
     telling, others = [], []
     for text in texts:
         for shade, word in re.findall(r"#E69F00(\w\w)\">(.*?)</span>", text):
-            told = html.unescape(word) in " ".join(KINDS_OF_WORDS[:2]).split()
+            told = html.unescape(word) in " ".join(CLASS_WORDS[:2]).split()
             (telling if told else others).append(int(shade, 16))
     assert np.mean(telling) > 2 * np.mean(others)
 

@@ -27,7 +27,7 @@ from modules import Classifier, WordVectors
 from modules.nets import CBOW, MLP, GloVe, SkipGram
 from modules.word_vectors import negative_sampling, weighted_squares
 from tests.support import ROOT
-from tests.support.made_data import trust_texts
+from tests.support.synthetic_data import patch_checksums
 
 NETS = {"SkipGram": SkipGram, "CBOW": CBOW, "GloVe": GloVe}
 V = 30
@@ -35,7 +35,7 @@ V = 30
 
 def some_batch(model: str = "skip_gram") -> tuple[dict[str, Tensor], Tensor]:
     draw = np.random.default_rng(0)
-    texts = RaggedTokens.of([draw.integers(2, V, size) for size in (37, 5, 20)])
+    texts = RaggedTokens.from_sequences([draw.integers(2, V, size) for size in (37, 5, 20)])
     counts = torch.bincount(texts.tokens, minlength=V)
     return Windows(
         texts, counts, model, window=3, negatives=5, drawn=4, subsample=0, batch_size=60
@@ -166,7 +166,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, made_texts: Path) -> dict[str
     text = planted(folder / "text.txt")
     runs = {}
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
-        trust_texts(made_texts, patch)
+        patch_checksums(made_texts, patch)
         for name, (config, *more) in CONFIGS.items():
             arguments = [
                 *("fit", "--config", ROOT / f"configs/{config}.yaml", "--data.text", text),

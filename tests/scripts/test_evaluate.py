@@ -29,7 +29,7 @@ from scripts.evaluation.statistics import (
 )
 from scripts.evaluation.threshold_curves import threshold_figure
 from tests.support import ROOT, TINY
-from tests.support.made_data import trust_texts
+from tests.support.synthetic_data import patch_checksums
 
 
 def drawn(number: int, classes: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -276,7 +276,7 @@ def of_texts(tmp_path_factory: pytest.TempPathFactory, made_texts: Path) -> tupl
     """Two runs on SST-2 whose nets read words in the same way, or up to another length."""
     folder = tmp_path_factory.mktemp("texts")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
-        trust_texts(made_texts, patch)
+        patch_checksums(made_texts, patch)
         common = (
             *("fit", "--config", ROOT / "configs/sst2/bag_of_words.yaml", "--runs_dir", folder),
             *("--data.data_dir", made_texts, "--data.batch_size", 16, "--trainer.max_epochs", 1),

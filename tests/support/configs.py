@@ -9,7 +9,7 @@ import yaml
 
 from datamodules.text import tokenization
 from tests.support import DATA_SETS, REAL_DIR, ROOT
-from tests.support.made_data import PAIR_SETS, RUNNING_TEXTS, TEXT_SETS, make_shards
+from tests.support.synthetic_data import PAIR_SETS, RUNNING_TEXTS, TEXT_SETS, make_shards
 
 OVERLAYS = sorted((ROOT / "configs").glob("trainer/*.yaml")) + sorted(
     (ROOT / "configs").glob("logger/*.yaml")

@@ -10,14 +10,14 @@ from tokenizers import Tokenizer
 import datamodules
 from datamodules import IMDB, SST2, AGNews, TextTable
 from datamodules.classification.base import TextClassificationDataModule
-from datamodules.loading.length_batches import BucketedBatches, padding_share
+from datamodules.classification.labeled_texts import LabeledTexts
+from datamodules.loading.length_batches import BucketBatchSampler, padding_fraction
 from datamodules.loading.ragged import RaggedTokens
-from datamodules.loading.whole_batches import EvaluationBatches
-from datamodules.text.labeled_texts import LabelledTexts
+from datamodules.loading.whole_batches import EvaluationBatchSampler
 from datamodules.text.tokenizers import KINDS, learn, with_cutting_and_padding
 from preprocessing.texts import texts_to_inputs
 from tests.support import REAL_DIR
-from tests.support.made_data import TEXT_SETS
+from tests.support.synthetic_data import TEXT_SETS
 
 TEXTS = [
     "A fine film.",
@@ -63,9 +63,11 @@ def test_a_batch_is_what_the_checkpoints_tokenizer_makes_of_the_raw_texts(kind: 
     tokenizer = some_tokenizer(kind)
     alone = Tokenizer.from_str(with_cutting_and_padding(tokenizer, 7))
     inputs = texts_to_inputs(TEXTS, alone)
-    ragged = RaggedTokens.of([torch.tensor(tokenizer.encode(text).ids).numpy() for text in TEXTS])
-    cut = ragged.cut(7, keep_last=kind in ("wordpiece", "bert"))
-    batch = cut.padded(torch.arange(4), tokenizer.token_to_id("[PAD]"))
+    ragged = RaggedTokens.from_sequences(
+        [torch.tensor(tokenizer.encode(text).ids).numpy() for text in TEXTS]
+    )
+    cut = ragged.truncate(7, keep_last=kind in ("wordpiece", "bert"))
+    batch = cut.pad_batch(torch.arange(4), tokenizer.token_to_id("[PAD]"))
     assert inputs.keys() == batch.keys()
     for name in inputs:
         assert torch.equal(inputs[name], batch[name]), name
@@ -101,8 +103,8 @@ def test_more_special_tokens_follow_padding_and_unknown() -> None:
 
 def test_a_vocabulary_knows_no_words_but_those_that_train(small_texts: Path) -> None:
     data = SST2(data_dir=str(small_texts))
-    data.texts["train"] = LabelledTexts(["one word", "two words"], [0, 1])
-    data.texts["val"] = LabelledTexts(["three words"], [1])
+    data.texts["train"] = LabeledTexts(["one word", "two words"], [0, 1])
+    data.texts["val"] = LabeledTexts(["three words"], [1])
     assert set(data.tokenizer.get_vocab()) == {"[PAD]", "[UNK]", "one", "word", "two", "words"}
 
 
@@ -132,7 +134,7 @@ def test_predictions_keep_the_order_of_the_file(data: TextClassificationDataModu
 
 
 def bucketed(epoch: int = 0, **arguments) -> list[list[int]]:
-    batches = BucketedBatches(LENGTHS, 12, **{"seed": 3, "pool": 5, **arguments})
+    batches = BucketBatchSampler(LENGTHS, 12, **{"seed": 3, "pool": 5, **arguments})
     batches.set_epoch(epoch)
     return [rows.tolist() for rows in batches]
 
@@ -161,22 +163,22 @@ def test_any_number_of_processes_sees_the_same_global_batches(world_size: int) -
 
 
 def test_a_run_that_goes_on_leaves_out_what_it_has_seen() -> None:
-    batches = BucketedBatches(LENGTHS, 12, seed=3, pool=5)
+    batches = BucketBatchSampler(LENGTHS, 12, seed=3, pool=5)
     batches.start = 7
     assert [rows.tolist() for rows in batches] == bucketed()[7:]
 
 
 def test_batches_of_like_length_come_in_a_random_order_and_have_little_padding() -> None:
-    batches = BucketedBatches(LENGTHS, 12, pool=20).batches()
+    batches = BucketBatchSampler(LENGTHS, 12, pool=20).batches()
     widths = LENGTHS[batches].max(dim=1).values
-    assert padding_share(LENGTHS[batches]) < 0.1
-    assert padding_share(LENGTHS[BucketedBatches(LENGTHS, 12, pool=1).batches()]) > 0.4
+    assert padding_fraction(LENGTHS[batches]) < 0.1
+    assert padding_fraction(LENGTHS[BucketBatchSampler(LENGTHS, 12, pool=1).batches()]) > 0.4
     # Sorted pools would rise nearly always; of 82 random steps 41 rise, ± 4.5.
     assert 25 < (widths.diff() > 0).sum() < 57
 
 
 def test_padding_is_counted_as_anyone_would() -> None:
-    assert padding_share(torch.tensor([[1, 4], [2, 2]])) == pytest.approx(3 / 12)
+    assert padding_fraction(torch.tensor([[1, 4], [2, 2]])) == pytest.approx(3 / 12)
 
 
 @pytest.mark.parametrize("size", [1, 3, 17, 64])
@@ -184,7 +186,7 @@ def test_padding_is_counted_as_anyone_would() -> None:
 def test_evaluation_takes_every_row_exactly_once(size: int, world_size: int) -> None:
     lengths = LENGTHS[:size]
     order = lengths.argsort(stable=True)
-    ranks = [EvaluationBatches(size, 8, rank, world_size, order) for rank in range(world_size)]
+    ranks = [EvaluationBatchSampler(size, 8, rank, world_size, order) for rank in range(world_size)]
     rows = [row for batches in ranks for batch in batches for row in batch.tolist()]
     assert sorted(rows) == list(range(size))
     assert {len(batches) for batches in ranks} == {-(-size // 8)}  # nobody waits for another
@@ -195,15 +197,15 @@ def test_evaluation_takes_every_row_exactly_once(size: int, world_size: int) -> 
 
 
 def test_a_process_may_have_no_texts_of_a_batch() -> None:
-    ragged = RaggedTokens.of([torch.arange(n).numpy() for n in (2, 5, 3)])
-    inputs = ragged.padded(torch.tensor([], dtype=torch.long), 0)
+    ragged = RaggedTokens.from_sequences([torch.arange(n).numpy() for n in (2, 5, 3)])
+    inputs = ragged.pad_batch(torch.tensor([], dtype=torch.long), 0)
     assert [tuple(part.shape) for part in inputs.values()] == [(0, 1), (0, 1)]
 
 
 def test_texts_are_cut_and_keep_their_last_token_if_asked() -> None:
-    ragged = RaggedTokens.of([torch.arange(n).numpy() for n in (2, 5, 3)])
-    assert [ragged.cut(3)[row].tolist() for row in range(3)] == [[0, 1], [0, 1, 2], [0, 1, 2]]
-    kept = ragged.cut(3, keep_last=True)
+    ragged = RaggedTokens.from_sequences([torch.arange(n).numpy() for n in (2, 5, 3)])
+    assert [ragged.truncate(3)[row].tolist() for row in range(3)] == [[0, 1], [0, 1, 2], [0, 1, 2]]
+    kept = ragged.truncate(3, keep_last=True)
     assert [kept[row].tolist() for row in range(3)] == [[0, 1], [0, 1, 4], [0, 1, 2]]
 
 

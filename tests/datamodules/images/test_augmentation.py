@@ -21,8 +21,8 @@ from callbacks import AugmentedSamples
 from callbacks.figures.augmented_samples import augmented_figure
 from datamodules import Digits
 from datamodules.images.augmentation import (
-    PerPictureAffine,
-    PerPictureElastic,
+    PerImageAffine,
+    PerImageElastic,
     inverse_affine,
     move,
 )
@@ -61,17 +61,17 @@ def test_each_map_is_that_of_torchvision(map: str) -> None:
 
 def test_without_ranges_every_pixel_stays_as_it_is() -> None:
     pictures = blobs()
-    assert torch.equal(PerPictureAffine()(pictures), pictures)
+    assert torch.equal(PerImageAffine()(pictures), pictures)
 
 
 def test_without_bends_an_elastic_map_is_the_affine_one() -> None:
     pictures = blobs()
     seen = [
         (torch.manual_seed(0), kind(**STRONG, **more)(pictures))[1]
-        for kind, more in ((PerPictureAffine, {}), (PerPictureElastic, {"alpha": 0.0}))
+        for kind, more in ((PerImageAffine, {}), (PerImageElastic, {"alpha": 0.0}))
     ]
     assert torch.equal(*seen)
-    assert torch.equal(PerPictureElastic(alpha=0.0)(pictures), pictures)
+    assert torch.equal(PerImageElastic(alpha=0.0)(pictures), pictures)
 
 
 def test_a_bend_moves_each_pixel_by_what_it_says() -> None:
@@ -85,7 +85,7 @@ def test_a_bend_moves_each_pixel_by_what_it_says() -> None:
 
 def test_bends_are_as_large_and_as_smooth_as_told() -> None:
     for alpha, sigma in ((34.0, 4.0), (20.0, 6.0)):
-        elastic = PerPictureElastic(alpha=alpha, sigma=sigma)
+        elastic = PerImageElastic(alpha=alpha, sigma=sigma)
         bends = elastic.draw_bends(400, 64, 64, torch.device("cpu"))  # (B, H, W, 2)
         inner = bends[:, 24:40, 24:40]  # the smoothing reaches beyond no side
         # Noise of variance 1/3 under a Gaussian of the plane: variance 1 / (3 · 4 π σ²).
@@ -98,7 +98,7 @@ def test_bends_are_as_large_and_as_smooth_as_told() -> None:
 
 
 def test_each_picture_is_bent_by_a_draw_of_its_own_that_the_seed_decides() -> None:
-    same, elastic = blobs(1).expand(6, -1, -1, -1), PerPictureElastic()
+    same, elastic = blobs(1).expand(6, -1, -1, -1), PerImageElastic()
     first, again, other = ((torch.manual_seed(seed), elastic(same))[1] for seed in (1, 1, 2))
     assert len({picture.numpy().tobytes() for picture in first}) == 6
     assert torch.equal(first, again)
@@ -109,14 +109,14 @@ def test_each_picture_is_bent_by_a_draw_of_its_own_that_the_seed_decides() -> No
 @pytest.mark.parametrize("range", STRONG.items(), ids=lambda item: item[0])
 def test_each_picture_has_a_draw_of_its_own(range: tuple[str, float]) -> None:
     same = blobs(1).expand(6, -1, -1, -1)
-    moved = PerPictureAffine(**dict([range]))(same)
+    moved = PerImageAffine(**dict([range]))(same)
     assert len({picture.numpy().tobytes() for picture in moved}) == 6
 
 
 def test_shape_and_kind_stay_and_the_pictures_given_do_too() -> None:
     for pictures in (blobs(), blobs() / 255):
         before = pictures.clone()
-        moved = PerPictureAffine(**STRONG)(pictures)
+        moved = PerImageAffine(**STRONG)(pictures)
         assert (moved.shape, moved.dtype) == (pictures.shape, pictures.dtype)
         assert not torch.equal(moved, pictures)
         assert torch.equal(pictures, before)
@@ -124,14 +124,14 @@ def test_shape_and_kind_stay_and_the_pictures_given_do_too() -> None:
 
 @pytest.mark.parametrize("range", STRONG.items(), ids=lambda item: item[0])
 def test_the_seed_decides_the_draws(range: tuple[str, float]) -> None:
-    pictures, affine = blobs(), PerPictureAffine(**dict([range]))
+    pictures, affine = blobs(), PerImageAffine(**dict([range]))
     seen = [(torch.manual_seed(seed), affine(pictures))[1] for seed in (1, 1, 2)]
     assert torch.equal(seen[0], seen[1])
     assert not torch.equal(seen[0], seen[2])
 
 
 def test_draws_fill_their_ranges_and_keep_to_them() -> None:
-    inverse = PerPictureAffine(**STRONG).draw(4000, 20, 30, torch.device("cpu")).double()
+    inverse = PerImageAffine(**STRONG).draw(4000, 20, 30, torch.device("cpu")).double()
     forward = inverse[:, :, :2].inverse()  # A = scale · R(angle) · [[1, tan(shear)], [0, 1]]
     shift = -(forward @ inverse[:, :, 2:]).squeeze(-1)
     scale = forward.det().sqrt()
@@ -160,7 +160,7 @@ def test_draws_fill_their_ranges_and_keep_to_them() -> None:
     ],
 )
 def test_a_range_that_is_none_is_one_sentence(wrong: dict, message: str) -> None:
-    for kind in (PerPictureAffine, PerPictureElastic):
+    for kind in (PerImageAffine, PerImageElastic):
         with pytest.raises(ValueError, match=f"{kind.__name__}: {message}"):
             kind(**wrong)
 
@@ -168,7 +168,7 @@ def test_a_range_that_is_none_is_one_sentence(wrong: dict, message: str) -> None
 @pytest.mark.parametrize("wrong", [{"alpha": -1.0}, {"sigma": 0.0}, {"alpha": float("nan")}])
 def test_a_bend_that_is_none_is_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match="alpha must be 0 or more and sigma above 0"):
-        PerPictureElastic(**wrong)
+        PerImageElastic(**wrong)
 
 
 def trainer(folder: Path, *callbacks: L.Callback, **more) -> L.Trainer:
@@ -211,18 +211,18 @@ def fit(folder: Path, *callbacks: L.Callback, seed: int = 0, **data) -> Watch:
 
 def test_training_pictures_are_augmented_and_nothing_else_is(tmp_path: Path) -> None:
     plain = fit(tmp_path)
-    moved = fit(tmp_path, augmentation=PerPictureAffine(**STRONG), batch_mixing=v2.MixUp())
+    moved = fit(tmp_path, augmentation=PerImageAffine(**STRONG), batch_mixing=v2.MixUp())
     assert not torch.equal(moved.train[0][0], plain.train[0][0])
     for ours, theirs in zip(moved.val, plain.val, strict=True):
         assert torch.equal(ours[0], theirs[0])
         assert torch.equal(ours[1], theirs[1])
-    augmented = fit(tmp_path, augmentation=PerPictureAffine(**STRONG))
+    augmented = fit(tmp_path, augmentation=PerImageAffine(**STRONG))
     for ours, theirs in zip(augmented.train, plain.train, strict=True):
         assert torch.equal(ours[1], theirs[1])  # labels stay
 
 
 def test_a_seed_repeats_an_augmented_training(tmp_path: Path) -> None:
-    options = {"augmentation": PerPictureAffine(**STRONG), "batch_mixing": v2.CutMix()}
+    options = {"augmentation": PerImageAffine(**STRONG), "batch_mixing": v2.CutMix()}
     assert fit(tmp_path, **options).losses == fit(tmp_path, **options).losses
     assert fit(tmp_path, **options).losses != fit(tmp_path, seed=1, **options).losses
 
@@ -247,7 +247,7 @@ def test_a_composition_from_a_config_trains_tells_and_is_remembered(
     tmp_path: Path, run: Callable[..., Path]
 ) -> None:
     transforms = "torchvision.transforms.v2"
-    affine = {"class_path": "datamodules.images.augmentation.PerPictureAffine", "init_args": STRONG}
+    affine = {"class_path": "datamodules.images.augmentation.PerImageAffine", "init_args": STRONG}
     parts = [affine, {"class_path": f"{transforms}.RandomErasing", "init_args": {"p": 0.5}}]
     mixing = [{"class_path": f"{transforms}.{name}"} for name in ("MixUp", "CutMix")]
     config = {
@@ -304,7 +304,7 @@ def test_the_figure_shows_pictures_and_what_becomes_of_them(tmp_path: Path, monk
             seen.update(pictures=pictures, labels=labels) or augmented_figure(pictures, labels)
         ),
     )
-    watch = fit(tmp_path, AugmentedSamples(3, 5), augmentation=PerPictureAffine(**STRONG))
+    watch = fit(tmp_path, AugmentedSamples(3, 5), augmentation=PerImageAffine(**STRONG))
     data = Digits(batch_size=32)
     data.setup("fit")
     pictures, labels = next(iter(data.train_dataloader()))
@@ -335,7 +335,7 @@ def test_the_figure_names_the_shares_of_mixed_pictures(tmp_path: Path, monkeypat
 
 
 def test_drawing_the_figure_leaves_the_training_alone(tmp_path: Path) -> None:
-    options = {"augmentation": PerPictureAffine(**STRONG), "batch_mixing": v2.MixUp()}
+    options = {"augmentation": PerImageAffine(**STRONG), "batch_mixing": v2.MixUp()}
     assert (
         fit(tmp_path / "a", **options).losses
         == fit(tmp_path / "b", AugmentedSamples(), **options).losses

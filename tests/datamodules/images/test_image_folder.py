@@ -17,8 +17,8 @@ from torchvision.transforms import v2
 from datamodules import ImageFolder
 from modules import Classifier
 from modules.nets import MLP
-from preprocessing.images import pictures_to_inputs
-from tests.support.made_data import make_photographs
+from preprocessing.images import images_to_inputs
+from tests.support.synthetic_data import make_image_folder
 
 SIZES: dict[str, Any] = {"image_size": 12, "shorter_side": 16, "batch_size": 4}
 CROPS = [v2.RandomResizedCrop(12, antialias=True), v2.RandomHorizontalFlip()]
@@ -26,7 +26,7 @@ CROPS = [v2.RandomResizedCrop(12, antialias=True), v2.RandomHorizontalFlip()]
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_photographs(tmp_path_factory.mktemp("data"), {"train": 6, "val": 3, "test": 2})
+    return make_image_folder(tmp_path_factory.mktemp("data"), {"train": 6, "val": 3, "test": 2})
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_a_zip_file_is_read_as_it_is(photographs: Path, tmp_path: Path) -> None:
 
 
 def test_classes_without_splits_are_split_by_fixed_numbers(tmp_path: Path) -> None:
-    folder = make_photographs(tmp_path / "data", {"": 20})
+    folder = make_image_folder(tmp_path / "data", {"": 20})
     data = opened(folder, val_fraction=0.1, test_fraction=0.2)
     sizes = {split: torch.bincount(d.labels).tolist() for split, d in data.photographs.items()}
     assert sizes == {"train": [14, 14], "val": [2, 2], "test": [4, 4]}
@@ -91,7 +91,7 @@ def test_classes_without_splits_are_split_by_fixed_numbers(tmp_path: Path) -> No
 
 
 def test_training_pictures_validate_where_there_is_no_val(tmp_path: Path) -> None:
-    data = opened(make_photographs(tmp_path / "data", {"train": 10}), val_fraction=0.2)
+    data = opened(make_image_folder(tmp_path / "data", {"train": 10}), val_fraction=0.2)
     assert {split: len(found) for split, found in data.photographs.items()} == {
         "train": 16, "val": 4, "test": 0,
     }  # fmt: skip
@@ -139,7 +139,7 @@ def test_what_validates_is_what_the_checkpoint_makes_of_the_raw_file(photographs
     pictures, labels = next(iter(data.val_dataloader()))
     inputs, _ = data.on_after_batch_transfer((pictures.clone(), labels), 0)
     raw = [Image.open(photographs / file) for file in split.files[: len(labels)]]
-    assert torch.equal(inputs, pictures_to_inputs(raw, data.preprocessing))
+    assert torch.equal(inputs, images_to_inputs(raw, data.preprocessing))
     task = Classifier(
         MLP(2, 3, 12), 2, class_names=data.class_names, preprocessing=data.preprocessing
     )
@@ -188,7 +188,7 @@ def test_sixteen_bits_keep_their_greys_and_floats_are_left_out(copied: Path) -> 
     assert picture is not None
     assert picture.float().mean().item() == pytest.approx(126, abs=1)
     with Image.open(copied / "train/ants/0.png") as raw:
-        inputs = pictures_to_inputs([raw], data.preprocessing)
+        inputs = images_to_inputs([raw], data.preprocessing)
     torch.testing.assert_close(
         inputs, data.on_after_batch_transfer((train.cut(picture)[None], torch.tensor([0])), 0)[0]
     )

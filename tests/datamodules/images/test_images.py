@@ -9,24 +9,28 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules import MNIST, Digits, FashionMNIST
-from datamodules.images.in_memory import PictureDataModule
+from datamodules.images.in_memory import ImageDataModule
 from datamodules.images.mnist import _read_idx
-from datamodules.loading.whole_batches import EvaluationBatches, TrainingBatches, share_of_batch
+from datamodules.loading.whole_batches import (
+    EvaluationBatchSampler,
+    TrainingBatchSampler,
+    local_batch_size,
+)
 from tests.support import REAL
-from tests.support.made_data import SIZES
+from tests.support.synthetic_data import SIZES
 
 ALL = [Digits, MNIST, FashionMNIST]
 
 
 @pytest.fixture(params=ALL, ids=lambda data: data.__name__)
-def data(request: pytest.FixtureRequest, data_of: Callable[[str], Path]) -> PictureDataModule:
+def data(request: pytest.FixtureRequest, data_of: Callable[[str], Path]) -> ImageDataModule:
     data = request.param(data_dir=str(data_of(request.param.__name__)), batch_size=64)
     data.prepare_data()
     data.setup("fit")
     return data
 
 
-def test_the_splits_have_the_sizes_that_the_data_set_promises(data: PictureDataModule) -> None:
+def test_the_splits_have_the_sizes_that_the_data_set_promises(data: ImageDataModule) -> None:
     sizes = {split: len(labels) for split, (_, labels) in data.splits.items()}
     if isinstance(data, Digits):
         assert sizes == {"train": 1_257, "val": 180, "test": 360}
@@ -40,7 +44,7 @@ def test_the_splits_have_the_sizes_that_the_data_set_promises(data: PictureDataM
         assert labels.unique().tolist() == list(range(data.num_classes))
 
 
-def test_splits_do_not_depend_on_the_seed_of_a_run(data: PictureDataModule) -> None:
+def test_splits_do_not_depend_on_the_seed_of_a_run(data: ImageDataModule) -> None:
     other = type(data)(data_dir=data.data_dir, seed=7)
     other.setup("fit")
     for split, tensors in data.splits.items():
@@ -48,7 +52,7 @@ def test_splits_do_not_depend_on_the_seed_of_a_run(data: PictureDataModule) -> N
             assert torch.equal(ours, others)
 
 
-def test_no_picture_is_in_two_splits(data: PictureDataModule) -> None:
+def test_no_picture_is_in_two_splits(data: ImageDataModule) -> None:
     prints = {
         split: {hash(picture.numpy().tobytes()) for picture in pictures}
         for split, (pictures, _) in data.splits.items()
@@ -70,7 +74,7 @@ def test_only_the_official_test_pictures_test(kind: type[MNIST], data_of: Callab
     assert total == training.long().sum()  # all of the training pictures, and nothing else
 
 
-def test_mean_and_std_are_those_of_the_training_pictures(data: PictureDataModule) -> None:
+def test_mean_and_std_are_those_of_the_training_pictures(data: ImageDataModule) -> None:
     if not isinstance(data, Digits) and type(data).__name__ not in REAL:
         pytest.skip("the constants are those of the real data, and DATA_DIR does not hold it")
     scaled = data.splits["train"][0].double() / 255
@@ -79,7 +83,7 @@ def test_mean_and_std_are_those_of_the_training_pictures(data: PictureDataModule
     assert scaled.std().item() == pytest.approx(data.std[0], abs=0.001)
 
 
-def test_batches_are_scaled_and_normalised(data: PictureDataModule) -> None:
+def test_batches_are_scaled_and_normalised(data: ImageDataModule) -> None:
     raw = next(iter(data.train_dataloader()))
     assert raw[0].dtype == torch.uint8
     inputs, targets = data.on_after_batch_transfer(raw, 0)
@@ -89,7 +93,7 @@ def test_batches_are_scaled_and_normalised(data: PictureDataModule) -> None:
     assert (targets.dtype, targets.shape) == (torch.int64, (64,))
 
 
-def test_the_transform_leaves_the_data_in_memory_alone(data: PictureDataModule) -> None:
+def test_the_transform_leaves_the_data_in_memory_alone(data: ImageDataModule) -> None:
     before = data.splits["val"][0].clone()
     for batch in data.val_dataloader():
         data.on_after_batch_transfer(batch, 0)
@@ -97,12 +101,12 @@ def test_the_transform_leaves_the_data_in_memory_alone(data: PictureDataModule) 
 
 
 def test_an_epoch_serves_no_row_twice_and_drops_only_the_rest() -> None:
-    rows = torch.cat(list(TrainingBatches(103, 10)))
+    rows = torch.cat(list(TrainingBatchSampler(103, 10)))
     assert len(rows) == len(rows.unique()) == 100
 
 
 def order(seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> list[list[int]]:
-    batches = TrainingBatches(103, 12, seed, rank, world_size)
+    batches = TrainingBatchSampler(103, 12, seed, rank, world_size)
     batches.set_epoch(epoch)
     return [rows.tolist() for rows in batches]
 
@@ -118,7 +122,7 @@ def test_the_order_is_decided_by_seed_and_epoch_alone() -> None:
 
 
 def test_an_epoch_can_be_read_twice() -> None:
-    batches = TrainingBatches(50, 10)
+    batches = TrainingBatchSampler(50, 10)
     assert [rows.tolist() for rows in batches] == [rows.tolist() for rows in batches]
 
 
@@ -132,7 +136,7 @@ def test_any_number_of_processes_sees_the_same_global_batches(world_size: int) -
 @pytest.mark.parametrize("size", [1, 3, 17, 64, 101])
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_evaluation_takes_every_row_exactly_once(size: int, world_size: int) -> None:
-    ranks = [EvaluationBatches(size, 8, rank, world_size) for rank in range(world_size)]
+    ranks = [EvaluationBatchSampler(size, 8, rank, world_size) for rank in range(world_size)]
     rows = [row for batches in ranks for batch in batches for row in batch.tolist()]
     assert sorted(rows) == list(range(size))
     assert [len(batches) for batches in ranks] == [len(list(batches)) for batches in ranks]
@@ -141,9 +145,9 @@ def test_evaluation_takes_every_row_exactly_once(size: int, world_size: int) -> 
 
 
 def test_a_batch_that_cannot_be_shared_out_is_an_error() -> None:
-    assert share_of_batch(128, 4) == 32
+    assert local_batch_size(128, 4) == 32
     with pytest.raises(MisconfigurationException, match=r"batch_size 130 .* 4 processes.* 128"):
-        share_of_batch(130, 4)
+        local_batch_size(130, 4)
 
 
 def test_a_batch_larger_than_the_data_is_an_error() -> None:
@@ -153,7 +157,7 @@ def test_a_batch_larger_than_the_data_is_an_error() -> None:
         data.train_dataloader()
 
 
-def test_each_epoch_of_a_fit_has_its_own_order(data: PictureDataModule) -> None:
+def test_each_epoch_of_a_fit_has_its_own_order(data: ImageDataModule) -> None:
     seen: list[list[int]] = []
 
     class Watch(L.LightningModule):

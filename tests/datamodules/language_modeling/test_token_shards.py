@@ -23,7 +23,7 @@ from datamodules.text import tokenization
 from datamodules.text.reading import read_documents
 from scripts import tokenize_text
 from tests.support import REAL_DIR, ROOT
-from tests.support.made_data import make_shards
+from tests.support.synthetic_data import make_shards
 
 WORDS = ["the", "king", "is", "dead,", "long", "live", "the", "queen", "of", "all", "the", "seas"]
 

@@ -20,8 +20,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from datamodules import TokenStream
 from datamodules.language_modeling.token_stream import FetchedShards, WindowCrops
 from tests.support import ROOT
-from tests.support.made_data import make_shards
 from tests.support.resume import Crash, after, assert_the_same_run
+from tests.support.synthetic_data import make_shards
 
 SIZES = {"context": 16, "batch_size": 4}
 

@@ -20,7 +20,7 @@ from datamodules import MNIST
 from datamodules.images.mnist import _read_idx
 from datamodules.loading.files import default_data_dir, obtain
 from tests.support import DATA_SETS
-from tests.support.made_data import idx
+from tests.support.synthetic_data import idx
 
 NOWHERE = "http://127.0.0.1:9/"  # nobody listens on the discard port
 CONTENT = b"twenty-four bytes of data" * 40_000

@@ -9,11 +9,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Tokenizer
 
 from datamodules import Multi30k, ParallelFiles, ReversedWords
-from datamodules.loading.length_batches import padding_share
+from datamodules.loading.length_batches import padding_fraction
 from datamodules.translation.base import as_bytes
 from datamodules.translation.reversed_words import SYLLABLES
 from tests.support import REAL_DIR
-from tests.support.made_data import ENGLISH, GERMAN
+from tests.support.synthetic_data import ENGLISH, GERMAN
 
 BAD = "Ünf€rtig"
 SMALL = {"max_vocab_size": 300, "batch_size": 8}
@@ -89,8 +89,8 @@ def test_batches_are_a_function_of_seed_and_epoch(small_texts: Path) -> None:
 def test_pairs_of_like_length_are_together(data: Multi30k) -> None:
     train = data.splits["train"]
     for side in (train.sources, train.targets):
-        bucketed = padding_share(side.lengths[data._batches().batches()])
-        assert bucketed < 0.5 * padding_share(side.lengths[data._batches(pool=1).batches()])
+        bucketed = padding_fraction(side.lengths[data._batches().batches()])
+        assert bucketed < 0.5 * padding_fraction(side.lengths[data._batches(pool=1).batches()])
     assert "for both languages" in data.summary
     assert "260 train, 40 val, 30 test pairs" in data.summary
 
@@ -192,7 +192,7 @@ def test_a_file_to_translate_keeps_its_lines_and_their_order(tmp_path: Path) -> 
         (
             lines(3) + BAD + "\n",
             (lines(3) + BAD + "\n").encode("cp1252"),
-            r"some.en is not text in UTF-8: line 4 holds the byte 0xdc",
+            r"some.en is not UTF-8 text: line 4 contains the byte 0xdc",
         ),
         ("a\n\n", "\nb\n", "holds no pair"),
     ],

@@ -23,7 +23,9 @@ LENGTHS = [40, 1, 7, 150, 2]
 
 def numbered(lengths: list[int]) -> RaggedTokens:
     """Texts in which no word occurs twice, so that a word tells its place: 2, 3, 4, …"""
-    return RaggedTokens.of([a + 2 for a in np.split(np.arange(sum(lengths)), np.cumsum(lengths))])
+    return RaggedTokens.from_sequences(
+        [a + 2 for a in np.split(np.arange(sum(lengths)), np.cumsum(lengths))]
+    )
 
 
 def windows(lengths: list[int] = LENGTHS, **options) -> Windows:
@@ -122,7 +124,7 @@ def test_the_text_is_thinned_out_by_those_rates() -> None:
     draw = np.random.default_rng(0)
     words = draw.choice([2, 3, 4], 30_000, p=[0.9, 0.09, 0.01])
     counts = torch.bincount(torch.from_numpy(words), minlength=5)
-    data = Windows(RaggedTokens.of([words]), counts, subsample=0.01, batch_size=30_000)
+    data = Windows(RaggedTokens.from_sequences([words]), counts, subsample=0.01, batch_size=30_000)
     seen = torch.bincount(data[0][0]["input_ids"].flatten(), minlength=5)
     expected = keeping(counts, 0.01) * counts
     assert expected[2] < 0.2 * counts[2]
@@ -157,7 +159,8 @@ def test_no_word_counts_for_more_than_it_may_in_a_step() -> None:
     counts = torch.bincount(torch.from_numpy(words), minlength=40)
     options = {"window": 4, "subsample": 0, "batch_size": 2_000}
     full, less = (
-        Windows(RaggedTokens.of([words]), counts, most=most, **options)[0] for most in (None, 900)
+        Windows(RaggedTokens.from_sequences([words]), counts, most=most, **options)[0]
+        for most in (None, 900)
     )
     centers, candidates = less[0]["input_ids"], less[0]["candidates"]
     assert torch.equal(candidates, full[0]["candidates"])
@@ -204,7 +207,7 @@ def counted_by_a_loop(texts: list[list[int]], window: int) -> dict[tuple[int, in
 def test_counts_are_those_of_a_plain_loop_in_chunks_of_any_size(at_once: int) -> None:
     draw = np.random.default_rng(0)
     texts = [draw.integers(2, 9, size).tolist() for size in (30, 1, 4, 60)]
-    first, second, sums = count(RaggedTokens.of(map(np.array, texts)), 9, 3, at_once)
+    first, second, sums = count(RaggedTokens.from_sequences(map(np.array, texts)), 9, 3, at_once)
     assert bool((first <= second).all())
     pairs = zip(first.tolist(), second.tolist(), strict=True)
     found = dict(zip(pairs, sums.tolist(), strict=True))

@@ -12,11 +12,10 @@ from torch._dynamo.utils import counters
 from torchvision import models
 
 from datamodules.loading.loader import BatchLoader
-from datamodules.loading.whole_batches import TensorRows, TrainingBatches
+from datamodules.loading.whole_batches import BatchTensorDataset, TrainingBatchSampler
 from engine.guards.full_disk import DiskFull
 from engine.guards.preemption import EXIT_CODE
 from tests.support import ROOT
-from tests.support.made_data import make_photographs
 from tests.support.resume import (
     ACROSS,
     CASES,
@@ -29,6 +28,7 @@ from tests.support.resume import (
     assert_the_same,
     assert_the_same_run,
 )
+from tests.support.synthetic_data import make_image_folder
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_compiled_net_goes_on(run: Run, case: str) -> None:
 def test_a_backbone_that_joined_goes_on(
     run: Run, tmp_path: Path, crash: int, growth: float
 ) -> None:
-    make_photographs(tmp_path / "insects", {"train": 8, "val": 3, "test": 1}, side=40)
+    make_image_folder(tmp_path / "insects", {"train": 8, "val": 3, "test": 1}, side=40)
     torch.manual_seed(1)
     torch.save(models.shufflenet_v2_x0_5().state_dict(), tmp_path / "net.pth")
     arguments = (
@@ -299,10 +299,10 @@ def test_a_full_disk_costs_no_checkpoint_and_says_what_to_do(
 
 
 def test_two_processes_draw_different_random_numbers() -> None:
-    rows = TensorRows(torch.arange(40))
+    rows = BatchTensorDataset(torch.arange(40))
 
     def drawn(rank: int, start: int = 0) -> list[float]:
-        loader = BatchLoader(rows, batches=TrainingBatches(40, 10), seed=3, rank=rank)
+        loader = BatchLoader(rows, batches=TrainingBatchSampler(40, 10), seed=3, rank=rank)
         loader.load_state_dict({"position": start})
         return [torch.rand(()).item() for _ in loader]
 

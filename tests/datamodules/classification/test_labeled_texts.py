@@ -10,7 +10,7 @@ import pytest
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules import HuggingFaceTexts, TextTable
-from datamodules.text.labeled_texts import read_table
+from datamodules.classification.labeled_texts import read_table
 from tests.support import ROOT
 
 ROWS = [("a fine film", "good"), ('he said "no", twice', "bad"), ("naïve – but\nfine", "good")]
@@ -63,7 +63,7 @@ def test_a_text_may_be_longer_than_what_csv_expects(tmp_path: Path) -> None:
         ("a.csv", "text,label\nfine,\n", r"row 1 \(line 2\) has nothing under 'label'"),
         ("a.csv", 'text,label\n"fine,good\n', r"a\.csv, line 2: unexpected end of data"),
         ("a.csv", "text,label\n", "holds no row"),
-        ("a.csv", b"text,label\na,good\ncaf\xe9,good\nna\xefve,bad\n", r"line 3 .* 0xe9.* 2 such"),
+        ("a.csv", b"text,label\na,good\ncaf\xe9,good\nna\xefve,bad\n", r"line 3 .* 0xe9 .2 such"),
         ("a.jsonl", '{"text": "fine", "label": "good"}\n{"text":', r"row 2 \(line 2\) is no valid"),
         ("a.jsonl", '{"text": "cut \\ud83d", "label": "good"}\n', "half a character, .ud83d"),
         ("a.jsonl", '[1]\n', r"row 1 \(line 1\) is no JSON object"),
@@ -80,7 +80,7 @@ def test_what_cannot_be_read_is_told_with_its_place(tmp_path: Path, name, data, 
 def test_a_packed_file_that_is_cut_off_is_damaged(tmp_path: Path) -> None:
     path = written(tmp_path, "a.csv.gz", "text,label\nfine,good\n" * 100)
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(MisconfigurationException, match=r"a\.csv\.gz is damaged or cut off"):
+    with pytest.raises(MisconfigurationException, match=r"a\.csv\.gz is damaged or truncated"):
         read(path)
 
 

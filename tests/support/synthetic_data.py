@@ -71,7 +71,7 @@ def make_shards(
     return folder
 
 
-def make_photographs(folder: Path, splits: dict[str, int], side: int = 20) -> Path:
+def make_image_folder(folder: Path, splits: dict[str, int], side: int = 20) -> Path:
     """Write `<split>/<class>/*.jpg` (an empty split: `<class>/*.jpg`), so many of each class.
 
     Red spots on ants, green ones on bees; sizes and places differ.
@@ -92,7 +92,7 @@ def make_photographs(folder: Path, splits: dict[str, int], side: int = 20) -> Pa
 TEXT_SETS = ("SST2", "IMDB", "AGNews")
 RUNNING_TEXTS = ("ContextWindows", "Cooccurrences")
 PAIR_SETS = ("Multi30k",)
-KINDS_OF_WORDS = (
+CLASS_WORDS = (
     "dull bad awful tedious bland sour",
     "fine good superb moving witty sweet",
     "shares market profit bank trade oil",
@@ -103,7 +103,7 @@ COMMON = "the a film it is and of this with for 's , . not very plot cast scene 
 
 def make_text(random: np.random.Generator, label: int, words: int) -> str:
     """Common words, and now and then one that tells the class."""
-    told = KINDS_OF_WORDS[label].split()
+    told = CLASS_WORDS[label].split()
     drawn = [
         random.choice(told if random.random() < 0.3 else COMMON.split()) for _ in range(words - 1)
     ]
@@ -146,7 +146,7 @@ def make_texts(folder: Path) -> Path:
     for file, table in tables.items():
         (folder / "ag_news" / file).write_bytes(gzip.compress(table.encode(), mtime=0))
     make_benchmarks(folder / "word-similarity")
-    make_pairs(folder / "multi30k")
+    make_sentence_pairs(folder / "multi30k")
     return folder
 
 
@@ -154,7 +154,7 @@ GERMAN = "ein mann hund kind ball läuft sieht wirft und . groß straße"
 ENGLISH = "a man dog child ball runs sees throws and . big street"
 
 
-def make_pairs(folder: Path) -> Path:
+def make_sentence_pairs(folder: Path) -> Path:
     """Write a small Multi30k: word for word, the first letter large, umlauts in it."""
     random = np.random.default_rng(0)
     folder.mkdir(parents=True)
@@ -170,7 +170,7 @@ def make_pairs(folder: Path) -> Path:
 def make_benchmarks(folder: Path) -> None:
     """Write small benchmarks of word vectors: words that tell a class are alike, others not."""
     folder.mkdir()
-    dull, fine = (words.split() for words in KINDS_OF_WORDS[:2])
+    dull, fine = (words.split() for words in CLASS_WORDS[:2])
     pairs = [f"{a}\t{b}\t{score}" for score, other in ((9, dull), (1, fine)) for a, b in
              zip(dull, other[1:] + other[:1], strict=True)]  # fmt: skip
     pairs.append("dull\tunheard\t5")
@@ -188,7 +188,7 @@ def in_csv(rows: list[tuple[str, ...]]) -> str:
     return table.getvalue()
 
 
-def trust_texts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def patch_checksums(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the checksums of the made texts be the right ones."""
 
     def sha256(path: Path) -> str:

@@ -1,30 +1,28 @@
 """Texts with a label each, read from CSV, TSV or JSON lines; what is wrong is told with its row."""
 
 import csv
-import gzip
 import io
 import sys
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from datamodules.text.reading import json_record
+from datamodules.loading.splits import split_rows
+from datamodules.text.reading import json_record, read_utf8
 
 FORMATS = (".csv", ".tsv", ".jsonl")
 
 
-class LabelledTexts(NamedTuple):
+class LabeledTexts(NamedTuple):
     """Raw texts, and the number of the class of each."""
 
     texts: list[str]
     labels: list[int]
 
-    def chosen(self, rows: Sequence[int]) -> "LabelledTexts":
-        return LabelledTexts([self.texts[row] for row in rows], [self.labels[row] for row in rows])
+    def select(self, rows: Sequence[int]) -> "LabeledTexts":
+        return LabeledTexts([self.texts[row] for row in rows], [self.labels[row] for row in rows])
 
 
 class Row(NamedTuple):
@@ -35,19 +33,13 @@ class Row(NamedTuple):
     label: str
 
 
-def split_off(texts: LabelledTexts, size: int, seed: int = 0) -> tuple[LabelledTexts, ...]:
+def split_off(texts: LabeledTexts, size: int, seed: int = 0) -> tuple[LabeledTexts, ...]:
     """The texts without `size` of them, and those; drawn by a seed that no run changes."""
-    rest, part = split_order(len(texts.labels), size, seed)
-    return texts.chosen(rest), texts.chosen(part)
+    rest, part = split_rows(len(texts.labels), size, seed)
+    return texts.select(rest), texts.select(part)
 
 
-def split_order(total: int, size: int, seed: int) -> tuple[list[int], list[int]]:
-    """The numbers below `total` without `size` of them, and those; both ascending."""
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
-    return order[size:].sort().values.tolist(), order[:size].sort().values.tolist()
-
-
-def number_labels(rows: Sequence[Row], class_names: Sequence[str]) -> LabelledTexts:
+def number_labels(rows: Sequence[Row], class_names: Sequence[str]) -> LabeledTexts:
     """Texts with the numbers of their classes.
 
     Raises:
@@ -62,7 +54,7 @@ def number_labels(rows: Sequence[Row], class_names: Sequence[str]) -> LabelledTe
             f"{len(numbers)} classes: {_listed(class_names)}. Correct the file, or name all "
             "classes with --data.classes."
         )
-    return LabelledTexts([row.text for row in rows], [numbers[row.label] for row in rows])
+    return LabeledTexts([row.text for row in rows], [numbers[row.label] for row in rows])
 
 
 def read_table(
@@ -92,7 +84,7 @@ def read_table(
             f"{path} is of no known kind: give a file called {', '.join(f'*{f}' for f in FORMATS)} "
             "or the same with .gz behind it."
         )
-    text = decoded(path)
+    text = read_utf8(path)
     rows = _json_lines(path, text) if kind.endswith(".jsonl") else _table(path, text, kind, header)
     wanted = [*text_columns, label_column]
     for where, record in rows:
@@ -116,33 +108,6 @@ def read_table(
 def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(map(repr, names[:10]))
     return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown or "nothing"
-
-
-def decoded(path: Path) -> str:
-    """The text of a file in UTF-8, packed if it is called `*.gz`."""
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise MisconfigurationException(
-            f"{path} is damaged or cut off and can't be unpacked ({error}): get it anew."
-        ) from error
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        bad = [n for n, line in enumerate(data.split(b"\n"), start=1) if not _is_utf8(line)]
-        raise MisconfigurationException(
-            f"{path} is not text in UTF-8: line {bad[0]} holds the byte "
-            f"0x{error.object[error.start]:02x}, and there are {len(bad)} such lines. Correct or "
-            "remove them, or convert the file, for example by `iconv -f latin1 -t utf-8`."
-        ) from error
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _table(
