@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from engine.run.expectations import kept
+from engine.run.expectations import is_met
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "docs" / "results.md"
@@ -143,7 +143,7 @@ def judge(config: Path, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         seen = [run["metrics"].get(metric, float("nan")) for run in runs]
         mean = statistics.fmean(seen)
         spread = f" ± {statistics.stdev(seen):.4f}" if len(seen) > 1 else ""
-        good = kept(promise, mean)
+        good = is_met(promise, mean)
         first = runs[0]
         cells = [
             f"`{name}`",

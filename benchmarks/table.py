@@ -11,7 +11,7 @@ from types import ModuleType
 
 import torch
 
-from engine.precision import bfloat16_unit
+from engine.precision import bfloat16_instructions
 
 
 def parser(name: str, described: str | None, rounds: int | None = None) -> argparse.ArgumentParser:
@@ -41,7 +41,7 @@ class Page:
     def __init__(self, name: str, title: str, told: str, *packages: ModuleType) -> None:
         versions = [f"{package.__name__} {package.__version__}" for package in (torch, *packages)]
         self.lines: list[str] = []
-        unit = bfloat16_unit() or "no unit for bfloat16"
+        unit = bfloat16_instructions() or "no unit for bfloat16"
         gpu = f"{torch.cuda.get_device_name(0)}, " if torch.cuda.is_available() else ""
         self._add(
             f"# {title}",

@@ -33,15 +33,22 @@ from engine.guards.preemption import Preemption
 from engine.guards.preflight import Preflight
 from engine.lightning_internals import mute_unused_hooks
 from engine.precision import recommended_precision
-from engine.run.console import Announcement, report
-from engine.run.csv_logger import RunLog
-from engine.run.expectations import kept
+from engine.run.console import TrainingHeader, print_summary
+from engine.run.csv_logger import ResumableCSVLogger
+from engine.run.expectations import is_met
 from engine.run.folder import experiment_name, new_run_folder
 from engine.run.garbage_collection import GarbageCollection
-from engine.run.predictions import Predictions
+from engine.run.predictions import PredictionWriter
 from engine.run.progress import ProgressBar
 from engine.run.record import RunRecord
-from engine.run.trackers import Ids, Tracking, begin, close, fill_in, read_ids
+from engine.run.trackers import (
+    Ids,
+    TrackerArtifacts,
+    fill_placeholders,
+    finish_trackers,
+    read_ids,
+    start_trackers,
+)
 from modules import *  # noqa: F403  # so that the short names of tasks are known
 
 CHOICES = ("optimizer", "lr_scheduler")  # of a task: naming one starts from its class's defaults
@@ -86,7 +93,7 @@ class CLI(LightningCLI):
         try:
             super().__init__(*args, **kwargs)  # parses, builds and runs
         except BaseException as error:
-            close(self.trainer.loggers if hasattr(self, "trainer") else [], failed=True)
+            finish_trackers(self.trainer.loggers if hasattr(self, "trainer") else [], failed=True)
             self.discard_run_without_traces()
             if cause := full_disk_in(error):
                 raise told(cause, self.run_folder) from error
@@ -120,7 +127,7 @@ class CLI(LightningCLI):
         add("--test_after_fit", type=bool, default=True, help="Evaluate the best after fit.")
         add("--auto_precision", type=bool, default=False, help="Let the hardware choose precision.")
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
-        parser.add_lightning_class_args(Tracking, "tracking")
+        parser.add_lightning_class_args(TrackerArtifacts, "tracking")
         add("--resume", type=str | None, help="Run folder to go on with, or auto: the newest.")
         add("--init_from", type=str | None, help="Checkpoint to begin with the weights of.")
         parser.link_arguments("seed_everything", "data.init_args.seed")
@@ -172,7 +179,7 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         for metric, promise in self._get(self.config, "expect").items():
             try:
-                kept(promise, 0.0)
+                is_met(promise, 0.0)
             except ValueError as error:
                 raise MisconfigurationException(f"expect: {metric}: {error}.") from error
         for key in ("augmentation", "batch_mixing"):
@@ -272,7 +279,9 @@ class CLI(LightningCLI):
         ):
             runs = self.runs_of_experiment
             self.run_folder = self.resumed or new_run_folder(runs.parent, runs.name)
-            fill_in(self._get(self.config, "trainer").logger, self.run_folder, self.tracked)
+            fill_placeholders(
+                self._get(self.config, "trainer").logger, self.run_folder, self.tracked
+            )
         else:  # other ranks write nothing, and a dry run has no folder: no tracker may be opened
             self._get(self.config, "trainer").logger = False
         try:
@@ -296,14 +305,14 @@ class CLI(LightningCLI):
             kwargs["precision"], why = recommended_precision(str(wanted.accelerator))
         given = wanted.callbacks or []
         callbacks = [*given] if isinstance(given, list) else [given]
-        callbacks += [Preflight(), Announcement(why), FiniteLoss()]
+        callbacks += [Preflight(), TrainingHeader(why), FiniteLoss()]
         callbacks += [Preemption(), Peers(), GarbageCollection(), *self.extra_callbacks]
         if self.subcommand == "predict":
-            callbacks.append(Predictions())
+            callbacks.append(PredictionWriter())
         if wanted.enable_progress_bar is not False:
             callbacks.append(ProgressBar())
         self.promises = self._get(self.config, "expect")
-        self.save_config_kwargs = {"promises": self.promises, "origin": dict(self.origin)}
+        self.save_config_kwargs = {"expectations": self.promises, "origin": dict(self.origin)}
         try:
             trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         except RuntimeError as error:
@@ -317,9 +326,11 @@ class CLI(LightningCLI):
         mute_unused_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         if not wanted.fast_dev_run:
             folder = self.run_folder or Path(self._get(self.config, "runs_dir"), "unknown", "000")
-            csv = RunLog(folder.parent.parent, name=folder.parent.name, version=folder.name)
+            csv = ResumableCSVLogger(
+                folder.parent.parent, name=folder.parent.name, version=folder.name
+            )
             if self.run_folder:
-                begin(trainer.loggers, self.run_folder)
+                start_trackers(trainer.loggers, self.run_folder)
             trainer.loggers = [csv, *trainer.loggers]  # first: trainer.log_dir is the run folder
         else:  # Lightning would write a last.ckpt all the same
             trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, Checkpoints)]  # type: ignore[attr-defined]
@@ -361,9 +372,9 @@ class CLI(LightningCLI):
         for record in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(record, RunRecord):
                 record.write_results(self.trainer, metrics)
-        close(self.trainer.loggers)  # W&B's farewell would come after our last line
+        finish_trackers(self.trainer.loggers)  # W&B's farewell would come after our last line
         if self.run_folder:
-            report(metrics, self.promises, self.run_folder)
+            print_summary(metrics, self.promises, self.run_folder)
 
     def discard_run_without_traces(self) -> None:
         """A run that failed before it trained leaves nothing half-written."""

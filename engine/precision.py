@@ -10,22 +10,22 @@ def recommended_precision(accelerator: str) -> tuple[str, str]:
         accelerator: The trainer's: `auto`, `cpu`, `gpu`, `cuda`, …
     """
     if accelerator != "cpu" and torch.cuda.is_available():
-        if multiplies_bfloat16(torch.device("cuda")):
+        if has_native_bfloat16(torch.device("cuda")):
             return "bf16-mixed", "this GPU multiplies bfloat16 matrices in hardware"
         return "32-true", "this GPU has no bfloat16"
-    if unit := bfloat16_unit():
+    if unit := bfloat16_instructions():
         return "bf16-mixed", f"this CPU multiplies bfloat16 in hardware ({unit})"
     return "32-true", f"this CPU multiplies no bfloat16 in hardware ({' or '.join(_units())})"
 
 
-def multiplies_bfloat16(device: torch.device) -> bool:
+def has_native_bfloat16(device: torch.device) -> bool:
     """Whether matrix products in bfloat16 are the fast ones."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and bfloat16_unit() is not None
+    return device.type == "cpu" and bfloat16_instructions() is not None
 
 
-def bfloat16_unit() -> str | None:
+def bfloat16_instructions() -> str | None:
     """The part of this CPU that multiplies bfloat16, the fastest; None where there is none."""
     return next((unit for unit, there in _units().items() if there), None)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import reproduce
-from engine.run.expectations import kept
+from engine.run.expectations import is_met
 from tests.support import drill
 
 CONFIG = """
@@ -74,9 +74,9 @@ def test_a_broken_promise_is_written_down_and_exits_with_1(config, measured) -> 
 def test_a_share_that_float32_can_not_hold_keeps_its_own_promise() -> None:
     seen = float(np.float32(9970 / 10_000))
     assert seen < 0.997
-    assert kept(">= 0.997", seen)
-    assert not kept(">= 0.99701", seen)
-    assert not kept(">= 0.997", float("nan"))
+    assert is_met(">= 0.997", seen)
+    assert not is_met(">= 0.99701", seen)
+    assert not is_met(">= 0.997", float("nan"))
 
 
 def test_a_new_result_takes_the_place_of_the_old_one(config, measured) -> None:

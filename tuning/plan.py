@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cli.command_line import CLI
 from cli.diagnosis import did_you_mean
-from engine.run.config_differences import leaves
+from engine.run.config_differences import flatten
 from engine.run.folder import experiment_name
 from tuning.report import as_yaml, brief
 from tuning.search import Search, flags
@@ -83,7 +83,7 @@ def read_plan(arguments: Sequence[str], search_file: Path) -> Plan:
         )
     if trainer.fast_dev_run:
         raise MisconfigurationException(
-            "trainer.fast_dev_run leaves no results to compare; take --trainer.max_epochs 1."
+            "trainer.fast_dev_run flatten no results to compare; take --trainer.max_epochs 1."
         )
     plan.arguments = arguments
     return plan
@@ -144,4 +144,4 @@ def _plain(key: str) -> str:
 
 
 def _keys(plan: Plan) -> dict[str, Any]:
-    return {_plain(key): value for key, value in leaves(plan.resolved(skip_none=False))}
+    return {_plain(key): value for key, value in flatten(plan.resolved(skip_none=False))}

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.run.step_metrics import log_step, step_is_done, step_is_logged
-from engine.run.throughput import rows_and_tokens
+from engine.run.throughput import samples_and_tokens
 
 DTYPES = {"bf": torch.bfloat16, "16": torch.float16, "64": torch.float64}
 
@@ -83,7 +83,7 @@ class Speed(Callback):
                 self._prepare(trainer, pl_module, batch)
                 self._since = now(pl_module.device)
             return
-        rows, tokens = rows_and_tokens(batch)
+        rows, tokens = samples_and_tokens(batch)
         self._rows += rows
         self._tokens += tokens
         if not step_is_logged(trainer) or not step_is_done(trainer):
@@ -114,7 +114,7 @@ class Speed(Callback):
             return
         net = type(pl_module.net).__name__
         try:
-            self._flops = flops(self._shadow, batch[0]) / rows_and_tokens(batch)[0]
+            self._flops = flops(self._shadow, batch[0]) / samples_and_tokens(batch)[0]
             why = "it has no matrix product that PyTorch sees"
         except Exception as error:  # nets are anyone's code, and the run does not depend on this
             why = str(error).strip().partition("\n")[0] or type(error).__name__

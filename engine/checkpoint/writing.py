@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from engine.guards.full_disk import room_for
-from engine.run.csv_logger import RunLog
+from engine.run.csv_logger import ResumableCSVLogger
 from engine.run.folder import run_folder
 
 Progress = dict[str, Any]  # a loop's counters: ready, started, processed, completed
@@ -103,8 +103,8 @@ class Checkpoints(Checkpoint):
         self._saved_step = trainer.global_step
         trainer.callback_metrics.update(self._metrics)
         for logger in trainer.loggers:
-            if isinstance(logger, RunLog) and self._logged_rows is not None:
-                logger.keep(self._logged_rows)
+            if isinstance(logger, ResumableCSVLogger) and self._logged_rows is not None:
+                logger.truncate(self._logged_rows)
         # Lightning forgets it where a schedule has asked for the number of steps before.
         trainer.fit_loop._load_combined_loader_states()
         trainer.fit_loop._restarting = False  # else a plateau at the end of this epoch is ignored
@@ -166,8 +166,8 @@ class Checkpoints(Checkpoint):
         self._metrics = {name: value.cpu() for name, value in trainer.callback_metrics.items()}
         for logger in trainer.loggers:
             logger.save()
-            if isinstance(logger, RunLog):
-                self._logged_rows = logger.rows()
+            if isinstance(logger, ResumableCSVLogger):
+                self._logged_rows = logger.num_rows()
         last = self.folder / "last.ckpt"
         partial = self.folder / "last.ckpt.part"
         if self.monitor is None:

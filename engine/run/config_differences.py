@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 
-def leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted keys of a config and their values; lists are values."""
     if isinstance(config, Mapping) and config:
         for key, value in config.items():
-            yield from leaves(value, f"{path}.{key}" if path else str(key))
+            yield from flatten(value, f"{path}.{key}" if path else str(key))
     else:
         yield path, config
 
@@ -23,7 +23,7 @@ def differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
         Key to its value in each config, None where a config does not have it; in the order in
         which the configs tell the keys.
     """
-    flat = [dict(leaves(config)) for config in configs]
+    flat = [dict(flatten(config)) for config in configs]
     keys = dict.fromkeys(key for config in flat for key in config)
     values = {key: [config.get(key) for config in flat] for key in keys}
     return {key: found for key, found in values.items() if any(v != found[0] for v in found)}

@@ -8,13 +8,13 @@ import lightning as L
 from rich.console import Console
 from rich.table import Table
 
-from engine.run.expectations import kept
-from engine.run.record import machine, size_of
+from engine.run.expectations import is_met
+from engine.run.record import count_parameters, describe_machine
 
 STAGES = ("train", "val", "test")
 
 
-class Announcement(L.Callback):
+class TrainingHeader(L.Callback):
     """One line at the start of a training: which net, how large, on which data and machine.
 
     Args:
@@ -31,14 +31,14 @@ class Announcement(L.Callback):
         because = f" ({self.why_precision})" if self.why_precision else ""
         data = type(trainer.datamodule).__name__  # type: ignore[attr-defined]
         _say(
-            f"{type(net).__name__} with {size_of(net):,} parameters learns {data}, precision "
-            f"{trainer.precision}{because}, {machine(trainer)}"
+            f"{type(net).__name__} with {count_parameters(net):,} parameters learns {data}, precision "
+            f"{trainer.precision}{because}, {describe_machine(trainer)}"
         )
         if summary := getattr(trainer.datamodule, "summary", None):  # type: ignore[attr-defined]
             _say(f"{data}: {summary}")
 
 
-def report(metrics: Mapping[str, float], promises: Mapping[str, str], folder: Path) -> None:
+def print_summary(metrics: Mapping[str, float], promises: Mapping[str, str], folder: Path) -> None:
     """Print a small table, the pictures and samples that were made, and the run folder last.
 
     Args:
@@ -76,7 +76,7 @@ def _table(metrics: Mapping[str, float | None], promises: Mapping[str, str]) -> 
         for stage in stages:
             if promise := promises.get(f"{stage}/{metric}"):
                 value = metrics.get(f"{stage}/{metric}")
-                good = value is not None and kept(promise, value)
+                good = value is not None and is_met(promise, value)
                 colour, word = ("green", "kept") if good else ("bold red", "BROKEN")
                 verdicts.append(f"{stage} {promise} [{colour}]{word}[/]")
         table.add_row(*row, *([", ".join(verdicts)] if promises else []))

@@ -1,4 +1,4 @@
-"""`metrics.csv` of a run, which a run that goes on continues where its checkpoint was."""
+"""CSVLogger for `metrics.csv` that appends to the file of a resumed run."""
 
 import csv
 from itertools import islice
@@ -11,54 +11,52 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from typing_extensions import override
 
 
-class RunLog(CSVLogger):
-    """Lightning's CSVLogger, which would delete what the run has logged before.
-
-    Arguments are the parent's.
-    """
+class ResumableCSVLogger(CSVLogger):
+    """Append to an existing `metrics.csv`; Lightning's CSVLogger deletes it."""
 
     @property
-    def writer(self) -> "ContinuedWriter":
+    def writer(self) -> "AppendingWriter":
         if self._experiment is None:
-            self._experiment = ContinuedWriter(self.log_dir)
+            self._experiment = AppendingWriter(self.log_dir)
         return self._experiment  # type: ignore[return-value]
 
     @property
     @override
     @rank_zero_experiment
-    def experiment(self) -> "ContinuedWriter":
+    def experiment(self) -> "AppendingWriter":
         return self.writer
 
-    def rows(self) -> int | None:
-        """Rows on the disk (call `save` first for all that were logged); None but on rank zero."""
+    def num_rows(self) -> int | None:
+        """Return the number of saved rows (call `save` first), on rank zero; elsewhere None."""
         return self.writer.rows if getattr(rank_zero_only, "rank", 0) == 0 else None
 
     @rank_zero_only
-    def keep(self, rows: int) -> None:
-        """Forget what was logged after a checkpoint: the run that goes on will log it again."""
-        self.writer.keep(rows)
+    def truncate(self, rows: int) -> None:
+        """Remove the rows logged after a checkpoint; the resumed run logs them again."""
+        self.writer.truncate(rows)
 
 
-class ContinuedWriter(ExperimentWriter):
-    """Appends to the file that is there; rewrites it, where it must, in one step."""
+class AppendingWriter(ExperimentWriter):
+    """Append rows to an existing file and rewrite it atomically when its columns change."""
 
     def __init__(self, log_dir: str) -> None:
         super().__init__(log_dir)
         self.rows = 0
         self._path = Path(self.metrics_file_path)
         if self._path.is_file():
-            self.keep(None)
+            self.truncate(None)
 
     @override
     def _check_log_dir_exists(self) -> None:
-        """The parent would delete the file."""
+        """Keep an existing file; the parent deletes it."""
 
     @override
     def save(self) -> None:
         self.rows += len(self.metrics)
         super().save()
 
-    def keep(self, rows: int | None) -> None:
+    def truncate(self, rows: int | None) -> None:
+        """Keep the first `rows` rows (None: all complete ones)."""
         if not self._path.is_file():
             return
         with self._path.open(newline="") as file:

@@ -12,7 +12,7 @@ _RELATIONS: dict[str, Callable[[float, float], bool]] = {
 }
 
 
-def kept(promise: str, value: float) -> bool:
+def is_met(promise: str, value: float) -> bool:
     """Whether a value keeps a promise; NaN keeps none.
 
     Six digits of the value count: 9,970 right of 10,000 are 0.99699998 in float32, and keep 0.997.

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from engine.run.folder import run_folder
 
 
-class Predictions(BasePredictionWriter):
+class PredictionWriter(BasePredictionWriter):
     """Write `predictions.csv` into the run folder: row, label, confidence; or row, text.
 
     The task's `predict_step` returns probabilities (B, K) and has `class_names`; or it returns B

@@ -20,8 +20,8 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 from engine.run.folder import run_folder
-from engine.run.throughput import rows_and_tokens
-from engine.run.trackers import tell_config
+from engine.run.throughput import samples_and_tokens
+from engine.run.trackers import log_config
 
 PACKAGES = ("lightning", "torch", "torchmetrics", "torchvision", "transformers", "numpy")
 
@@ -35,7 +35,7 @@ class RunRecord(SaveConfigCallback):
     Args:
         parser: LightningCLI's parser of the subcommand.
         config: Everything that the run was told, and every default.
-        promises: Metric to promise, the config's `expect`.
+        expectations: Metric to expectation, the config's `expect`.
         origin: What else is to be told of where the run comes from, such as study and trial.
     """
 
@@ -43,11 +43,11 @@ class RunRecord(SaveConfigCallback):
         self,
         parser: LightningArgumentParser,
         config: Namespace,
-        promises: Mapping[str, str],
+        expectations: Mapping[str, str],
         origin: Mapping[str, Any],
     ) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
-        self.promises = dict(promises)
+        self.expectations = dict(expectations)
         self.origin = dict(origin)
         self.seconds = 0.0  # from the start to the end of fit, validation and checkpoints included
         self._training_seconds = 0.0  # without validation
@@ -65,7 +65,7 @@ class RunRecord(SaveConfigCallback):
         record |= yaml.safe_load(text)
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):  # its folder has the config already
-                tell_config(logger, record)
+                log_config(logger, record)
 
     def state_dict(self) -> dict[str, float]:
         """What a run that goes on adds to."""
@@ -95,7 +95,7 @@ class RunRecord(SaveConfigCallback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        rows, tokens = rows_and_tokens(batch)
+        rows, tokens = samples_and_tokens(batch)
         self._samples += rows
         self._tokens += tokens
 
@@ -129,10 +129,10 @@ class RunRecord(SaveConfigCallback):
             "metrics": dict(metrics),
             "expect": {
                 name: {"promise": promise, "seen": metrics.get(name)}
-                for name, promise in self.promises.items()
+                for name, promise in self.expectations.items()
             },
             "net": type(net).__name__,
-            "parameters": size_of(net),
+            "parameters": count_parameters(net),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "seconds": round(self.seconds, 3),
@@ -144,7 +144,7 @@ class RunRecord(SaveConfigCallback):
             if self._tokens:
                 results["tokens_per_second"] = round(self._tokens * scale, 1)
         results |= {
-            "machine": machine(trainer),
+            "machine": describe_machine(trainer),
             "git_commit": git_commit(),
             "date": time.strftime("%Y-%m-%d"),
             "versions": versions(),
@@ -156,7 +156,7 @@ class RunRecord(SaveConfigCallback):
         partial.replace(target)
 
 
-def size_of(net: nn.Module) -> int:
+def count_parameters(net: nn.Module) -> int:
     """Weights of a net, those of other processes included: DeepSpeed leaves none where it cuts."""
     return sum(getattr(weight, "ds_numel", weight.numel()) for weight in net.parameters())
 
@@ -185,7 +185,7 @@ def _version(package: str) -> str:
     return importlib.metadata.version(package)
 
 
-def machine(trainer: L.Trainer) -> str:
+def describe_machine(trainer: L.Trainer) -> str:
     """Devices and their kind, in words."""
     number = trainer.world_size
     if torch.cuda.is_available() and trainer.strategy.root_device.type == "cuda":

@@ -3,7 +3,7 @@
 from typing import Any
 
 
-def rows_and_tokens(batch: Any) -> tuple[int, int]:
+def samples_and_tokens(batch: Any) -> tuple[int, int]:
     """Rows of a batch (inputs, targets), and its targets where a row has several, else 0."""
     targets = batch[1]
     several = targets.ndim > 1 and not targets.is_floating_point()  # those are probabilities

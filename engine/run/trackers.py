@@ -28,7 +28,7 @@ ID_ARGUMENTS = ("run_id", "id", "experiment_key")
 Ids = dict[str, list[str]]  # class of logger → ids of its runs, in the order of the config
 
 
-class Tracking(L.Callback):
+class TrackerArtifacts(L.Callback):
     """Gives the trackers the best checkpoint, if asked.
 
     Args:
@@ -67,7 +67,7 @@ def _check_takes_artifacts(loggers: Iterable[Logger]) -> None:
         )
 
 
-def begin(loggers: Iterable[Logger], folder: Path) -> None:
+def start_trackers(loggers: Iterable[Logger], folder: Path) -> None:
     """Begin the run at each tracker, or go on with the one it knows, and write down the ids.
 
     Raises:
@@ -133,7 +133,7 @@ def write_ids(folder: Path, ids: Ids) -> None:
     partial.replace(folder / IDS)
 
 
-def fill_in(logger: Any, folder: Path, ids: Mapping[str, list[str]]) -> None:
+def fill_placeholders(logger: Any, folder: Path, ids: Mapping[str, list[str]]) -> None:
     """Put run folder and ids into a logger's config; keep W&B offline where it can't be reached.
 
     `{run_folder}`, `{runs_dir}`, `{experiment}` and `{version}` in its arguments are replaced. An
@@ -213,7 +213,7 @@ def _wandb_out_of_reach() -> str | None:
     return None
 
 
-def tell_config(logger: Logger, record: Mapping[str, Any]) -> None:
+def log_config(logger: Logger, record: Mapping[str, Any]) -> None:
     """Give a tracker all that a run was told, with the commit.
 
     MLflow never changes a parameter: of a run that goes on with other values, these stand as tags
@@ -232,7 +232,7 @@ def tell_config(logger: Logger, record: Mapping[str, Any]) -> None:
             client.set_tag(run, key, value)
 
 
-def close(loggers: Iterable[Logger], *, failed: bool = False) -> None:
+def finish_trackers(loggers: Iterable[Logger], *, failed: bool = False) -> None:
     """End what lasts as long as the process: else the next run in it would log into this one."""
     if any(isinstance(logger, WandbLogger) for logger in loggers):
         import wandb

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import AdamW, Optimizer
 
-from engine.precision import multiplies_bfloat16
+from engine.precision import has_native_bfloat16
 
 # Of the polynomial a x + b x³ + c x⁵ that is applied five times to all singular values at once: the
 # slope at zero is as steep as it goes, so that small ones grow fast; they end between 0.7 and 1.2.
@@ -120,7 +120,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
     A singular value s of a matrix becomes one between 0.7 and 1.2, unless it is tiny.
     """
     a, b, c = COEFFICIENTS
-    fast = multiplies_bfloat16(matrices.device)
+    fast = has_native_bfloat16(matrices.device)
     x = matrices.to(torch.bfloat16 if fast else torch.float32)
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=TINY)  # no singular value above 1
     for _ in range(5):

@@ -9,7 +9,7 @@ import torch
 import yaml
 from lightning import LightningModule
 
-from engine.run.expectations import kept
+from engine.run.expectations import is_met
 from modules.nets import GPT
 from tests.support import ROOT
 from tests.support.configs import (
@@ -71,7 +71,7 @@ def test_a_config_promises_a_result(config: Path) -> None:
     assert promises
     for metric, promise in promises.items():
         assert metric.split("/")[0] in ("train", "val", "test")
-        assert isinstance(kept(promise, 0.0), bool)
+        assert isinstance(is_met(promise, 0.0), bool)
 
 
 @pytest.mark.parametrize("config", EXPERIMENTS, ids=name)

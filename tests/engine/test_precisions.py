@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 import train
 from benchmarks.table import Page
-from engine.precision import multiplies_bfloat16, recommended_precision
+from engine.precision import has_native_bfloat16, recommended_precision
 from modules.training.sum_metric import Float32Sum
 from tests.support import ROOT
 
@@ -75,7 +75,7 @@ def test_overfit_batches_are_the_same_in_every_epoch(config, tmp_path):
     flags = ["--trainer.overfit_batches", "2", "--trainer.max_steps", "6", "--auto_precision"]
     flags += ["false", "--trainer.limit_val_batches", "1", "--test_after_fit", "false"]
     flags += ["--trainer.check_val_every_n_epoch", "1", "--trainer.val_check_interval", "1.0"]
-    flags += ["--runs_dir", str(tmp_path), "--trainer.callbacks+=test_precisions.Served"]
+    flags += ["--runs_dir", str(tmp_path), "--trainer.callbacks+=tests.engine.test_precisions.Served"]
     train.main(["fit", "--config", str(ROOT / f"configs/{config}.yaml"), *flags])
     batches, draws = zip(*Served.seen, strict=True)
     assert len(batches) == 6
@@ -101,5 +101,5 @@ def test_a_cpu_is_recommended_what_it_multiplies_and_benchmarks_name_it(
     recommended, why = recommended_precision("cpu")
     assert recommended == precision
     assert (f"({named})" in why) == (precision == "bf16-mixed")
-    assert multiplies_bfloat16(torch.device("cpu")) == (precision == "bf16-mixed")
+    assert has_native_bfloat16(torch.device("cpu")) == (precision == "bf16-mixed")
     assert f", {named}), " in Page("any", "A title", "told.").lines[2]

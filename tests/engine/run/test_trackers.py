@@ -12,7 +12,7 @@ import yaml
 
 from cli.command_line import CLI
 from engine.run.record import git_commit
-from engine.run.trackers import ID_ARGUMENTS, fill_in, read_ids
+from engine.run.trackers import ID_ARGUMENTS, fill_placeholders, read_ids
 from tests.support import ROOT, TINY
 from tests.support.resume import Crash, after
 from tests.support.wandb_files import overlay, read_all_wandb
@@ -151,7 +151,7 @@ def test_wandb_told_to_be_online_without_a_network_stays_offline_and_says_why(
         monkeypatch.setenv("WANDB_API_KEY", key)
     wandb.teardown()
     parsed = CLI_logger()
-    fill_in(parsed, tmp_path / "runs/x/001", {"WandbLogger": ["abc"]})
+    fill_placeholders(parsed, tmp_path / "runs/x/001", {"WandbLogger": ["abc"]})
     assert (parsed.init_args.offline, parsed.init_args.mode) == (True, "offline")
     assert parsed.init_args.id == "abc"
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "offline" in line]
@@ -175,5 +175,5 @@ def test_two_trackers_of_a_kind_keep_their_own_ids_and_a_named_one_stays() -> No
         Namespace(class_path="a.Tracker", init_args=Namespace({name: told}))
         for name, told in ((ID_ARGUMENTS[0], None), (ID_ARGUMENTS[1], None), ("id", "mine"))
     ]
-    fill_in(loggers, Path("runs/x/001"), {"Tracker": ["one", "two", "three"]})
+    fill_placeholders(loggers, Path("runs/x/001"), {"Tracker": ["one", "two", "three"]})
     assert [next(iter(vars(one.init_args).values())) for one in loggers] == ["one", "two", "mine"]

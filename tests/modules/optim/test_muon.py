@@ -36,7 +36,7 @@ def train(weights: list[nn.Parameter], *optimizers: torch.optim.Optimizer) -> li
 
 @pytest.mark.parametrize("fast", [True, False], ids=["bfloat16", "float32"])
 def test_matrices_go_as_with_torch_and_all_else_as_with_adamw(fast: bool, monkeypatch) -> None:
-    monkeypatch.setattr(modules.optim.muon, "multiplies_bfloat16", lambda device: fast)
+    monkeypatch.setattr(modules.optim.muon, "has_native_bfloat16", lambda device: fast)
     settings = {"lr": 0.01, "weight_decay": 0.3}
     start, ours = [w.detach().clone() for w in parameters()], parameters()
     train(ours, Muon(ours, betas=(0.8, 0.9), **settings))
