@@ -119,7 +119,7 @@ def quality(model: str) -> dict[str, float]:
         for q in data.questions
         if q not in analogies
     }
-    right = sum(int(task.right_analogies(q.words, q.answers)) for q in analogies)
+    right = sum(int(task.correct_analogies(q.words, q.answers)) for q in analogies)
     return scores | {"analogies": right / max(1, sum(len(q.words) for q in analogies))}
 
 

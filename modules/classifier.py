@@ -218,7 +218,7 @@ class Classifier(L.LightningModule):
             )
         return images_to_inputs(samples, self.preprocessing).to(self.device)
 
-    def words(self, tokens: Sequence[int]) -> list[str]:
+    def decode_tokens(self, tokens: Sequence[int]) -> list[str]:
         """The text of each token, for people to read.
 
         Raises:

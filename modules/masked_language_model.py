@@ -93,7 +93,7 @@ class MaskedLanguageModel(L.LightningModule):
         logits: Tensor = self.net(inputs, places)
         return logits
 
-    def hide(self, inputs: dict[str, Tensor]) -> Hidden:
+    def mask_tokens(self, inputs: dict[str, Tensor]) -> Hidden:
         """Hide words, on the device that the texts are on.
 
         Args:
@@ -106,12 +106,12 @@ class MaskedLanguageModel(L.LightningModule):
                 "PackedSource."
             )
         ordinary: Tensor = self.ordinary  # type: ignore[assignment]
-        return hide(inputs["input_ids"], inputs["draw"], ordinary, self.mask_id, self.rate)
+        return mask_tokens(inputs["input_ids"], inputs["draw"], ordinary, self.mask_id, self.rate)
 
     def _step(self, batch: Batch) -> tuple[Tensor, Tensor, Hidden, Tensor]:
         """Sum of the nats over the batch's hidden words, how many there are, and what was said."""
         inputs, _ = batch
-        hidden = self.hide(inputs)
+        hidden = self.mask_tokens(inputs)
         logits = self.net(inputs | {"input_ids": hidden.tokens}, hidden.places)  # (B, N, V)
         nats = F.cross_entropy(
             logits.flatten(0, 1).float(),
@@ -153,12 +153,12 @@ class MaskedLanguageModel(L.LightningModule):
     def configure_optimizers(self) -> Any:
         return configure(self, self.optimizer, self.lr_scheduler)
 
-    def words(self, tokens: Sequence[int]) -> list[str]:
+    def decode_tokens(self, tokens: Sequence[int]) -> list[str]:
         """The text of each token, for people to read; a piece that goes on begins with "##"."""
         return [self.tokenizer.id_to_token(token) or "" for token in tokens]
 
     @torch.no_grad()
-    def likeliest(self, inputs: dict[str, Tensor], places: Tensor, top: int = 5) -> Any:
+    def top_predictions(self, inputs: dict[str, Tensor], places: Tensor, top: int = 5) -> Any:
         """The likeliest words at places of texts.
 
         Args:
@@ -175,7 +175,7 @@ class MaskedLanguageModel(L.LightningModule):
         self.train(training)
         return logits.softmax(dim=-1).topk(top)
 
-    def fill(self, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
+    def fill_mask(self, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
         """Guess the words behind each [MASK] of a text.
 
         Returns:
@@ -188,14 +188,16 @@ class MaskedLanguageModel(L.LightningModule):
         places = torch.eq(tokens[0], self.mask_id).nonzero().T  # (1, N)
         if not places.numel():
             raise ValueError("there is no [MASK] in the text (or it lies beyond the context)")
-        found = self.likeliest({"input_ids": tokens}, places, top)
+        found = self.top_predictions({"input_ids": tokens}, places, top)
         return [
-            list(zip(self.words(words.tolist()), p.tolist(), strict=True))
+            list(zip(self.decode_tokens(words.tolist()), p.tolist(), strict=True))
             for p, words in zip(found.values[0], found.indices[0], strict=True)
         ]
 
 
-def hide(tokens: Tensor, draw: Tensor, ordinary: Tensor, mask_id: int, rate: float) -> Hidden:
+def mask_tokens(
+    tokens: Tensor, draw: Tensor, ordinary: Tensor, mask_id: int, rate: float
+) -> Hidden:
     """Choose words to be guessed, and put [MASK], a random word or themselves in their places.
 
     All shapes are fixed: N = rate · T, and what a shorter text does not fill has the target -100.

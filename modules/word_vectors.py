@@ -105,7 +105,7 @@ class WordVectors(L.LightningModule):
             return
         asked = int(inputs["asked"])
         ((name, questions),) = [(k, v) for k, v in inputs.items() if k != "asked"]
-        judge = self.right_analogies if name.startswith(ANALOGIES) else self.correlation
+        judge = self.correct_analogies if name.startswith(ANALOGIES) else self.correlation
         self._answers[name] = (judge(questions, answers), len(questions), asked)
 
     def on_validation_epoch_end(self) -> None:
@@ -150,11 +150,11 @@ class WordVectors(L.LightningModule):
         first, second = self.unit_vectors()[pairs].unbind(1)  # (N, D), (N, D)
         return spearman_corrcoef(torch.linalg.vecdot(first, second), scores.float())
 
-    def right_analogies(self, questions: Tensor, answers: Tensor) -> Tensor:
+    def correct_analogies(self, questions: Tensor, answers: Tensor) -> Tensor:
         """How many of (N, 3) questions get the answers (N,): a is to b as c is to which word?"""
-        return (self.analogous(questions) == answers).sum()
+        return (self.solve_analogies(questions) == answers).sum()
 
-    def analogous(self, questions: Tensor) -> Tensor:
+    def solve_analogies(self, questions: Tensor) -> Tensor:
         """The word that b - a + c is most like, by its cosine and not a, b or c itself, (N,).
 
         Mikolov et al. 2013, as Levy & Goldberg 2014 call it 3CosAdd; over all words.
@@ -179,7 +179,7 @@ class WordVectors(L.LightningModule):
         found = [str(self.tokenizer.id_to_token(number)) for number in range(size)]
         return ["" if word in SPECIAL else word for word in found]
 
-    def number(self, word: str) -> int:
+    def index(self, word: str) -> int:
         """The number of a word.
 
         Raises:
@@ -202,7 +202,7 @@ class WordVectors(L.LightningModule):
             number: How many neighbours of each.
         """
         unit, names = self.unit_vectors(), self.words
-        rows = torch.tensor([self.number(word) for word in words], device=unit.device)
+        rows = torch.tensor([self.index(word) for word in words], device=unit.device)
         cosines = unit[rows] @ unit.T  # (N, V)
         cosines.scatter_(1, rows[:, None], -torch.inf)
         cosines[:, [number for number, word in enumerate(names) if not word]] = -torch.inf

@@ -86,7 +86,7 @@ class Mistakes(Callback):
     ) -> None:
         inputs, targets = batch
         samples = visible(inputs)
-        if samples is None or (samples.ndim == 2 and not hasattr(pl_module, "words")):
+        if samples is None or (samples.ndim == 2 and not hasattr(pl_module, "decode_tokens")):
             if self.drawable:
                 rank_zero_warn(
                     "Mistakes draws nothing: it shows grey or RGB pictures (B, 1 or 3, H, W), or "
@@ -150,7 +150,7 @@ def visible(inputs: Any) -> Tensor | None:
 def passages_of(answers: Answers, task: Any, class_names: Sequence[str]) -> list[Passage]:
     """Texts with what was said about them, in words."""
     return [
-        judged(task.words(tokens[tokens != ENDED].tolist()), class_names, *said)
+        judged(task.decode_tokens(tokens[tokens != ENDED].tolist()), class_names, *said)
         for tokens, *said in zip(answers.samples, *(v.tolist() for v in answers[1:]), strict=True)
     ]
 

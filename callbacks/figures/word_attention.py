@@ -40,7 +40,7 @@ class WordAttention(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.kept: list[Weighed] = []
-        self.drawable = hasattr(pl_module, "attention") and hasattr(pl_module, "words")
+        self.drawable = hasattr(pl_module, "attention") and hasattr(pl_module, "decode_tokens")
 
     def on_test_batch_end(
         self,
@@ -82,7 +82,7 @@ class WordAttention(Callback):
         places = np.linspace(0, len(self.kept) - 1, min(self.texts, len(self.kept)))
         names = [str(name) for name in task.class_names]
         passages = [
-            judged(task.words(tokens.tolist()), names, target, said, sure, weights.tolist())
+            judged(task.decode_tokens(tokens.tolist()), names, target, said, sure, weights.tolist())
             for tokens, weights, target, said, sure in (
                 self.kept[n] for n in places.round().astype(int)
             )

@@ -23,7 +23,7 @@ class MaskedWords(Callback):
     In the first texts of the first validation batch one whole word of five letters or more is
     hidden, in every validation the same one, and the likeliest words are named above the text.
     `samples/masked-words-step-<n>.txt` shows how they change. The task must have `words(tokens)`
-    and `likeliest(inputs, places, top)`, as MaskedLanguageModel has. Of several processes, the
+    and `top_predictions(inputs, places, top)`, as MaskedLanguageModel has. Of several processes, the
     first one's texts are drawn.
 
     Args:
@@ -39,7 +39,7 @@ class MaskedWords(Callback):
         self.passages: list[Passage] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not hasattr(pl_module, "likeliest") or not hasattr(pl_module, "mask_id"):
+        if not hasattr(pl_module, "top_predictions") or not hasattr(pl_module, "mask_id"):
             raise MisconfigurationException(
                 "MaskedWords needs a task that guesses words, as modules.MaskedLanguageModel "
                 f"does; {type(pl_module).__name__} does not: leave the callback out."
@@ -59,14 +59,14 @@ class MaskedWords(Callback):
         inputs, tokens = batch
         task = cast(Any, pl_module)
         rows = tokens[: self.texts].tolist()
-        pieces = [task.words(row) for row in rows]
+        pieces = [task.decode_tokens(row) for row in rows]
         places = [place_of_a_word(text) for text in pieces]
         where = torch.tensor(places, device=tokens.device)[:, None]  # (N, 1)
         hidden = {name: tensor[: self.texts] for name, tensor in inputs.items()}
         hidden["input_ids"] = tokens[: self.texts].scatter(1, where, task.mask_id)  # (N, T)
-        found = task.likeliest(hidden, where, self.top)
+        found = task.top_predictions(hidden, where, self.top)
         self.passages = [
-            passage(text, place, task.words(words[0].tolist()), sure[0])
+            passage(text, place, task.decode_tokens(words[0].tolist()), sure[0])
             for text, place, words, sure in zip(
                 pieces, places, found.indices, found.values, strict=True
             )

@@ -32,7 +32,7 @@ from datamodules import SST2, PackedFiles, PackedIMDB
 from datamodules.language_modeling.packed_texts import TrainingVisits, packed
 from datamodules.text.tokenizers import learn
 from modules import Classifier, MaskedLanguageModel
-from modules.masked_language_model import IGNORED, hide, random_numbers
+from modules.masked_language_model import IGNORED, mask_tokens, random_numbers
 from modules.nets import BertMLM
 from tests.support import ROOT
 from tests.support.resume import Crash, after, assert_the_same_run
@@ -72,7 +72,7 @@ def tokenizer() -> str:
 
 def test_so_many_words_are_hidden_as_the_rate_says_and_never_special_ones() -> None:
     tokens = texts(3000)
-    hidden = hide(tokens, torch.arange(3000), ORDINARY, MASK, 0.15)
+    hidden = mask_tokens(tokens, torch.arange(3000), ORDINARY, MASK, 0.15)
     chosen = hidden.targets != IGNORED
     number = chosen.sum(dim=1)
     assert set(number[1:-1].tolist()) == {4}  # 15 % of 30, rounded to even
@@ -87,7 +87,7 @@ def test_so_many_words_are_hidden_as_the_rate_says_and_never_special_ones() -> N
 
 def test_of_the_chosen_eight_are_masked_one_is_another_word_and_one_stays() -> None:
     tokens = texts(6000)
-    hidden = hide(tokens, torch.arange(6000) + 2**40, ORDINARY, MASK, 0.15)
+    hidden = mask_tokens(tokens, torch.arange(6000) + 2**40, ORDINARY, MASK, 0.15)
     chosen = hidden.targets != IGNORED
     shown = hidden.tokens.gather(1, hidden.places)[chosen]
     n = len(shown)
@@ -105,7 +105,7 @@ def test_of_the_chosen_eight_are_masked_one_is_another_word_and_one_stays() -> N
 
 def test_every_place_is_hidden_as_often_as_the_others() -> None:
     tokens = texts(6000)[1:-1]
-    hidden = hide(tokens, torch.arange(len(tokens)), ORDINARY, MASK, 0.15)
+    hidden = mask_tokens(tokens, torch.arange(len(tokens)), ORDINARY, MASK, 0.15)
     chosen = hidden.targets != IGNORED
     counts = hidden.places[chosen].bincount(minlength=T)[1:-1].float()
     expected = len(tokens) * 4 / 30
@@ -118,11 +118,11 @@ def test_every_place_is_hidden_as_often_as_the_others() -> None:
 
 def test_what_is_hidden_hangs_on_the_text_s_number_alone() -> None:
     tokens, draw = texts(64), torch.arange(64) * 7
-    whole = hide(tokens, draw, ORDINARY, MASK, 0.15)
-    part = hide(tokens[10:20], draw[10:20], ORDINARY, MASK, 0.15)
+    whole = mask_tokens(tokens, draw, ORDINARY, MASK, 0.15)
+    part = mask_tokens(tokens[10:20], draw[10:20], ORDINARY, MASK, 0.15)
     assert torch.equal(part.tokens, whole.tokens[10:20])
     assert torch.equal(part.places, whole.places[10:20])
-    other = hide(tokens, draw + 1, ORDINARY, MASK, 0.15)
+    other = mask_tokens(tokens, draw + 1, ORDINARY, MASK, 0.15)
     same = (other.places.sort(dim=1).values == whole.places.sort(dim=1).values).all(dim=1)
     assert same.float().mean() < 0.1
 
@@ -143,7 +143,7 @@ def test_random_numbers_fill_their_range_evenly_and_streams_differ() -> None:
 
 def test_a_text_without_words_has_nothing_to_guess() -> None:
     tokens = torch.full((1, T), PAD)
-    hidden = hide(tokens, torch.zeros(1, dtype=torch.int64), ORDINARY, MASK, 0.15)
+    hidden = mask_tokens(tokens, torch.zeros(1, dtype=torch.int64), ORDINARY, MASK, 0.15)
     assert torch.equal(hidden.tokens, tokens)
     assert (hidden.targets == IGNORED).all()
 
@@ -334,7 +334,7 @@ def test_what_validation_says_is_the_mean_over_all_hidden_words(
     reviews.setup("fit")
     nats, right = [], []
     for inputs, tokens in reviews.val_dataloader():
-        hidden = task.hide(inputs)
+        hidden = task.mask_tokens(inputs)
         with torch.no_grad():
             said = task(inputs | {"input_ids": hidden.tokens}).log_softmax(dim=-1)  # (B, T, V)
         for row, places in enumerate(hidden.places.tolist()):
@@ -353,14 +353,14 @@ def test_what_validation_says_is_the_mean_over_all_hidden_words(
 def test_a_checkpoint_alone_fills_gaps(pretrained: Path) -> None:
     best = pretrained / "checkpoints/best.ckpt"
     task = MaskedLanguageModel.load_from_checkpoint(best, weights_only=True)
-    found = task.fill("the [MASK] is a [MASK] one", top=3)
+    found = task.fill_mask("the [MASK] is a [MASK] one", top=3)
     assert [len(words) for words in found] == [3, 3]
     for words in found:
         sure = [p for _, p in words]
         assert sure == sorted(sure, reverse=True)
         assert 0 < sum(sure) <= 1
     with pytest.raises(ValueError, match=r"no \[MASK\] in the text"):
-        task.fill("nothing is hidden")
+        task.fill_mask("nothing is hidden")
 
 
 def test_the_pictures_name_the_likeliest_words(pretrained: Path) -> None:
@@ -564,7 +564,7 @@ def test_data_without_numbers_for_their_texts_are_told_what_is_missing(pretraine
     best = pretrained / "checkpoints/best.ckpt"
     task = MaskedLanguageModel.load_from_checkpoint(best, weights_only=True)
     with pytest.raises(MisconfigurationException, match="a number `draw` for every text"):
-        task.hide({"input_ids": texts(2)})
+        task.mask_tokens({"input_ids": texts(2)})
     with pytest.raises(ValueError, match="needs a tokenizer"):
         MaskedLanguageModel(task.net)
 

@@ -186,7 +186,7 @@ def task_of(run: Path) -> WordVectors:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_words_of_the_same_company_become_neighbours(made: dict[str, Path], name: str) -> None:
     task = task_of(made[name])
-    numbers = [[task.number(f"{letter}{kind}") for kind in range(KINDS)] for letter in "xy"]
+    numbers = [[task.index(f"{letter}{kind}") for kind in range(KINDS)] for letter in "xy"]
     x, y = task.unit_vectors()[torch.tensor(numbers)]  # (KINDS, D), (KINDS, D)
     assert int(((x @ y.T).argmax(dim=1) == torch.arange(KINDS)).sum()) >= KINDS - 1
     if name != "glove":  # the sum of both its vectors also makes alike what stands side by side
@@ -199,9 +199,9 @@ def test_a_planted_analogy_is_answered(made: dict[str, Path], name: str) -> None
     """x0 is to y0 as x3 is to y3."""
     task = task_of(made[name])
     pairs = [(a, b) for a in range(KINDS) for b in range(KINDS) if a != b]
-    numbers = [[task.number(w) for w in (f"x{a}", f"y{a}", f"x{b}", f"y{b}")] for a, b in pairs]
+    numbers = [[task.index(w) for w in (f"x{a}", f"y{a}", f"x{b}", f"y{b}")] for a, b in pairs]
     asked = torch.tensor(numbers)
-    right = int(task.right_analogies(asked[:, :3], asked[:, 3]))
+    right = int(task.correct_analogies(asked[:, :3], asked[:, 3]))
     assert right >= 0.8 * len(pairs)
 
 
@@ -258,7 +258,7 @@ def test_analogies_are_answered_by_the_nearest_other_word(monkeypatch) -> None:
     vectors = F.normalize(torch.randn(25, 4), dim=1)
     task = judged(vectors)
     questions = torch.randint(25, (40, 3))
-    found = task.analogous(questions + 2) - 2
+    found = task.solve_analogies(questions + 2) - 2
     for (a, b, c), answer in zip(questions.tolist(), found.tolist(), strict=True):
         cosines = vectors @ (vectors[b] - vectors[a] + vectors[c])
         cosines[[a, b, c]] = -math.inf
@@ -267,7 +267,7 @@ def test_analogies_are_answered_by_the_nearest_other_word(monkeypatch) -> None:
 
 def test_no_answer_is_padding_or_unknown() -> None:
     task = judged(torch.ones(4, 3) + 0.01 * torch.randn(4, 3))
-    assert int(task.analogous(torch.tensor([[2, 3, 4]]))) == 5
+    assert int(task.solve_analogies(torch.tensor([[2, 3, 4]]))) == 5
     (near,) = task.nearest(["w0"], 10)
     assert sorted(word for word, _ in near) == ["w1", "w2", "w3"]
     assert task.words == ["", "", "w0", "w1", "w2", "w3"]

@@ -293,4 +293,4 @@ def test_a_classifier_without_attention_says_that_there_is_none() -> None:
     with pytest.raises(ValueError, match="built without `tokenizer`"):
         task.classify(["some text"])
     with pytest.raises(ValueError, match="built without `tokenizer`"):
-        task.words([1])
+        task.decode_tokens([1])
