@@ -2,13 +2,14 @@
 
     python -m scripts.train_torch --epochs 15
 
-Network, data and hyper-parameters are those of configs/mnist/mlp.yaml, and so are the losses, to the
-last digit: python train.py fit --config configs/mnist/mlp.yaml. docs/course.md says what each
-line becomes in the Trainer.
+Network, data and hyper-parameters are those of configs/mnist/mlp.yaml, and the losses equal those of
+`python train.py fit --config configs/mnist/mlp.yaml` to the last digit. docs/course.md says what
+each line becomes in the Trainer.
 """
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -39,15 +40,16 @@ def train(epochs: int, data_dir: str | None = None, seed: int = 0) -> dict[str, 
     augment = RandomCrop(28, padding=1)
     matrices = [p for p in net.parameters() if p.ndim >= 2]
     biases = [p for p in net.parameters() if p.ndim < 2]
-    groups = [{"params": matrices}, {"params": biases, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": biases, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=0.003, fused=True)
     batches = data.train_dataloader()
+    order: Any = batches.sampler
     schedule = WarmupCosine(optimizer, warmup_steps=300, total_steps=epochs * len(batches))
     history: dict[str, list[float]] = {"train/loss": [], "val/loss": [], "val/accuracy": []}
     step = 0
     for epoch in range(epochs):
         net.train()
-        batches.sampler.set_epoch(epoch)  # another order of the images in every epoch
+        order.set_epoch(epoch)  # another order of the images in every epoch
         for images, labels in batches:
             inputs, labels = data.on_after_batch_transfer((augment(images), labels), 0)
             loss = F.cross_entropy(net(inputs), labels)
