@@ -21,8 +21,7 @@ from modules.training.hyperparameters import save_arguments
 from modules.training.sum_metric import Float32Sum
 from modules.training.token_mean import TokenMean, means_over_processes
 from preprocessing.byte_level import BYTE_OF_LETTER
-
-IGNORED = -100  # a target that counts for nothing
+from preprocessing.special_tokens import IGNORE_INDEX
 
 
 class SumOfNats(nn.Module):
@@ -37,7 +36,7 @@ class SumOfNats(nn.Module):
         return F.cross_entropy(
             logits.flatten(0, 1).float(),
             targets.flatten(),
-            ignore_index=IGNORED,
+            ignore_index=IGNORE_INDEX,
             reduction="sum",
         )
 
@@ -101,7 +100,7 @@ class LanguageModel(L.LightningModule):
         """Sum of the nats over the batch's targets, and how many there are."""
         tokens, targets = batch
         logits, _ = self.net(tokens)  # (B, T, V)
-        return self.nats(logits, targets), (targets != IGNORED).sum()
+        return self.nats(logits, targets), (targets != IGNORE_INDEX).sum()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         nats, count = self._step(batch)
@@ -134,7 +133,7 @@ class LanguageModel(L.LightningModule):
         self.val_tokens.update(count)
         if self.tokenizer is not None:
             lengths: Tensor = self.token_lengths  # type: ignore[assignment]
-            self.val_characters.update(lengths[targets[targets != IGNORED]].sum())
+            self.val_characters.update(lengths[targets[targets != IGNORE_INDEX]].sum())
 
     def _log_evaluation(self, stage: str) -> None:
         nats, tokens = self.val_nats.compute(), self.val_tokens.compute()

@@ -16,10 +16,9 @@ from modules.optim.schedules import configure
 from modules.training.hyperparameters import save_arguments
 from modules.training.sum_metric import Float32Sum
 from modules.training.token_mean import TokenMean, means_over_processes
+from preprocessing.special_tokens import CLS, IGNORE_INDEX, MASK, PAD, SEP, UNK
 
-IGNORED = -100  # a target that counts for nothing
-MASK = "[MASK]"
-SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", MASK)  # never hidden, never drawn
+SPECIALS = (PAD, UNK, CLS, SEP, MASK)  # never hidden, never drawn
 LOW = 0xFFFFFFFF  # 32 bits
 
 Batch = tuple[dict[str, Tensor], Tensor]
@@ -116,10 +115,10 @@ class MaskedLanguageModel(L.LightningModule):
         nats = F.cross_entropy(
             logits.flatten(0, 1).float(),
             hidden.targets.flatten(),
-            ignore_index=IGNORED,
+            ignore_index=IGNORE_INDEX,
             reduction="sum",
         )
-        return nats, (hidden.targets != IGNORED).sum(), hidden, logits
+        return nats, (hidden.targets != IGNORE_INDEX).sum(), hidden, logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         nats, count, hidden, _ = self._step(batch)
@@ -225,7 +224,9 @@ def mask_tokens(
     shown = torch.where(fate < 0.9, others, words)  # (B, N)
     shown = shown.masked_fill(fate < 0.8, mask_id)
     shown = torch.where(chosen, shown, words)
-    return Hidden(tokens.scatter(1, places, shown), places, words.masked_fill(~chosen, IGNORED))
+    return Hidden(
+        tokens.scatter(1, places, shown), places, words.masked_fill(~chosen, IGNORE_INDEX)
+    )
 
 
 def random_numbers(draw: Tensor, length: int, stream: int) -> Tensor:

@@ -18,10 +18,9 @@ from modules.training.hyperparameters import save_arguments
 from modules.training.sum_metric import Float32Sum
 from modules.training.token_loss import token_loss
 from modules.training.token_mean import TokenMean, means_over_processes
+from preprocessing.special_tokens import BOS, EOS, IGNORE_INDEX, PAD
 from preprocessing.texts import texts_to_inputs
 
-IGNORED = -100  # a target that counts for nothing
-PAD, BOS, EOS = "[PAD]", "[BOS]", "[EOS]"
 Batch = tuple[dict[str, Tensor], Tensor]
 
 
@@ -100,8 +99,8 @@ class Translator(L.LightningModule):
         inputs, targets = batch
         logits = self.net(inputs).flatten(0, 1)  # (B T, V)
         flat = targets.flatten()  # (B T,)
-        nats = token_loss(logits, flat, smoothing, IGNORED)
-        return nats, (flat != IGNORED).sum(), logits.detach()
+        nats = token_loss(logits, flat, smoothing, IGNORE_INDEX)
+        return nats, (flat != IGNORE_INDEX).sum(), logits.detach()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         nats, count, logits = self._step(batch, self.label_smoothing)

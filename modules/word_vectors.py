@@ -16,8 +16,9 @@ from modules.optim.schedules import configure
 from modules.training.hyperparameters import save_arguments
 from modules.training.sum_metric import Float32Sum
 from modules.training.token_mean import means_over_processes
+from preprocessing.special_tokens import PAD, UNK
 
-SPECIAL = ("[PAD]", "[UNK]")  # numbers that are no words
+SPECIAL = (PAD, UNK)  # numbers that are no words
 ANALOGIES = "analogies"
 AT_ONCE = 1024  # questions, whose products with all words stand in memory
 

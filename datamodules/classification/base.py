@@ -17,7 +17,8 @@ from datamodules.loading.length_batches import BucketedDataModule, padding_fract
 from datamodules.loading.ragged import LabeledTokens, RaggedTokens
 from datamodules.loading.whole_batches import local_batch_size
 from datamodules.text.tokenization import NUM_BYTES, encode_each
-from datamodules.text.tokenizers import PAD, UNK, choose, file_of, with_cutting_and_padding
+from datamodules.text.tokenizers import choose, file_of, with_cutting_and_padding
+from preprocessing.special_tokens import PAD, UNK
 
 
 class TextClassificationDataModule(BucketedDataModule):

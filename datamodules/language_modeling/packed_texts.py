@@ -25,8 +25,9 @@ from datamodules.loading.whole_batches import (
 )
 from datamodules.text.reading import matching_files, read_text, survey
 from datamodules.text.tokenization import encode_each
-from datamodules.text.tokenizers import CLS, MASK, PAD, SEP, UNK, choose, file_of
+from datamodules.text.tokenizers import choose, file_of
 from datamodules.text.tokenizers import with_cutting_and_padding as complete
+from preprocessing.special_tokens import CLS, MASK, PAD, SEP, UNK
 
 BLANK_LINE = re.compile(r"\r?\n\r?\n")
 Visits = tuple[Tensor, Tensor]  # which rows, and a number for each that its masks hang on; (B,)

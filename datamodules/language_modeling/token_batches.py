@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from datamodules.loading.loader import BatchLoader
+from preprocessing.special_tokens import IGNORE_INDEX
 
 Batch = tuple[Tensor, Tensor]
-IGNORED = -100  # a target that counts for nothing, as in torch.nn.functional.cross_entropy
 
 
 class Tokens(Protocol):
@@ -103,7 +103,7 @@ class AllWindows(Dataset[Batch]):
         text = torch.from_numpy(self.tokens[start : stop + 1].astype(np.int64))
         shape = (self.batch_size // self.world_size, self.context)
         inputs = torch.zeros(shape, dtype=torch.int64)  # (B, T)
-        targets = torch.full(shape, IGNORED)  # (B, T)
+        targets = torch.full(shape, IGNORE_INDEX)  # (B, T)
         inputs.view(-1)[: len(text) - 1] = text[:-1]
         targets.view(-1)[: len(text) - 1] = text[1:]
         return inputs, targets

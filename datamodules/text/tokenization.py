@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from datamodules.loading.files import obtain
+from preprocessing.special_tokens import END_OF_TEXT
 
 GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models/124M/"
 GPT2_FILES = {
@@ -24,7 +25,6 @@ GPT2_FILES = {
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
 }
 NUM_BYTES = 256  # the smallest byte-level vocabulary
-END_OF_TEXT = "<|endoftext|>"  # GPT-2's name of the token that follows a document
 
 
 def characters(alphabet: str) -> Tokenizer:

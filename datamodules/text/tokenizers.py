@@ -26,10 +26,10 @@ from tokenizers import (
 
 from datamodules.loading.files import obtain
 from datamodules.text.tokenization import byte_pairs
+from preprocessing.special_tokens import CLS, MASK, PAD, SEP, UNK
 
 Kind = Literal["words", "characters", "bpe", "wordpiece", "bert"]
 KINDS: tuple[str, ...] = get_args(Kind)
-PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 # A word, the end of a contracted one, or any other sign: don't → don 't, film's → film 's.
 PLAIN_WORD = r"\w+|'(?:s|t|re|ve|m|ll|d)\b"
 WORD = PLAIN_WORD + r"|[^\w\s]"

@@ -14,16 +14,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.language_modeling.base import refuse
-from datamodules.language_modeling.token_batches import IGNORED
 from datamodules.loading.files import default_data_dir
 from datamodules.loading.length_batches import BucketedDataModule, padding_fraction
 from datamodules.loading.ragged import Inputs, RaggedTokens
 from datamodules.loading.whole_batches import local_batch_size
 from datamodules.text.reading import read_utf8
 from datamodules.text.tokenization import NUM_BYTES, encode_each
-from datamodules.text.tokenizers import PAD, UNK, Kind, learn, with_cutting_and_padding
+from datamodules.text.tokenizers import Kind, learn, with_cutting_and_padding
+from preprocessing.special_tokens import BOS, EOS, IGNORE_INDEX, PAD, UNK
 
-BOS, EOS = "[BOS]", "[EOS]"
 SPECIALS = (PAD, UNK, BOS, EOS)
 
 
@@ -72,7 +71,7 @@ class TranslationPairs(Dataset[tuple[Inputs, Tensor]]):
         )
         if self.references is not None:
             inputs["references"] = self.references.pad_batch(rows, 0)["input_ids"]  # (B, bytes)
-        return inputs, written["input_ids"][:, 1:].masked_fill(~inside, IGNORED)  # (B, T)
+        return inputs, written["input_ids"][:, 1:].masked_fill(~inside, IGNORE_INDEX)  # (B, T)
 
     @property
     def lengths(self) -> Tensor:

@@ -23,9 +23,10 @@ from datamodules.loading.ragged import RaggedTokens
 from datamodules.loading.whole_batches import local_batch_size
 from datamodules.text.reading import matching_files, read_documents
 from datamodules.text.tokenization import encode_each, in_chunks
-from datamodules.text.tokenizers import UNK, learn
+from datamodules.text.tokenizers import learn
 from datamodules.word_vectors import word_benchmarks
 from datamodules.word_vectors.word_benchmarks import Questions
+from preprocessing.special_tokens import UNK
 
 NO_LIMIT = 2**31 - 1  # of the size of a vocabulary
 

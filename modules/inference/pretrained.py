@@ -12,8 +12,8 @@ from engine.checkpoint.reading import open_task
 from engine.checkpoint.sharded import is_sharded
 from modules.language_model import LanguageModel
 from modules.nets.huggingface.gpt2 import load_gpt2
+from preprocessing.special_tokens import END_OF_TEXT
 
-END_OF_TEXT = "<|endoftext|>"  # parts two texts of GPT-2's training
 BERT_TOKENS = ("pad", "unk", "cls", "sep", "mask")
 
 

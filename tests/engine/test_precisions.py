@@ -75,7 +75,11 @@ def test_overfit_batches_are_the_same_in_every_epoch(config, tmp_path):
     flags = ["--trainer.overfit_batches", "2", "--trainer.max_steps", "6", "--auto_precision"]
     flags += ["false", "--trainer.limit_val_batches", "1", "--test_after_fit", "false"]
     flags += ["--trainer.check_val_every_n_epoch", "1", "--trainer.val_check_interval", "1.0"]
-    flags += ["--runs_dir", str(tmp_path), "--trainer.callbacks+=tests.engine.test_precisions.Served"]
+    flags += [
+        "--runs_dir",
+        str(tmp_path),
+        "--trainer.callbacks+=tests.engine.test_precisions.Served",
+    ]
     train.main(["fit", "--config", str(ROOT / f"configs/{config}.yaml"), *flags])
     batches, draws = zip(*Served.seen, strict=True)
     assert len(batches) == 6

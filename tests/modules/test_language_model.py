@@ -17,9 +17,10 @@ from datamodules.language_modeling.text_file import TextFile
 from datamodules.text import tokenization
 from modules import LanguageModel
 from modules.inference.pretrained import open_language_model
-from modules.language_model import IGNORED, characters_per_token
+from modules.language_model import characters_per_token
 from modules.nets import GPT, MLPLM, RNNLM, Bigram
 from modules.optim.schedules import WarmupCosine
+from preprocessing.special_tokens import IGNORE_INDEX
 
 V, T = 17, 8
 GPT_SIZES = {"context": T, "num_layers": 2, "num_heads": 2, "dim": 32}
@@ -111,7 +112,7 @@ def test_padding_counts_for_nothing():
     torch.manual_seed(0)
     task = LanguageModel(GPT(V, **GPT_SIZES))
     inputs, targets = draw(4)
-    padded = torch.cat([targets, torch.full((3, T), IGNORED)])
+    padded = torch.cat([targets, torch.full((3, T), IGNORE_INDEX)])
     with_padding = validated(task, batches((torch.cat([inputs, draw(3, 9)[0]]), padded)))
     assert with_padding == pytest.approx(validated(task, batches((inputs, targets))), rel=1e-6)
 
@@ -129,7 +130,7 @@ def with_uneven_padding(rows: int) -> tuple[Tensor, Tensor]:
     inputs, targets = draw(rows)
     targets = targets.clone()
     for row in range(rows):
-        targets[row, 1 + row * (T - 1) // rows :] = IGNORED
+        targets[row, 1 + row * (T - 1) // rows :] = IGNORE_INDEX
     return inputs, targets
 
 
@@ -165,7 +166,7 @@ def test_a_batch_of_nothing_but_padding_changes_nothing():
     inputs, targets = draw(2)
     torch.manual_seed(0)
     before = nn.utils.parameters_to_vector(GPT(V, **GPT_SIZES).parameters())
-    nothing = batches((inputs, torch.full_like(targets, IGNORED)))
+    nothing = batches((inputs, torch.full_like(targets, IGNORE_INDEX)))
     assert torch.equal(weights_after(nothing, 1, log_every_n_steps=1), before)
 
 

@@ -32,8 +32,9 @@ from datamodules import SST2, PackedFiles, PackedIMDB
 from datamodules.language_modeling.packed_texts import TrainingVisits, packed
 from datamodules.text.tokenizers import learn
 from modules import Classifier, MaskedLanguageModel
-from modules.masked_language_model import IGNORED, mask_tokens, random_numbers
+from modules.masked_language_model import mask_tokens, random_numbers
 from modules.nets import BertMLM
+from preprocessing.special_tokens import IGNORE_INDEX
 from tests.support import ROOT
 from tests.support.resume import Crash, after, assert_the_same_run
 from tests.support.synthetic_data import patch_checksums
@@ -73,7 +74,7 @@ def tokenizer() -> str:
 def test_so_many_words_are_hidden_as_the_rate_says_and_never_special_ones() -> None:
     tokens = texts(3000)
     hidden = mask_tokens(tokens, torch.arange(3000), ORDINARY, MASK, 0.15)
-    chosen = hidden.targets != IGNORED
+    chosen = hidden.targets != IGNORE_INDEX
     number = chosen.sum(dim=1)
     assert set(number[1:-1].tolist()) == {4}  # 15 % of 30, rounded to even
     assert number[-1] == 2  # of 14
@@ -88,7 +89,7 @@ def test_so_many_words_are_hidden_as_the_rate_says_and_never_special_ones() -> N
 def test_of_the_chosen_eight_are_masked_one_is_another_word_and_one_stays() -> None:
     tokens = texts(6000)
     hidden = mask_tokens(tokens, torch.arange(6000) + 2**40, ORDINARY, MASK, 0.15)
-    chosen = hidden.targets != IGNORED
+    chosen = hidden.targets != IGNORE_INDEX
     shown = hidden.tokens.gather(1, hidden.places)[chosen]
     n = len(shown)
     masked = (shown == MASK).float().mean().item()
@@ -106,7 +107,7 @@ def test_of_the_chosen_eight_are_masked_one_is_another_word_and_one_stays() -> N
 def test_every_place_is_hidden_as_often_as_the_others() -> None:
     tokens = texts(6000)[1:-1]
     hidden = mask_tokens(tokens, torch.arange(len(tokens)), ORDINARY, MASK, 0.15)
-    chosen = hidden.targets != IGNORED
+    chosen = hidden.targets != IGNORE_INDEX
     counts = hidden.places[chosen].bincount(minlength=T)[1:-1].float()
     expected = len(tokens) * 4 / 30
     assert (counts - expected).abs().max() < 5 * math.sqrt(expected)
@@ -145,7 +146,7 @@ def test_a_text_without_words_has_nothing_to_guess() -> None:
     tokens = torch.full((1, T), PAD)
     hidden = mask_tokens(tokens, torch.zeros(1, dtype=torch.int64), ORDINARY, MASK, 0.15)
     assert torch.equal(hidden.tokens, tokens)
-    assert (hidden.targets == IGNORED).all()
+    assert (hidden.targets == IGNORE_INDEX).all()
 
 
 # Honesty.
@@ -339,7 +340,7 @@ def test_what_validation_says_is_the_mean_over_all_hidden_words(
             said = task(inputs | {"input_ids": hidden.tokens}).log_softmax(dim=-1)  # (B, T, V)
         for row, places in enumerate(hidden.places.tolist()):
             for place, target in zip(places, hidden.targets[row].tolist(), strict=True):
-                if target != IGNORED:
+                if target != IGNORE_INDEX:
                     assert target == tokens[row, place]
                     nats.append(-said[row, place, target].item())
                     right.append(said[row, place].argmax().item() == target)
