@@ -35,8 +35,7 @@ from modules.inference.pretrained import open_language_model, save_tokenizer
 from modules.nets.bert import BertClassifier, BertMLM
 from modules.nets.gpt import GPT
 from modules.nets.huggingface.bert import save_bert
-from modules.nets.huggingface.gpt2 import save_gpt2
-from modules.nets.huggingface.rotary import save_rotary
+from modules.nets.huggingface.gpt import save_gpt
 
 
 def parser() -> argparse.ArgumentParser:
@@ -118,8 +117,7 @@ def export_huggingface(checkpoint: Path, folder: Path) -> None:
     try:
         if isinstance(net, GPT):
             assert model.tokenizer is not None  # open_language_model sees to it
-            save = save_gpt2 if net.positions == "learned" else save_rotary
-            save(net, folder)
+            save_gpt(net, folder)
             save_tokenizer(model.tokenizer, folder, net.context)
             return
         if isinstance(net, BertMLM | BertClassifier):

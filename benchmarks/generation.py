@@ -25,7 +25,7 @@ from benchmarks.trainer import rounds
 from engine.process import prepare_process
 from modules.inference.generation import generate
 from modules.nets import GPT
-from modules.nets.huggingface.gpt2 import save_gpt2
+from modules.nets.huggingface.gpt import save_gpt
 
 VOCAB = 65
 NEW_TOKENS = 500
@@ -90,7 +90,7 @@ def main() -> None:
         net = GPT(VOCAB, context=context, num_layers=6, num_heads=6, dim=384).eval()
         halved = copy.deepcopy(net).bfloat16()
         with tempfile.TemporaryDirectory() as folder:
-            save_gpt2(net, folder)
+            save_gpt(net, folder)
             same = GPT2LMHeadModel.from_pretrained(folder).eval()
         for prompts in (1, 10):
             contestants: dict[str, Callable[[], float]] = {

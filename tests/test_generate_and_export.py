@@ -289,7 +289,7 @@ def test_folders_of_other_nets_or_without_a_tokenizer_are_refused(tmp_path, caps
         (lambda: (tmp_path / "tokenizer.json").write_text("{}"), "unreadable tokenizer"),
         (lambda: (tmp_path / "tokenizer.json").unlink(), "has no tokenizer"),
         (lambda: (tmp_path / "model.safetensors").write_bytes(b"x" * 20), "header"),
-        (lambda: (tmp_path / "model.safetensors").unlink(), "lacks model.safetensors"),
+        (lambda: (tmp_path / "model.safetensors").unlink(), "has no model.safetensors"),
         (lambda: (tmp_path / "config.json").write_text(BertConfig().to_json_string()), "a 'bert'"),
         (lambda: (tmp_path / "config.json").write_text("{"), "config.json"),
     ):

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from engine.checkpoint.reading import open_task
 from engine.checkpoint.sharded import is_sharded
 from modules.language_model import LanguageModel
-from modules.nets.huggingface.gpt2 import load_gpt2
+from modules.nets.huggingface.gpt import load_gpt
 from preprocessing.special_tokens import END_OF_TEXT
 
 BERT_TOKENS = ("pad", "unk", "cls", "sep", "mask")
@@ -46,7 +46,7 @@ def _from_folder(folder: Path) -> LanguageModel:
             "name the file, for example runs/…/checkpoints/best.ckpt."
         )
     try:
-        net = load_gpt2(folder)
+        net = load_gpt(folder)
     except (ValueError, TypeError, LookupError, OSError, SafetensorError) as error:
         named = "" if str(folder) in str(error) else f"{folder}: config.json or weights: "
         raise MisconfigurationException(f"{named}{error}.") from error

@@ -1,17 +1,16 @@
-"""BERT: a Transformer encoder that learns to read by guessing hidden words, then judges texts.
+"""BERT: a Transformer encoder pretrained by masked language modeling, then fine-tuned.
 
 Devlin et al. 2019, "BERT: pre-training of deep bidirectional transformers for language
-understanding". The encoder of transformer_classifier.py learns from labels alone, and there are
-never many of them. New here: the same encoder is trained twice. First on plain text, of which there
-is plenty: some words are hidden, and it guesses them from both sides (`BertMLM`). Then with the
-head replaced, on labelled texts (`BertClassifier`).
+understanding". The encoder of transformer_classifier.py learns from labels alone, which are always
+scarce. New here: the encoder is trained twice. First on unlabeled text, by predicting masked words
+from the context on both sides (`BertMLM`); then, with a new head, on labeled texts
+(`BertClassifier`).
 
-As in the paper: learned places, a vector for the first and the second segment of a pair, the norm
-after each part and not before it, exact GELU. The next-sentence task is left out: Liu et al. 2019
-(RoBERTa) found that it does not help.
+As in the paper: learned positions, an embedding for the first and the second segment of a pair,
+post-norm blocks, exact GELU. Next-sentence prediction is left out: Liu et al. 2019 (RoBERTa) found
+that it does not help.
 """
 
-import warnings
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,34 +18,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modules.nets.gpt import FeedForward
-from modules.nets.huggingface.bert import find_folder, sizes_of, weights_of
+from modules.nets.gpt import SelfAttention
+from modules.nets.huggingface.bert import load_bert_weights
+from modules.nets.layers.attention import padding_mask
 from modules.nets.layers.dropout import Dropout
-from modules.nets.transformer_classifier import SelfAttention, sinusoidal_positions
+from modules.nets.layers.feed_forward import FeedForward
+from modules.nets.transformer_classifier import sinusoidal_positions
 
 NORM_EPS = 1e-12
-SEGMENTS = 2  # a pair of texts has a first and a second one
+NUM_SEGMENTS = 2
 
 
 class PostNormBlock(nn.Module):
-    """Attention, then feed-forward; each adds to the stream, which is normalised after it."""
+    """Post-norm block: norm(x + attention(x)), then norm(x + mlp(x))."""
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
-        self.attention = SelfAttention(
-            dim, num_heads, num_heads, dropout, bias=True, attention="auto"
-        )
+        self.attention = SelfAttention(dim, num_heads, num_heads, dropout)
         self.norm_1 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.mlp = FeedForward(dim, "gelu", dropout, bias=True)
+        self.mlp = FeedForward(dim, "gelu", dropout)
         self.norm_2 = nn.LayerNorm(dim, eps=NORM_EPS)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        x = self.norm_1(x + self.attention(x, mask, None, None))  # (B, T, D)
+        x = self.norm_1(x + self.attention(x, mask))  # (B, T, D)
         return self.norm_2(x + self.mlp(x))  # (B, T, D)
 
 
 class BertEncoder(nn.Module):
-    """Tokens to vectors that know what stands around them; arguments as of `BertMLM`."""
+    """Tokens (B, T) to contextual vectors (B, T, D); arguments as of `BertMLM`."""
 
     def __init__(
         self,
@@ -63,7 +62,7 @@ class BertEncoder(nn.Module):
         self.context = context
         self.token_embedding = nn.Embedding(vocab_size, dim)
         self.position_embedding = nn.Embedding(context, dim)
-        self.segment_embedding = nn.Embedding(SEGMENTS, dim)
+        self.segment_embedding = nn.Embedding(NUM_SEGMENTS, dim)
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.drop = Dropout(dropout)
         self.blocks = nn.ModuleList(
@@ -74,45 +73,41 @@ class BertEncoder(nn.Module):
         tokens = inputs["input_ids"]  # (B, T)
         T = tokens.shape[1]
         if self.context < T:
-            raise ValueError(f"this BERT reads {self.context} tokens, and {T} were given")
-        segments = inputs.get("token_type_ids")  # (B, T); left out: all is of the first segment
+            raise ValueError(f"the context of this BERT is {self.context} tokens, got {T}")
+        segments = inputs.get("token_type_ids")  # (B, T); default: all of the first segment
         x = self.token_embedding(tokens) + self.position_embedding.weight[:T]  # (B, T, D)
         if segments is None:
             x = x + self.segment_embedding.weight[0]  # (B, T, D)
         else:
             x = x + self.segment_embedding(segments)  # (B, T, D)
         x = self.drop(self.norm(x))  # (B, T, D)
-        mask = inputs.get("attention_mask")  # (B, T); left out: nothing is padding
+        mask = inputs.get("attention_mask")  # (B, T); default: no padding
         if mask is not None:
-            # What is added to the scores: 0 where there is text, -inf on padding.
-            blocked = torch.zeros(mask.shape, device=x.device)
-            mask = blocked.masked_fill(~mask.bool(), float("-inf"))[:, None, None, :]
+            mask = padding_mask(mask.bool())  # (B, 1, 1, T)
         for block in self.blocks:
             x = block(x, mask)  # (B, T, D)
         return x
 
 
 class BertMLM(nn.Module):
-    """The encoder, and for every place, or those asked for, logits of the word that stands there.
-
-    The table of token vectors is that of the logits, too.
+    """The encoder with the masked-language-modeling head, tied to the token embedding.
 
     Args:
-        vocab_size: number of different tokens.
-        context: the longest text, in tokens, that the net can read.
-        num_layers: how many blocks; 12 in BERT-base.
-        num_heads: attention heads a block; divides dim; 12 in BERT-base.
-        dim: width of the stream; 768 in BERT-base.
-        dropout: probability of dropping an element of vectors, attention weights, block outputs.
-        pretrained: a Hugging Face folder whose weights to begin with, looked for as it stands and
-            then in data_dir. The sizes must be those of the folder; context may be smaller.
-        data_dir: folder of the data sets; train.py links it from the data.
+        vocab_size: Number of tokens in the vocabulary.
+        context: Maximum sequence length in tokens.
+        num_layers: Number of blocks; 12 in BERT-base.
+        num_heads: Number of attention heads, must divide dim; 12 in BERT-base.
+        dim: Width of the residual stream; 768 in BERT-base.
+        dropout: Dropout probability of embeddings, attention weights and block outputs.
+        pretrained: A Hugging Face folder to initialize from, relative to the working directory or
+            to data_dir. Its sizes must be those of the network; context may be smaller.
+        data_dir: Folder of the data sets; train.py links it from the data.
 
     Raises:
-        ValueError: the sizes do not go together, or the folder can't be read or does not fit.
+        ValueError: If the sizes do not fit, or the folder cannot be read or does not fit.
     """
 
-    not_in_checkpoints: ClassVar = ("pretrained", "data_dir")  # where its weights came from
+    not_in_checkpoints: ClassVar = ("pretrained", "data_dir")  # a checkpoint has all weights
 
     def __init__(
         self,
@@ -140,36 +135,36 @@ class BertMLM(nn.Module):
         self.decoder_bias = nn.Parameter(torch.zeros(vocab_size))
         init_weights(self, dim)
         if pretrained is not None:
-            take_from_folder(self, pretrained, data_dir)
+            load_bert_weights(self, pretrained, data_dir)
 
-    def forward(self, inputs: dict[str, Tensor], places: Tensor | None = None) -> Tensor:
-        """Logits (B, T, V), or (B, N, V) of the places (B, N) that are asked for."""
+    def forward(self, inputs: dict[str, Tensor], positions: Tensor | None = None) -> Tensor:
+        """Return logits (B, T, V), or (B, N, V) at the given positions (B, N)."""
         x = self.encoder(inputs)  # (B, T, D)
-        if places is not None:
-            x = x.gather(1, places[:, :, None].expand(-1, -1, x.shape[-1]))  # (B, N, D)
+        if positions is not None:
+            x = x.gather(1, positions[:, :, None].expand(-1, -1, x.shape[-1]))  # (B, N, D)
         x = self.transform_norm(F.gelu(self.transform(x)))  # (B, N, D)
         return F.linear(x, self.encoder.token_embedding.weight, self.decoder_bias)  # (B, N, V)
 
 
 class BertClassifier(nn.Module):
-    """The encoder, and logits from what it made of the first token, [CLS].
+    """The encoder with a classification head on the vector of the first token, [CLS].
 
     Args:
-        num_classes: number of classes.
-        vocab_size: number of different tokens.
-        context: the longest text, in tokens, that the net can read.
-        num_layers: how many blocks; 12 in BERT-base.
-        num_heads: attention heads a block; divides dim; 12 in BERT-base.
-        dim: width of the stream; 768 in BERT-base.
-        dropout: probability of dropping an element of vectors, attention weights, block outputs,
-            and of what the last layer reads.
-        pretrained: a Hugging Face folder whose weights to begin with, looked for as it stands and
-            then in data_dir. The sizes must be those of the folder; context may be smaller. The
-            last layer is taken where it has as many classes.
-        data_dir: folder of the data sets; train.py links it from the data.
+        num_classes: Number of logits.
+        vocab_size: Number of tokens in the vocabulary.
+        context: Maximum sequence length in tokens.
+        num_layers: Number of blocks; 12 in BERT-base.
+        num_heads: Number of attention heads, must divide dim; 12 in BERT-base.
+        dim: Width of the residual stream; 768 in BERT-base.
+        dropout: Dropout probability of embeddings, attention weights, block outputs and the pooled
+            vector.
+        pretrained: A Hugging Face folder to initialize from, relative to the working directory or
+            to data_dir. Its sizes must be those of the network; context may be smaller. The head is
+            used where it has as many classes.
+        data_dir: Folder of the data sets; train.py links it from the data.
 
     Raises:
-        ValueError: the sizes do not go together, or the folder can't be read or does not fit.
+        ValueError: If the sizes do not fit, or the folder cannot be read or does not fit.
     """
 
     not_in_checkpoints: ClassVar = ("pretrained", "data_dir")
@@ -201,16 +196,17 @@ class BertClassifier(nn.Module):
         self.drop = Dropout(dropout)
         self.head = nn.Linear(dim, num_classes)
         init_weights(self, dim)
+        nn.init.normal_(self.head.weight, std=0.02)  # the first loss is close to ln(num_classes)
         if pretrained is not None:
-            take_from_folder(self, pretrained, data_dir)
+            load_bert_weights(self, pretrained, data_dir)
 
     @property
     def backbone(self) -> nn.ModuleList:
-        """All but the head: what callbacks.BackboneFinetuning freezes at first."""
+        """All layers but the head, as callbacks.BackboneFinetuning expects."""
         return nn.ModuleList([self.encoder, self.pooler])
 
     def pooled(self, inputs: dict[str, Tensor]) -> Tensor:
-        """One vector a text, (B, D)."""
+        """Return one vector per text, (B, D)."""
         return self.pooler(self.encoder(inputs)[:, 0]).tanh()  # (B, D)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
@@ -218,64 +214,17 @@ class BertClassifier(nn.Module):
 
 
 def init_weights(net: nn.Module, dim: int) -> None:
-    """N(0, 0.02²) at BERT's width of 768; in narrower nets the sums of fewer are as large.
+    """Initialize with N(0, 0.02²) at BERT's width of 768, scaled by 1/√D for other widths.
 
-    Places, which are learned, begin as sines of the same size and not at random: then one matrix
-    turns any place into its neighbour, and attention finds the words next to a hidden one sooner.
+    Positions start as sinusoids of the same magnitude instead of at random: a linear map then takes
+    any position to its neighbor, and attention to adjacent tokens is learned sooner.
     """
     std = 0.02 * (768 / dim) ** 0.5
     for name, parameter in net.named_parameters():
         if name.endswith("bias"):
             nn.init.zeros_(parameter)
         elif "position_embedding" in name:
-            waves = sinusoidal_positions(len(parameter), dim, parameter.device)[:, :dim]  # (T, D)
-            parameter.data.copy_(waves * std * 2**0.5)
+            sinusoids = sinusoidal_positions(len(parameter), dim, parameter.device)  # (T, D)
+            parameter.data.copy_(sinusoids[:, :dim] * std * 2**0.5)
         elif "norm" not in name:
             nn.init.normal_(parameter, std=std)
-    if isinstance(net, BertClassifier):
-        nn.init.normal_(net.head.weight, std=0.02)  # the first loss is near ln K
-
-
-def take_from_folder(net: BertMLM | BertClassifier, pretrained: str, data_dir: str | Path) -> None:
-    """Begin with the weights of a Hugging Face folder; a warning names what it does not have.
-
-    Raises:
-        ValueError: the folder can't be read, or is of another size than the net.
-    """
-    name = type(net).__name__
-    folder = find_folder(pretrained, data_dir)
-    sizes = sizes_of(folder)
-    wrong = {
-        size: there
-        for size, there in sizes.items()
-        if (getattr(net, size) > there if size == "context" else getattr(net, size) != there)
-    }
-    if vocab_size := wrong.pop("vocab_size", None):
-        raise ValueError(
-            f"{name}: {folder} knows {vocab_size:,} tokens, and the data have {net.vocab_size:,}: "
-            f"read them with its own tokenizer, --data.tokenizer {folder}."
-        )
-    if longest := wrong.pop("context", None):
-        raise ValueError(
-            f"{name}: {folder} reads {longest} tokens, and {net.context} were asked for: give "
-            f"--data.context {longest} or less."
-        )
-    if wrong:
-        flags = " ".join(f"--model.net.{size} {there}" for size, there in wrong.items())
-        raise ValueError(f"{name}: {folder} is of another size: give {flags}.")
-    found = weights_of(folder, net.num_layers)
-    places = "encoder.position_embedding.weight"
-    found[places] = found[places][: net.context]
-    ours = net.state_dict()
-    fitting = {n: w for n, w in found.items() if n in ours and w.shape == ours[n].shape}
-    if any(f"head.{part}" not in fitting for part in ("weight", "bias")):
-        fitting = {n: w for n, w in fitting.items() if not n.startswith("head.")}
-    if lacking := [n for n in ours if n.startswith("encoder.") and n not in fitting]:
-        raise ValueError(f"{name}: {folder} has no {lacking[0]}, or one of another shape.")
-    net.load_state_dict(fitting, strict=False)
-    if fresh := [n for n in ours if n not in fitting]:
-        warnings.warn(
-            f"{name}: {len(fitting)} of {len(ours)} weights are from {folder}; freshly initialised "
-            f"are {', '.join(fresh)}.",
-            stacklevel=2,
-        )

@@ -1,31 +1,26 @@
-"""BERT folders of Hugging Face, read and written: `config.json` and safetensors, the same logits.
+"""Read and write BERT folders of Hugging Face, with equal logits.
 
-Devlin et al. 2019, the names of `transformers`' BertForMaskedLM and BertForSequenceClassification;
-a bare BertModel is read, too. Queries, keys and values are three matrices there and one here.
+Devlin et al. 2019; the names are those of `transformers`' BertForMaskedLM and
+BertForSequenceClassification. A bare BertModel is read, too. Query, key and value are three
+matrices there and one here.
 """
 
-import json
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
-from modules.nets.huggingface.gpt2 import read_tensors
+from modules.nets.huggingface.folder import check_options, read_config, read_tensors, write_folder
 
-if TYPE_CHECKING:
-    from modules.nets.bert import BertClassifier, BertMLM
-
-# What a config.json leaves out has the value that it has in BERT-base.
-BERT_SIZES = {
+# The sizes of BERT-base, which apply where config.json leaves one out.
+DEFAULTS = {
     "vocab_size": 30522,
     "max_position_embeddings": 512,
     "num_hidden_layers": 12,
     "num_attention_heads": 12,
     "hidden_size": 768,
-    "type_vocab_size": 2,
 }
 SIZES = {  # ours → theirs
     "vocab_size": "vocab_size",
@@ -62,8 +57,8 @@ HEADS = {  # ours → theirs
 }
 
 
-def their_names(num_layers: int) -> dict[str, tuple[str, ...]]:
-    """The name of every weight: ours → theirs, which are joined along the first dimension."""
+def weight_names(num_layers: int) -> dict[str, tuple[str, ...]]:
+    """Map the name of each weight, ours → theirs (concatenated along the first dimension)."""
     names: dict[str, tuple[str, ...]] = {
         f"encoder.{ours}": (f"bert.embeddings.{theirs}",) for ours, theirs in EMBEDDINGS.items()
     }
@@ -76,65 +71,112 @@ def their_names(num_layers: int) -> dict[str, tuple[str, ...]]:
     return names | {ours: (theirs,) for ours, theirs in HEADS.items()}
 
 
-def find_folder(name: str, data_dir: str | Path) -> Path:
-    """A folder, looked for as it is named and then among the data.
+def load_bert_weights(net: Any, pretrained: str, data_dir: str | Path) -> None:
+    """Initialize a BertMLM or BertClassifier from a folder; warn of the weights it does not have.
+
+    Args:
+        net: The network; its sizes must be those of the folder, its context at most as long.
+        pretrained: The folder, relative to the working directory or to data_dir.
+        data_dir: Folder of the data sets.
 
     Raises:
-        ValueError: there is none, or it has no config.json.
+        ValueError: If the folder cannot be read, or has other sizes than the network.
     """
-    places = [Path(name), Path(data_dir, name)]
-    folder = next((place for place in places if place.is_dir()), None)
-    if folder is None:
-        raise ValueError(
-            f"there is no folder {name} with a pretrained BERT, neither here in {Path.cwd()} nor "
-            f"in the data folder {Path(data_dir).resolve()}: nothing is downloaded, put it there"
-        )
-    return folder
-
-
-def sizes_of(folder: Path) -> dict[str, int]:
-    """What a folder's net was built with, by our names.
-
-    Raises:
-        ValueError: no BERT, or one with an option that ours lacks.
-    """
-    path = folder / "config.json"
+    name = type(net).__name__
+    folder = find_folder(pretrained, data_dir)
     try:
-        config = BERT_SIZES | json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError) as error:
+        _check_sizes(net, folder, read_sizes(folder))
+        found = read_weights(folder, net.num_layers)
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    positions = "encoder.position_embedding.weight"
+    if positions in found:
+        found[positions] = found[positions][: net.context]
+    ours = net.state_dict()
+    fitting = {n: w for n, w in found.items() if n in ours and w.shape == ours[n].shape}
+    if any(f"head.{part}" not in fitting for part in ("weight", "bias")):
+        fitting = {n: w for n, w in fitting.items() if not n.startswith("head.")}
+    if missing := [n for n in ours if n.startswith("encoder.") and n not in fitting]:
+        raise ValueError(f"{name}: {folder} has no {missing[0]} of the expected shape.")
+    net.load_state_dict(fitting, strict=False)
+    if new := [n for n in ours if n not in fitting]:
+        warnings.warn(
+            f"{name}: loaded {len(fitting)} of {len(ours)} weights from {folder}; newly "
+            f"initialized: {', '.join(new)}.",
+            stacklevel=3,
+        )
+
+
+def _check_sizes(net: Any, folder: Path, sizes: dict[str, int]) -> None:
+    name = type(net).__name__
+    if sizes["vocab_size"] != (vocab_size := net.vocab_size):
         raise ValueError(
-            f"{folder} is no Hugging Face folder: config.json: {str(error).splitlines()[0]}"
-        ) from error
+            f"{name}: {folder} has {sizes['vocab_size']:,} tokens, the data have {vocab_size:,}; "
+            f"use its tokenizer: --data.tokenizer {folder}."
+        )
+    if sizes["context"] < (context := net.context):
+        raise ValueError(
+            f"{name}: the context of {folder} is {sizes['context']} tokens, got {context}; "
+            f"set --data.context {sizes['context']} or less."
+        )
+    flags = [
+        f"--model.net.{size} {sizes[size]}"
+        for size in ("num_layers", "num_heads", "dim")
+        if getattr(net, size) != sizes[size]
+    ]
+    if flags:
+        raise ValueError(f"{name}: {folder} has other sizes; set {' '.join(flags)}.")
+
+
+def find_folder(name: str, data_dir: str | Path) -> Path:
+    """Return the folder of this name in the working directory or in data_dir.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    for folder in (Path(name), Path(data_dir, name)):
+        if folder.is_dir():
+            return folder
+    raise ValueError(
+        f"no folder {name} with a pretrained BERT, neither in {Path.cwd()} nor in the data folder "
+        f"{Path(data_dir).resolve()}; it is not downloaded, put it there"
+    )
+
+
+def read_sizes(folder: Path) -> dict[str, int]:
+    """Return the constructor arguments of a folder's network, by our names.
+
+    Raises:
+        OSError: If there is no config.json.
+        ValueError: If it is not a BERT, or has an option that ours does not support.
+    """
+    config = DEFAULTS | read_config(folder)
     if config.get("model_type") != "bert":
         raise ValueError(f"{folder} holds a {config.get('model_type')!r}; only 'bert' can be read")
-    for option, ours in {
-        "intermediate_size": 4 * config["hidden_size"],
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-12,
-        "type_vocab_size": 2,
-        "position_embedding_type": "absolute",
-        "is_decoder": False,
-        "add_cross_attention": False,
-        "tie_word_embeddings": True,
-    }.items():
-        if config.get(option, ours) != ours:
-            raise ValueError(f"{folder}: our BERT lacks the option {option}={config[option]!r}")
+    supported = {
+        "intermediate_size": (4 * config["hidden_size"],),
+        "hidden_act": ("gelu",),
+        "layer_norm_eps": (1e-12,),
+        "type_vocab_size": (2,),
+        "position_embedding_type": ("absolute",),
+        "is_decoder": (False,),
+        "add_cross_attention": (False,),
+        "tie_word_embeddings": (True,),
+    }
+    check_options(folder, config, supported)
     return {ours: int(config[theirs]) for ours, theirs in SIZES.items()}
 
 
-def weights_of(folder: Path, num_layers: int) -> dict[str, Tensor]:
-    """A folder's weights by our names: those of the encoder, and of the heads that it has.
+def read_weights(folder: Path, num_layers: int) -> dict[str, Tensor]:
+    """Return a folder's weights by our names: the encoder's, and those of the heads it has.
 
     Raises:
-        ValueError: a file is missing or damaged.
+        OSError: If a file is missing.
+        ValueError: If a file is damaged.
     """
-    try:
-        found = read_tensors(folder)
-    except (OSError, LookupError, ValueError, SafetensorError) as error:
-        raise ValueError(f"{folder}: {error}") from error
     theirs = {}
-    for name, tensor in found.items():
-        # Old folders name the weights of norms as TensorFlow did, a bare BertModel has no prefix.
+    for name, tensor in read_tensors(folder).items():
+        # Old folders use TensorFlow's names for norms; a bare BertModel has no prefix.
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
         name = name.replace("LayerNorm.beta", "LayerNorm.bias")
         if name.startswith(("embeddings.", "encoder.", "pooler.")):
@@ -142,37 +184,37 @@ def weights_of(folder: Path, num_layers: int) -> dict[str, Tensor]:
         theirs[name] = tensor
     return {
         ours: torch.cat([theirs[name] for name in names])
-        for ours, names in their_names(num_layers).items()
+        for ours, names in weight_names(num_layers).items()
         if all(name in theirs for name in names)
     }
 
 
-def save_bert(
-    net: "BertMLM | BertClassifier", folder: str | Path, class_names: list[str] | None = None
-) -> None:
-    """Writes a folder that `AutoModelForMaskedLM`, or …ForSequenceClassification, opens.
+def save_bert(net: Any, folder: str | Path, class_names: list[str] | None = None) -> None:
+    """Write a folder that AutoModelForMaskedLM or …ForSequenceClassification opens.
 
     Args:
-        net: a BertMLM or BertClassifier; `transformers` then gives the same logits.
-        folder: is made where it does not exist.
-        class_names: names of a classifier's classes.
+        net: A BertMLM or BertClassifier; `transformers` computes equal logits.
+        folder: Created where it does not exist.
+        class_names: Names of a classifier's classes.
     """
-    theirs: dict[str, Tensor] = {}
     ours = net.state_dict()
-    for name, parts in their_names(net.num_layers).items():
-        if name in ours:
-            for part, weight in zip(parts, ours[name].chunk(len(parts)), strict=True):
-                theirs[part] = weight.detach().cpu().clone(memory_format=torch.contiguous_format)
+    dropout = net.dropout
+    tensors = {
+        part: weight
+        for name, parts in weight_names(net.num_layers).items()
+        if name in ours
+        for part, weight in zip(parts, ours[name].chunk(len(parts)), strict=True)
+    }
     config: dict[str, Any] = {
         "architectures": ["BertForMaskedLM"],
         "model_type": "bert",
-        **{their: getattr(net, our) for our, their in SIZES.items()},
+        **{theirs: getattr(net, ours) for ours, theirs in SIZES.items()},
         "type_vocab_size": 2,
         "intermediate_size": 4 * net.dim,
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-12,
-        "hidden_dropout_prob": net.dropout,
-        "attention_probs_dropout_prob": net.dropout,
+        "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": dropout,
         "tie_word_embeddings": True,
     }
     if "head.bias" in ours:
@@ -183,7 +225,4 @@ def save_bert(
             "id2label": dict(enumerate(labels)),
             "label2id": {label: number for number, label in enumerate(labels)},
         }
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(theirs, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_folder(folder, tensors, config)

@@ -1,4 +1,4 @@
-"""BERT is that of the paper and of transformers, and its folders go there and back."""
+"""BERT equals that of transformers, and its folders are read and written."""
 
 import json
 import warnings
@@ -36,11 +36,11 @@ def theirs(kind: type, **options) -> nn.Module:
         intermediate_size=128,
         max_position_embeddings=T,
         num_labels=CLASSES,
-        initializer_range=0.2,  # large, or a wrong layer would hardly be seen
+        initializer_range=0.2,  # large, so that a wrong layer changes the logits
         **options,
     )
     net = kind(config).eval()
-    for parameter in net.parameters():  # biases and norms are not left at 0 and 1
+    for parameter in net.parameters():  # no bias or norm weight stays at 0 or 1
         parameter.data += 0.1 * torch.randn_like(parameter)
     return net
 
@@ -81,7 +81,7 @@ def pairs(net: BertMLM | BertClassifier) -> dict[str, str]:
 
 
 class Wrapped(nn.Module):
-    """A reference that takes the one argument of ours."""
+    """Call a network of transformers with a dict of inputs."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Wrapped(nn.Module):
     ("kind", "make"),
     [(BertForMaskedLM, mlm), (BertForSequenceClassification, classifier)],
 )
-def test_a_folder_of_transformers_gives_the_same_logits(
+def test_loaded_folder_gives_the_logits_of_transformers(
     tmp_path: Path, kind: type, make, segments: bool
 ) -> None:
     reference = theirs(kind)
@@ -105,43 +105,40 @@ def test_a_folder_of_transformers_gives_the_same_logits(
     inside = draw()["attention_mask"].bool() if kind is BertForMaskedLM else slice(None)
     with torch.inference_mode():
         a, b = ours(draw(segments)), reference(**draw(segments)).logits
-    where = pairs(ours)
-    told = first_difference(
-        ours, Wrapped(reference), {o: f"net.{t}" for o, t in where.items()}, draw(segments)
-    )
+    layers = {ours: f"net.{theirs}" for ours, theirs in pairs(ours).items()}
     # 1e-5: sums of 128 products in another order (fp32).
-    assert (a - b)[inside].abs().max() < 1e-5, told
+    assert (a - b)[inside].abs().max() < 1e-5, first_difference(
+        ours, Wrapped(reference), layers, draw(segments)
+    )
 
 
-def test_a_bare_encoder_gives_the_same_vectors(tmp_path: Path) -> None:
+def test_bare_encoder_gives_the_same_vectors(tmp_path: Path) -> None:
     reference = theirs(BertModel)
     reference.save_pretrained(tmp_path)
-    with pytest.warns(UserWarning, match=r"freshly initialised are head\.weight, head\.bias"):
+    with pytest.warns(UserWarning, match=r"newly initialized: head\.weight, head\.bias"):
         ours = classifier(pretrained=str(tmp_path))
     with torch.inference_mode():
-        wanted = reference(**draw())
+        expected = reference(**draw())
         inside = draw()["attention_mask"].bool()
         vectors = ours.encoder(draw())
         torch.testing.assert_close(
-            vectors[inside], wanted.last_hidden_state[inside], atol=1e-5, rtol=0
+            vectors[inside], expected.last_hidden_state[inside], atol=1e-5, rtol=0
         )
-        torch.testing.assert_close(ours.pooled(draw()), wanted.pooler_output, atol=1e-5, rtol=0)
+        torch.testing.assert_close(ours.pooled(draw()), expected.pooler_output, atol=1e-5, rtol=0)
 
 
-def test_what_was_pretrained_by_google_is_taken_with_both_heads(tmp_path: Path) -> None:
+def test_pretraining_folder_initializes_both_heads(tmp_path: Path) -> None:
     theirs(BertForPreTraining).save_pretrained(tmp_path)
     with warnings.catch_warnings(action="error"):
         mlm(pretrained=str(tmp_path))
-    with pytest.warns(UserWarning, match=r"\d+ of \d+ weights are from .* are head\.weight"):
+    with pytest.warns(UserWarning, match=r"loaded \d+ of \d+ weights from .*: head\.weight"):
         classifier(pretrained=str(tmp_path))
 
 
-def test_a_head_for_other_classes_is_new_and_a_shorter_context_changes_nothing(
-    tmp_path: Path,
-) -> None:
+def test_head_of_other_classes_is_new_and_context_may_be_shorter(tmp_path: Path) -> None:
     reference = theirs(BertForSequenceClassification)
     reference.save_pretrained(tmp_path)
-    with pytest.warns(UserWarning, match="freshly initialised are head"):
+    with pytest.warns(UserWarning, match="newly initialized: head"):
         ours = BertClassifier(5, **{**SIZES, "context": 12}, pretrained=str(tmp_path)).eval()
     with torch.inference_mode():
         pooled = reference.bert(**draw()).pooler_output
@@ -152,7 +149,7 @@ def test_a_head_for_other_classes_is_new_and_a_shorter_context_changes_nothing(
     ("make", "opens"),
     [(mlm, AutoModelForMaskedLM), (classifier, AutoModelForSequenceClassification)],
 )
-def test_transformers_opens_our_folder_with_the_same_logits(tmp_path: Path, make, opens) -> None:
+def test_transformers_opens_saved_folder_with_the_same_logits(tmp_path: Path, make, opens) -> None:
     ours = make()
     for parameter in ours.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
@@ -167,7 +164,7 @@ def test_transformers_opens_our_folder_with_the_same_logits(tmp_path: Path, make
         assert again.config.id2label == {0: "ants", 1: "bees", 2: "cats"}
 
 
-def test_there_and_back_is_the_same_net(tmp_path: Path) -> None:
+def test_saved_folder_loads_with_the_same_weights(tmp_path: Path) -> None:
     ours = mlm()
     save_bert(ours, tmp_path)
     again = mlm(pretrained=str(tmp_path))
@@ -175,84 +172,84 @@ def test_there_and_back_is_the_same_net(tmp_path: Path) -> None:
         assert torch.equal(again.state_dict()[name], tensor), name
 
 
-def test_a_name_within_the_data_folder_is_found(tmp_path: Path) -> None:
+def test_folder_is_found_in_data_dir(tmp_path: Path) -> None:
     save_bert(mlm(), tmp_path / "data/tiny-bert")
     mlm(pretrained="tiny-bert", data_dir=tmp_path / "data")
-    with pytest.raises(ValueError, match=r"there is no folder tiny-bert .* nothing is downloaded"):
+    with pytest.raises(ValueError, match=r"no folder tiny-bert .* not downloaded"):
         mlm(pretrained="tiny-bert", data_dir=tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("sizes", "told"),
+    ("sizes", "message"),
     [
         ({"dim": 48, "num_layers": 3}, "--model.net.num_layers 2 --model.net.dim 32"),
-        ({"vocab_size": 50}, r"knows 40 tokens, and the data have 50: .* --data.tokenizer"),
+        ({"vocab_size": 50}, r"has 40 tokens, the data have 50; .* --data.tokenizer"),
         ({"context": 17}, "--data.context 16 or less"),
     ],
 )
-def test_a_folder_of_another_size_is_refused_with_the_flags(
-    tmp_path: Path, sizes: dict, told: str
+def test_mismatched_sizes_are_reported_with_the_flags(
+    tmp_path: Path, sizes: dict, message: str
 ) -> None:
     save_bert(mlm(), tmp_path)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         mlm(**sizes, pretrained=str(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"model_type": "gpt2"}, "holds a 'gpt2'; only 'bert'"),
-        ({"hidden_act": "relu"}, "lacks the option hidden_act='relu'"),
-        ({"intermediate_size": 64}, "lacks the option intermediate_size=64"),
+        ({"hidden_act": "relu"}, "hidden_act='relu' is not supported"),
+        ({"intermediate_size": 64}, "intermediate_size=64 is not supported"),
     ],
 )
-def test_what_our_bert_cannot_do_is_refused(tmp_path: Path, change: dict, told: str) -> None:
+def test_unsupported_options_are_named(tmp_path: Path, change: dict, message: str) -> None:
     save_bert(mlm(), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text()) | change
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         mlm(pretrained=str(tmp_path))
 
 
-def test_damaged_folders_are_told(tmp_path: Path) -> None:
+def test_damaged_folders_are_reported(tmp_path: Path) -> None:
     save_bert(mlm(), tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:200])
     with pytest.raises(ValueError, match=str(tmp_path)):
         mlm(pretrained=str(tmp_path))
     weights.unlink()
-    with pytest.raises(ValueError, match=r"lacks model\.safetensors"):
+    with pytest.raises(ValueError, match=r"has no model\.safetensors"):
         mlm(pretrained=str(tmp_path))
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"is no Hugging Face folder: config\.json"):
+    with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
         mlm(pretrained=str(tmp_path))
 
 
-# Contracts of the net with the head for words; those of the classifier are in test_text_nets.py.
+# Contracts of BertMLM; those of BertClassifier are in test_text_nets.py.
 
 
-def test_logits_at_places_are_those_of_all_places() -> None:
-    net, places = mlm(), torch.tensor([[3, 0], [1, 1], [11, 2]])
+def test_logits_at_positions_equal_those_of_all_positions() -> None:
+    net, positions = mlm(), torch.tensor([[3, 0], [1, 1], [11, 2]])
     every = net(draw())
-    wanted = torch.stack([every[row, at] for row, at in enumerate(places)])
-    torch.testing.assert_close(net(draw(), places), wanted)
+    expected = torch.stack([every[row, at] for row, at in enumerate(positions)])
+    torch.testing.assert_close(net(draw(), positions), expected)
 
 
-def test_padding_and_what_stands_in_it_change_nothing() -> None:
+def test_padding_does_not_change_the_logits() -> None:
     net, inputs = mlm(), draw()
     inside = inputs["attention_mask"].bool()
-    scribbled = inputs | {"input_ids": inputs["input_ids"].masked_fill(~inside, 5)}
-    torch.testing.assert_close(net(scribbled)[inside], net(inputs)[inside])
+    other_padding = inputs | {"input_ids": inputs["input_ids"].masked_fill(~inside, 5)}
+    torch.testing.assert_close(net(other_padding)[inside], net(inputs)[inside])
     alone = net({name: tensor[1:2, :7] for name, tensor in inputs.items()})
     torch.testing.assert_close(alone[0], net(inputs)[1, :7], atol=1e-5, rtol=1e-5)
 
 
-def test_a_word_is_guessed_from_both_sides_and_from_their_order() -> None:
+def test_logits_depend_on_both_sides_and_on_token_order() -> None:
     net, inputs = mlm(), draw(segments=False)
     before = net(inputs)[0, 5]
-    for place in (2, 9):
+    for position in (2, 9):
         changed = inputs["input_ids"].clone()
-        changed[0, place] = (changed[0, place] + 1) % V
+        changed[0, position] = (changed[0, position] + 1) % V
         assert (net(inputs | {"input_ids": changed})[0, 5] - before).abs().max() > 1e-4
     swapped = inputs["input_ids"].clone()
     swapped[0, [2, 9]] = swapped[0, [9, 2]]
@@ -267,8 +264,8 @@ def test_every_parameter_receives_gradient() -> None:
     assert without == []
 
 
-def test_a_text_beyond_the_context_is_refused() -> None:
-    with pytest.raises(ValueError, match="reads 8 tokens, and 12 were given"):
+def test_text_beyond_the_context_is_refused() -> None:
+    with pytest.raises(ValueError, match="context of this BERT is 8 tokens, got 12"):
         mlm(context=8)(draw())
     with pytest.raises(ValueError, match=r"dim \(30\) must be a multiple of num_heads \(4\)"):
         mlm(dim=30)

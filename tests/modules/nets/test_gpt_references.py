@@ -1,4 +1,4 @@
-"""The GPT against independent ones: transformers' GPT-2, and formulas written another way."""
+"""GPT equals transformers' GPT-2, Llama and GPT-NeoX, and independent forms of its equations."""
 
 import json
 from pathlib import Path
@@ -7,12 +7,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, BertConfig, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from modules.nets import GPT
-from modules.nets.gpt import apply_rotary_emb, rope_cache
-from modules.nets.huggingface.gpt2 import load_gpt2, save_gpt2
-from modules.nets.huggingface.rotary import save_rotary
+from modules.nets.huggingface.gpt import load_gpt, save_gpt
+from modules.nets.layers.rotary import apply_rotary_emb, rope_cache
 from tests.support.layer_by_layer import first_difference
 
 V, T = 37, 16
@@ -32,7 +38,7 @@ def gpt2(**options) -> GPT2LMHeadModel:
 
 
 def stir(net):
-    """Moves every weight and bias, so that none can be forgotten or swapped unnoticed."""
+    """Perturb every weight and bias, so that one that is not copied changes the outputs."""
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
@@ -44,7 +50,7 @@ def draw(rows: int = 3, length: int = T) -> Tensor:
 
 
 def pairs(net: GPT) -> dict[str, str]:
-    """Our layers and GPT-2's."""
+    """Map our layers to those of GPT-2."""
     names = {"token_embedding": "wte", "drop": "drop"}
     for n in range(net.num_layers):
         for our_part, their_part in {
@@ -68,35 +74,35 @@ def assert_equal(ours: GPT, theirs: GPT2LMHeadModel) -> None:
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("shard", ["1GB", "20KB"])
-def test_a_folder_of_transformers_gives_the_same_logits(tmp_path, tied, shard):
+def test_loaded_folder_gives_the_logits_of_transformers(tmp_path, tied, shard):
     theirs = gpt2(tie_word_embeddings=tied)
     theirs.save_pretrained(tmp_path, max_shard_size=shard)
     assert (tmp_path / "model.safetensors.index.json").exists() == (shard == "20KB")
-    assert_equal(load_gpt2(tmp_path).eval(), theirs)
+    assert_equal(load_gpt(tmp_path).eval(), theirs)
 
 
 @pytest.mark.parametrize("activation", ["gelu_new", "gelu"])
-def test_both_forms_of_gelu_are_told_apart(tmp_path, activation):
+def test_exact_and_approximate_gelu_are_distinguished(tmp_path, activation):
     theirs = gpt2(activation_function=activation)
     for parameter in theirs.parameters():
         parameter.data *= 8  # near zero the two are the same: they differ where |x| is about 2
     theirs.save_pretrained(tmp_path / "theirs")
-    ours = load_gpt2(tmp_path / "theirs").eval().double()
-    save_gpt2(ours, tmp_path / "ours")
+    ours = load_gpt(tmp_path / "theirs").eval().double()
+    save_gpt(ours, tmp_path / "ours")
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval().double()
     with torch.inference_mode():
         wanted = theirs.double()(draw()).logits
         torch.testing.assert_close(ours(draw())[0], wanted, atol=1e-6, rtol=0)
         torch.testing.assert_close(again(draw()).logits, wanted, atol=1e-6, rtol=0)
         for block in ours.blocks:
-            block.mlp.approximate = "none" if activation == "gelu_new" else "tanh"
+            block.mlp.activation = "gelu" if activation == "gelu_new" else "gelu_tanh"
         assert (ours(draw())[0] - wanted).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("options", [{}, {"tie_embeddings": False}, {"bias": False}])
-def test_transformers_opens_our_folder_with_the_same_logits(tmp_path, options):
+def test_transformers_opens_saved_folder_with_the_same_logits(tmp_path, options):
     ours = gpt(**options)
-    save_gpt2(ours, tmp_path / "new" / "folder")
+    save_gpt(ours, tmp_path / "new" / "folder")
     theirs, report = AutoModelForCausalLM.from_pretrained(
         tmp_path / "new" / "folder", output_loading_info=True
     )
@@ -116,78 +122,129 @@ LLAMA = {"positions": "rotary", "norm": "rms", "activation": "swiglu", "bias": F
         ("GPTNeoXForCausalLM", NEOX | {"activation": "gelu_tanh", "tie_embeddings": False}),
         ("LlamaForCausalLM", LLAMA),
         ("LlamaForCausalLM", LLAMA | {"num_kv_heads": 2, "tie_embeddings": False}),
+        ("LlamaForCausalLM", LLAMA | {"hidden_size": 72, "rope_theta": 500000.0}),
+        ("GPT2LMHeadModel", {"hidden_size": 72}),
     ],
 )
-def test_rotary_nets_are_neox_or_llama_with_the_same_logits(tmp_path, kind, options):
+def test_saved_folder_loads_in_transformers_and_here_with_the_same_logits(tmp_path, kind, options):
     ours = gpt(**options)
-    save_rotary(ours, tmp_path)
+    save_gpt(ours, tmp_path)
     theirs, report = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert type(theirs).__name__ == kind
     assert not any(report.values()), report  # nothing missing, unexpected or mismatched
     with torch.inference_mode():
-        found = theirs.eval()(draw()).logits
-        torch.testing.assert_close(found, ours(draw())[0], atol=1e-4, rtol=0)
+        expected = ours(draw())[0]
+        torch.testing.assert_close(theirs.eval()(draw()).logits, expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(load_gpt(tmp_path).eval()(draw())[0], expected)
+
+
+@pytest.mark.parametrize("theta", [10000.0, 500000.0])
+def test_llama_folder_of_transformers_gives_the_same_logits(tmp_path, theta):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=V,
+        hidden_size=32,
+        intermediate_size=88,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=T,
+        rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": theta},
+    )
+    theirs = stir(LlamaForCausalLM(config)).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = load_gpt(tmp_path).eval()
+    assert (ours.hidden_size, ours.rope_theta) == (88, theta)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(draw())[0], theirs(draw()).logits, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rms_norm_eps": 1e-6}, "rms_norm_eps=1e-06"),
+        ({"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4}}, "rope_type='linear'"),
+        ({"attention_bias": True}, "attention_bias=True"),
+        ({"head_dim": 16}, "head_dim=16"),
+    ],
+)
+def test_unsupported_llama_options_are_named(tmp_path, options, message):
+    save_gpt(gpt(**LLAMA), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | options))
+    with pytest.raises(ValueError, match=message):
+        load_gpt(tmp_path)
+
+
+def test_llama_widths_can_be_expressed():
+    with torch.device("meta"):
+        net = GPT(32000, 64, 1, 32, 2048, **LLAMA, num_kv_heads=4, hidden_size=5632)
+    assert net.get_submodule("blocks.0.mlp.proj").weight.shape == (2048, 5632)
+    assert net.get_submodule("blocks.0.mlp.up").weight.shape == (2 * 5632, 2048)
 
 
 @pytest.mark.parametrize("options", [{"norm": "rms"}, {"num_kv_heads": 2}, LLAMA | {"bias": True}])
-def test_what_neither_neox_nor_llama_has_is_refused(tmp_path, options):
-    with pytest.raises(ValueError, match="this net has rotary positions and norm="):
-        save_rotary(gpt(**{"positions": "rotary"} | options), tmp_path / "folder")
+def test_rotary_options_of_no_known_architecture_are_refused(tmp_path, options):
+    with pytest.raises(ValueError, match="cannot export a GPT with rotary positions and norm="):
+        save_gpt(gpt(**{"positions": "rotary"} | options), tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
 
 
-def test_there_and_back_is_the_same_net(tmp_path):
+def test_saved_gpt2_loads_with_the_same_weights(tmp_path):
     ours = gpt(dropout=0.3)
-    save_gpt2(ours, tmp_path)
-    again = load_gpt2(tmp_path)
+    save_gpt(ours, tmp_path)
+    again = load_gpt(tmp_path)
     assert again.dropout == 0.3
     for name, tensor in ours.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
 
 
-def test_the_first_layer_that_differs_is_named():
+def test_first_difference_names_the_layer():
     ours, theirs = gpt(), gpt2()
     assert first_difference(ours, theirs, pairs(ours), draw()).startswith("token_embedding")
 
 
-def test_weights_without_the_prefix_and_with_stored_masks_load_too(tmp_path):
-    # So is the folder "gpt2" itself, the oldest of them.
+def test_gpt2_weights_without_prefix_and_with_mask_buffers_load(tmp_path):
+    # The oldest folder, "gpt2" itself, looks like this.
     theirs = gpt2()
     theirs.transformer.save_pretrained(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     assert "wte.weight" in tensors
     tensors["h.0.attn.bias"] = torch.ones(1, 1, T, T).tril()
     save_file(tensors, tmp_path / "model.safetensors")
-    assert_equal(load_gpt2(tmp_path).eval(), theirs)
+    assert_equal(load_gpt(tmp_path).eval(), theirs)
 
 
-def test_other_folders_are_refused_by_name(tmp_path):
+def test_unreadable_folders_are_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"config\.json"):
-        load_gpt2(tmp_path)
+        load_gpt(tmp_path)
     BertConfig().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="'bert'"):
-        load_gpt2(tmp_path)
+        load_gpt(tmp_path)
     gpt2(activation_function="relu").save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="activation_function='relu'"):
-        load_gpt2(tmp_path)
+        load_gpt(tmp_path)
     gpt2().save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    for wrong, message in (({"n_layer": 3}, "lacks 12 weights"), ({"vocab_size": 40}, "shape")):
+    for wrong, message in (
+        ({"n_layer": 3}, "'h.2.ln_1.weight' is missing"),
+        ({"vocab_size": 40}, "shape"),
+    ):
         (tmp_path / "config.json").write_text(json.dumps(config | wrong))
         with pytest.raises(ValueError, match=message):
-            load_gpt2(tmp_path)
+            load_gpt(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
-        load_gpt2(tmp_path)
+        load_gpt(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("option", "value"),
-    [("positions", "rotary"), ("norm", "rms"), ("activation", "swiglu"), ("num_kv_heads", 2)],
+    ("option", "value"), [("norm", "rms"), ("activation", "swiglu"), ("num_kv_heads", 2)]
 )
-def test_what_gpt2_cannot_express_is_refused_by_name(tmp_path, option, value):
-    with pytest.raises(ValueError, match=option):
-        save_gpt2(gpt(**{option: value}), tmp_path / "folder")
+def test_options_that_gpt2_lacks_are_refused(tmp_path, option, value):
+    with pytest.raises(ValueError, match=f"GPT-2, which has no {option}"):
+        save_gpt(gpt(**{option: value}), tmp_path / "folder")
     assert not Path(tmp_path / "folder").exists()
 
 
@@ -226,28 +283,24 @@ def test_auto_attention_is_eager_on_a_cpu_in_bf16_and_with_dropout_only(monkeypa
         assert len(called) == expected, (dropout, bf16, training)
 
 
-def test_rotary_positions_turn_complex_numbers():
+def test_rotary_embedding_multiplies_complex_numbers():
     x = torch.randn(2, 4, T, 8)
-    turns = rope_cache(3, T, 8, x.device)
     # The pair (x_i, x_{i + K/2}) as one complex number, times e^{i t θ}.
     pairs = torch.complex(x[..., :4], x[..., 4:])
     theta = torch.tensor([1.0, 0.1, 0.01, 0.001])  # 10000^(-2i / 8)
-    turned = pairs * torch.exp(1j * torch.arange(3, 3 + T)[:, None] * theta)
-    torch.testing.assert_close(
-        apply_rotary_emb(x, turns), torch.cat([turned.real, turned.imag], dim=-1)
-    )
+    rotated = pairs * torch.exp(1j * torch.arange(3, 3 + T)[:, None] * theta)
+    rope = rope_cache(3, T, 8, x.device, 10000.0)
+    expected = torch.cat([rotated.real, rotated.imag], dim=-1)
+    torch.testing.assert_close(apply_rotary_emb(x, rope), expected)
 
 
-def test_rotary_scores_depend_on_distances_only():
+def test_rotary_scores_depend_on_relative_positions_only():
     q, k = torch.randn(2, 1, 1, T, 8)
-    near, far = (rope_cache(start, T, 8, q.device) for start in (0, 100))
-    scores = apply_rotary_emb(q, near) @ apply_rotary_emb(k, near).mT
-    torch.testing.assert_close(
-        apply_rotary_emb(q, far) @ apply_rotary_emb(k, far).mT, scores, atol=1e-4, rtol=1e-4
-    )
-    assert not torch.allclose(
-        apply_rotary_emb(q, far) @ apply_rotary_emb(k, near).mT, scores, atol=0.1
-    )
+    near, far = (rope_cache(start, T, 8, q.device, 10000.0) for start in (0, 100))
+    q_near, q_far = apply_rotary_emb(q, near), apply_rotary_emb(q, far)
+    k_near, k_far = apply_rotary_emb(k, near), apply_rotary_emb(k, far)
+    torch.testing.assert_close(q_far @ k_far.mT, q_near @ k_near.mT, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(q_far @ k_near.mT, q_near @ k_near.mT, atol=0.1)
 
 
 def test_grouped_heads_equal_full_heads_that_share_their_weights():
@@ -265,7 +318,7 @@ def test_grouped_heads_equal_full_heads_that_share_their_weights():
     assert torch.equal(plain(draw())[0], full(draw())[0])
 
 
-def test_residual_projections_begin_smaller():
+def test_residual_projections_are_initialized_smaller():
     torch.manual_seed(0)
     net = GPT(V, dim=64, num_heads=4, num_layers=8)
     for name, parameter in net.named_parameters():
@@ -284,6 +337,6 @@ def test_residual_projections_begin_smaller():
         ({"dim": 12, "positions": "rotary"}, "even head width"),
     ],
 )
-def test_wrong_options_are_one_sentence(wrong, message):
+def test_invalid_options_are_reported(wrong, message):
     with pytest.raises(ValueError, match=message):
         gpt(**wrong)

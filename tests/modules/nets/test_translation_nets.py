@@ -181,9 +181,9 @@ def test_wrong_arguments_are_refused_by_name(kind: type, wrong: dict) -> None:
 
 def test_a_sentence_beyond_the_context_is_refused() -> None:
     net = NETS["Transformer-after"]()
-    with pytest.raises(ValueError, match=f"{CONTEXT} tokens, and {CONTEXT + 1} were given"):
+    with pytest.raises(ValueError, match=f"{CONTEXT} tokens, got {CONTEXT + 1}"):
         net(batch_of([CONTEXT + 1]))
-    with pytest.raises(ValueError, match=f"{CONTEXT} tokens, and {CONTEXT + 1} were given"):
+    with pytest.raises(ValueError, match=f"{CONTEXT} tokens, got {CONTEXT + 1}"):
         net(batch_of(written=CONTEXT + 1))
 
 
