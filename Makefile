@@ -32,6 +32,7 @@ slow: $(READY) ## run the tests that take longer
 
 lint: $(READY) ## check style and types
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff check --preview --select PLC2701 .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 

@@ -13,7 +13,7 @@ word2vec: the vectors of WordVectors as `vectors.txt`, which gensim's
 `KeyedVectors.load_word2vec_format` opens, the most frequent word first.
 checkpoint: one file with weights and hyper-parameters, for train.py test, --init_from, generate.py.
 
-A checkpoint may be a folder that several processes wrote, by engine.distributed.Sharded or by DeepSpeed
+A checkpoint may be a folder that several processes wrote, by engine.distributed.ModelParallel or by DeepSpeed
 (the latter is read with pickle: from those whom you trust).
 """
 
@@ -27,8 +27,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engine.checkpoint.reading import open_task, read_checkpoint
-from engine.checkpoint.sharded import KEPT, as_one_file
+from engine.checkpoint.reading import load_task, read_checkpoint
+from engine.checkpoint.sharded import KEPT, as_single_file
 from engine.errors import exit_on_user_error
 from modules import Classifier, MaskedLanguageModel, WordVectors
 from modules.inference.pretrained import open_language_model, save_tokenizer
@@ -109,10 +109,10 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> None:
 
 
 def export_huggingface(checkpoint: Path, folder: Path) -> None:
-    with as_one_file(checkpoint) as file:
+    with as_single_file(checkpoint) as file:
         task = read_checkpoint(file).get("hyper_parameters", {}).get("_class_path", "")
         kind = BERT_TASKS.get(task.rpartition(".")[2])
-        model = open_task(file, kind, "a BERT's config") if kind else open_language_model(file)
+        model = load_task(file, kind, "a BERT's config") if kind else open_language_model(file)
     net: Any = model.net
     try:
         if isinstance(net, GPT):
@@ -138,8 +138,8 @@ def export_huggingface(checkpoint: Path, folder: Path) -> None:
 
 
 def export_word2vec(checkpoint: Path, folder: Path) -> None:
-    with as_one_file(checkpoint) as file:
-        task = open_task(file, WordVectors, "a config of word vectors, configs/imdb/skip_gram.yaml")
+    with as_single_file(checkpoint) as file:
+        task = load_task(file, WordVectors, "a config of word vectors, configs/imdb/skip_gram.yaml")
     if task.tokenizer is None:
         raise MisconfigurationException(
             f"{checkpoint} holds no vocabulary: WordVectors(…, tokenizer=…) was left out when it "

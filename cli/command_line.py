@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial, reduce
+from functools import partial, reduce, wraps
 from operator import or_
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +15,7 @@ from typing import Any, Self, get_args
 import lightning as L
 import torch
 import yaml
-from jsonargparse import ArgumentError, Namespace
+from jsonargparse import ArgumentError, Namespace, get_loader, set_loader
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -23,16 +23,17 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from cli.diagnosis import did_you_mean, explain, root_cause, source_location
 from engine.checkpoint.reading import check_checkpoint, check_fits, init_from, read_checkpoint
-from engine.checkpoint.resuming import check_unchanged, checkpoint_of, newest_unfinished
+from engine.checkpoint.resuming import check_unchanged, checkpoint_of, newest_unfinished_run
 from engine.checkpoint.writing import Checkpoints
 from engine.distributed.strategies import check_devices
 from engine.guards.finite_loss import FiniteLoss
-from engine.guards.full_disk import full_disk_in, told
+from engine.guards.full_disk import disk_full_error, find_disk_full
 from engine.guards.peers import Peers, meet_first
 from engine.guards.preemption import Preemption
 from engine.guards.preflight import Preflight
-from engine.lightning_internals import mute_unused_hooks
+from engine.lightning_internals import disable_empty_hooks
 from engine.precision import recommended_precision
+from engine.renamed import upgrade
 from engine.run.console import TrainingHeader, print_summary
 from engine.run.csv_logger import ResumableCSVLogger
 from engine.run.expectations import is_met
@@ -73,6 +74,7 @@ class CLI(LightningCLI):
     def from_args(cls, args: ArgsType, **more: Any) -> Self:
         """Read a command line (that of the process by default) and do what it says."""
         whole_numbers_first(L.Trainer.__init__)
+        accept_old_names()
         return cls(
             L.LightningModule,
             L.LightningDataModule,
@@ -95,8 +97,8 @@ class CLI(LightningCLI):
         except BaseException as error:
             finish_trackers(self.trainer.loggers if hasattr(self, "trainer") else [], failed=True)
             self.discard_run_without_traces()
-            if cause := full_disk_in(error):
-                raise told(cause, self.run_folder) from error
+            if cause := find_disk_full(error):
+                raise disk_full_error(cause, self.run_folder) from error
             raise
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -238,7 +240,7 @@ class CLI(LightningCLI):
         if asked is None:
             return None
         if asked == "auto":
-            folder = newest_unfinished(self.runs_of_experiment, check_checkpoint)
+            folder = newest_unfinished_run(self.runs_of_experiment, check_checkpoint)
             if folder is None:
                 return None
         else:
@@ -261,6 +263,10 @@ class CLI(LightningCLI):
         self.checkpoint = None if checkpoint.is_dir() else read_checkpoint(checkpoint)
         self.tracked = read_ids(folder)
         return folder
+
+    @property
+    def auto_precision(self) -> bool:
+        return bool(self._get(self.config, "auto_precision"))
 
     @property
     def runs_of_experiment(self) -> Path:
@@ -301,7 +307,7 @@ class CLI(LightningCLI):
         self.config = self.raw_config
         wanted = self._get(self.config_init, "trainer")
         why = ""
-        if self._get(self.config, "auto_precision") and wanted.precision is None:
+        if self.auto_precision and wanted.precision is None:
             kwargs["precision"], why = recommended_precision(str(wanted.accelerator))
         given = wanted.callbacks or []
         callbacks = [*given] if isinstance(given, list) else [given]
@@ -323,7 +329,7 @@ class CLI(LightningCLI):
                 ) from error
             raise
         meet_first(trainer.strategy)
-        mute_unused_hooks(trainer.callbacks)  # type: ignore[attr-defined]
+        disable_empty_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         if not wanted.fast_dev_run:
             folder = self.run_folder or Path(self._get(self.config, "runs_dir"), "unknown", "000")
             csv = ResumableCSVLogger(
@@ -400,6 +406,13 @@ def whole_numbers_first(function: Callable) -> None:
             kinds.remove(int)
             kinds.insert(kinds.index(float), int)
             kinds_of[name] = reduce(or_, kinds)  # this one keeps its order
+
+
+def accept_old_names() -> None:
+    """Make all parsers upgrade old class paths, arguments and values in the YAML that they read."""
+    load = get_loader("yaml")
+    if not hasattr(load, "__wrapped__"):
+        set_loader("yaml", wraps(load)(lambda text: upgrade(load(text))))
 
 
 def words(args: ArgsType) -> list[str]:

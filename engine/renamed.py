@@ -1,8 +1,8 @@
 """Old public names: checkpoints, configs and users' code that contain them keep working.
 
-One table for class paths, one for constructor arguments and one for values. `upgrade` rewrites the
-description of a class (`class_path` and `init_args`) from a config file or a checkpoint; `install`
-makes the modules of old class paths importable.
+There are tables for class paths, constructor arguments and argument values. `upgrade` rewrites
+class descriptions (`class_path` and `init_args`) of config files, `upgrade_hyperparameters` those
+of a checkpoint; `install` makes the modules of old class paths importable.
 """
 
 import importlib
@@ -23,7 +23,7 @@ CLASSES = {  # old class path → new class path
     "modules.muon.Muon": "modules.optim.Muon",
     "modules.sharding.shard": "engine.distributed.sharding.shard",
     "strategies.DeepSpeed": "engine.distributed.DeepSpeed",
-    "strategies.Sharded": "engine.distributed.Sharded",
+    "strategies.Sharded": "engine.distributed.ModelParallel",
 }
 ARGUMENTS: dict[str, dict[str, str]] = {}  # new class path → {old argument: new argument}
 VALUES: dict[str, dict[str, dict[Any, Any]]] = {  # new class path → {argument: {old: new}}
@@ -46,10 +46,10 @@ def upgrade(value: Any) -> Any:
         return result
     arguments = result if "_class_path" in result else result.get("init_args")
     if isinstance(arguments, dict):
-        for old, new in ARGUMENTS.get(path, {}).items():
+        for old, new in _entries(ARGUMENTS, path):
             if old in arguments:
                 arguments[new] = arguments.pop(old)
-        for name, values in VALUES.get(path, {}).items():
+        for name, values in _entries(VALUES, path):
             if isinstance(arguments.get(name), str):
                 arguments[name] = values.get(arguments[name], arguments[name])
     return result
@@ -62,6 +62,47 @@ def renamed_attribute(module: str, name: str) -> Any:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     owner, _, attribute = new.rpartition(".")
     return getattr(importlib.import_module(owner), attribute)
+
+
+def _entries(table: dict[str, dict[str, Any]], path: str) -> list[tuple[str, Any]]:
+    """Return a class's entries, also for the path of its own module: modules.nets.gpt.GPT."""
+    package, _, name = path.rpartition(".")
+    return [
+        entry
+        for known, entries in table.items()
+        for known_package, _, known_name in [known.rpartition(".")]
+        if known_name == name and f"{package}.".startswith(f"{known_package}.")
+        for entry in entries.items()
+    ]
+
+
+def upgrade_hyperparameters(checkpoint: dict[str, Any], class_path: str = "") -> None:
+    """Upgrade a checkpoint's hyper-parameters and the names of its callbacks, in place.
+
+    Args:
+        checkpoint: The content of a Lightning checkpoint.
+        class_path: The task's class, for a checkpoint that does not name it.
+    """
+    for key in ("hyper_parameters", "datamodule_hyper_parameters"):
+        saved = checkpoint.get(key)
+        if isinstance(saved, dict) and saved:
+            named = "_class_path" in saved
+            saved = upgrade(dict(saved) if named else {"_class_path": class_path, **saved})
+            if not named:
+                del saved["_class_path"]
+            checkpoint[key] = saved
+    states = checkpoint.get("callbacks")
+    if isinstance(states, dict):
+        checkpoint["callbacks"] = {_new_state_key(key): state for key, state in states.items()}
+
+
+def _new_state_key(key: str) -> str:
+    """Return the state key of a renamed callback; Lightning starts it with the class's name."""
+    name, brace, rest = key.partition("{")
+    for old, new in CLASSES.items():
+        if old.startswith("callbacks.") and old.rpartition(".")[2] == name:
+            return new.rpartition(".")[2] + brace + rest
+    return key
 
 
 class _OldModules(MetaPathFinder, Loader):

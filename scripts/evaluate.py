@@ -26,7 +26,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 
 from cli.diagnosis import explain, root_cause
-from engine.checkpoint.reading import open_task
+from engine.checkpoint.reading import load_task
 from engine.errors import exit_on_user_error
 from engine.process import prepare_process
 from modules import Classifier
@@ -74,7 +74,7 @@ def main(args: list[str] | None = None) -> Path:
     with exit_on_user_error("evaluate"):
         check(options)
         tasks = {
-            name: open_task(path, Classifier, "a classifier's config, such as configs/mnist/*.yaml")
+            name: load_task(path, Classifier, "a classifier's config, such as configs/mnist/*.yaml")
             for name, path in named(options.checkpoint).items()
         }
         folder = options.output or run_folder_of(options.checkpoint[0]) / "evaluation"

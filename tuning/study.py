@@ -128,7 +128,11 @@ class SharedStudy:
             if worker is not None and self._lives(worker):
                 continue
             # Whoever has no name yet died while it held the lock that this process holds now.
-            self.study._storage.set_trial_user_attr(trial._trial_id, "error", "its process died")
+            # Optuna has no public way to write to the running trial of another process.
+            trial_id = trial._trial_id  # noqa: SLF001  # see above
+            self.study._storage.set_trial_user_attr(  # noqa: SLF001  # see above
+                trial_id, "error", "its process died"
+            )
             self.study.tell(trial.number, state=TrialState.FAIL)
             again = RetryHeartbeatStaleTrialCallback(
                 MAX_RETRIES, inherit_intermediate_values=resumable(trial.user_attrs.get("run"))

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC2701  # no public name
 from torch.nn import functional as F
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_map_only  # noqa: PLC2701  # no public name
 
 from benchmarks.memory.job import BF16, FLOAT, Job, Parts
 from benchmarks.memory.states import dtype_of_size, states
@@ -134,17 +134,15 @@ def _on_cpu(net: nn.Module, dtype: torch.dtype) -> nn.Module:
     net = deepcopy(net)
     made: dict[int, Tensor] = {}
     for module in list(net.modules()):
-        for table in (module._parameters, module._buffers):
-            for name, tensor in list(table.items()):
-                if tensor is None:
-                    continue
-                if id(tensor) not in made:
-                    new = torch.empty(
-                        tensor.shape, dtype=dtype if tensor.is_floating_point() else tensor.dtype
-                    )
-                    is_parameter = isinstance(tensor, nn.Parameter)
-                    made[id(tensor)] = nn.Parameter(new) if is_parameter else new
-                setattr(module, name, made[id(tensor)])
+        own = {"recurse": False, "remove_duplicate": False}
+        for name, tensor in [*module.named_parameters(**own), *module.named_buffers(**own)]:
+            if id(tensor) not in made:
+                new = torch.empty(
+                    tensor.shape, dtype=dtype if tensor.is_floating_point() else tensor.dtype
+                )
+                is_parameter = isinstance(tensor, nn.Parameter)
+                made[id(tensor)] = nn.Parameter(new) if is_parameter else new
+            setattr(module, name, made[id(tensor)])
     return net
 
 
@@ -177,7 +175,7 @@ class SavedBytes:
 
 
 def storage_of(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return tensor.untyped_storage()._cdata  # noqa: SLF001  # data_ptr is 0 on the meta device
 
 
 # Both together.

@@ -88,6 +88,6 @@ def _precision(cli: Any, device: str) -> str:
     from engine.precision import recommended_precision
 
     wanted = cli.trainer_config.precision
-    if wanted is None and cli._get(cli.config, "auto_precision"):
+    if wanted is None and cli.auto_precision:
         return "bf16-mixed" if device == "cuda" else recommended_precision("cpu")[0]
     return {None: "32-true", 32: "32-true", "32": "32-true"}.get(wanted, str(wanted))

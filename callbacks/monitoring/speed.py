@@ -11,8 +11,8 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._pytree import tree_map_only
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC2701  # no public name
+from torch.utils._pytree import tree_map_only  # noqa: PLC2701  # no public name
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.run.step_metrics import log_step, step_is_done, step_is_logged

@@ -7,7 +7,7 @@ from lightning.pytorch import callbacks
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm  # noqa: PLC2701  # base of BatchNorm1d, 2d, 3d
 from torch.optim import Optimizer
 
 RATES = ("lr", "initial_lr", "max_lr", "min_lr")  # what an optimizer's group may hold

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.parsing import lightning_setattr
 from rich.console import Console
 
 from callbacks.training.learning_rate_finder import searched_too_late
+from engine.lightning_internals import reset_train_dataloader
 
 
 class BatchSizeFinder(callbacks.BatchSizeFinder):
@@ -50,7 +51,7 @@ class BatchSizeFinder(callbacks.BatchSizeFinder):
         if self._found is None:
             raise searched_too_late(self, "batch size")
         lightning_setattr(pl_module, "batch_size", self._found)
-        trainer.fit_loop._combined_loader = None  # it has batches of the config's size
+        reset_train_dataloader(trainer)  # its batches have the size of the config
         trainer.fit_loop.setup_data()
 
     def state_dict(self) -> dict[str, Any]:

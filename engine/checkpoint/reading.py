@@ -11,7 +11,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from tokenizers import Tokenizer
 
-from engine.checkpoint.sharded import check_whole, is_sharded, read_sharded
+from engine.checkpoint.sharded import check_complete, is_sharded, read_sharded
+from engine.renamed import upgrade_hyperparameters
 
 Task = TypeVar("Task", bound=L.LightningModule)
 INSTEAD = {  # what a checkpoint of another task is good for
@@ -57,10 +58,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise MisconfigurationException(
             f"{path} is no checkpoint of a LightningModule: it has no state_dict."
         )
+    upgrade_hyperparameters(checkpoint)
     return checkpoint
 
 
-def open_task(path: str | Path, kind: type[Task], made_by: str) -> Task:
+def load_task(path: str | Path, kind: type[Task], made_by: str) -> Task:
     """Rebuild a task from its checkpoint alone, in eval mode on the CPU.
 
     Args:
@@ -106,7 +108,7 @@ def check_checkpoint(path: str | Path) -> None:
         MisconfigurationException: As `read_checkpoint`.
     """
     if is_sharded(Path(path)):
-        check_whole(Path(path))
+        check_complete(Path(path))
     else:
         read_checkpoint(path)
 

@@ -35,7 +35,7 @@ def checkpoint_of(folder: Path, read: Any) -> Path | None:
     return None
 
 
-def newest_unfinished(parent: Path, read: Any) -> Path | None:
+def newest_unfinished_run(parent: Path, read: Any) -> Path | None:
     """The newest run folder of an experiment with a checkpoint, unless that run is complete.
 
     Args:

@@ -1,6 +1,6 @@
 """Reading checkpoints that several processes wrote into one folder: as one, on one machine.
 
-Two kinds: those of `engine.distributed.Sharded` with `save_distributed_checkpoint`, written by
+Two kinds: those of `engine.distributed.ModelParallel` with `save_distributed_checkpoint`, written by
 torch.distributed.checkpoint; and DeepSpeed's.
 """
 
@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from engine.renamed import upgrade_hyperparameters
 
 TORCH_INDEX, LIGHTNING_FILE = ".metadata", "meta.pt"
 DEEPSPEED_INDEX = "latest"  # holds the name of the folder within
@@ -36,7 +38,7 @@ def is_sharded(path: Path) -> bool:
     return kind_of(path) != "file"
 
 
-def check_whole(folder: Path) -> None:
+def check_complete(folder: Path) -> None:
     """Make sure, without reading it all, that every process wrote its share.
 
     Raises:
@@ -69,15 +71,18 @@ def read_sharded(folder: Path) -> dict[str, Any]:
     Raises:
         MisconfigurationException: If something is missing or damaged.
     """
-    check_whole(folder)
+    check_complete(folder)
     try:
-        return _read_torch(folder) if (folder / TORCH_INDEX).is_file() else _read_deepspeed(folder)
+        read = _read_torch if (folder / TORCH_INDEX).is_file() else _read_deepspeed
+        checkpoint = read(folder)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise MisconfigurationException(f"{folder} is a damaged checkpoint: {error}") from error
+    upgrade_hyperparameters(checkpoint)
+    return checkpoint
 
 
 @contextmanager
-def as_one_file(path: Path) -> Iterator[Path]:
+def as_single_file(path: Path) -> Iterator[Path]:
     """The path of a checkpoint that is a file: the same, or that of a copy for the time being."""
     if not is_sharded(path):
         yield path

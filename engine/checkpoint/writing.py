@@ -11,7 +11,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from engine.guards.full_disk import room_for
+from engine.guards.full_disk import remove_if_disk_full
+from engine.lightning_internals import finish_restart
+from engine.renamed import upgrade_hyperparameters
 from engine.run.csv_logger import ResumableCSVLogger
 from engine.run.folder import run_folder
 
@@ -105,14 +107,7 @@ class Checkpoints(Checkpoint):
         for logger in trainer.loggers:
             if isinstance(logger, ResumableCSVLogger) and self._logged_rows is not None:
                 logger.truncate(self._logged_rows)
-        # Lightning forgets it where a schedule has asked for the number of steps before.
-        trainer.fit_loop._load_combined_loader_states()
-        trainer.fit_loop._restarting = False  # else a plateau at the end of this epoch is ignored
-        loop = trainer.fit_loop.epoch_loop
-        # A loop that goes on at a step after which validation is due (it is over, before we saved)
-        # counts that step a second time.
-        if loop.restarting and loop._should_check_val_fx(trainer.fit_loop._data_fetcher):  # type: ignore[arg-type]
-            loop._batches_that_stepped -= 1
+        finish_restart(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
@@ -175,12 +170,12 @@ class Checkpoints(Checkpoint):
         if trainer.is_global_zero and partial.is_dir():  # of a run that was killed within it
             shutil.rmtree(partial)
         trainer.strategy.barrier("before checkpoints")
-        with room_for(partial):
+        with remove_if_disk_full(partial):
             trainer.save_checkpoint(partial, weights_only=False)
         if trainer.is_global_zero:
             if self._improved:
                 best = self.folder / "best.ckpt.part"
-                with room_for(best, partial):
+                with remove_if_disk_full(best, partial):
                     _copy(partial, best)
                 _replace(best, self.folder / "best.ckpt")
             _replace(partial, last)
@@ -213,6 +208,11 @@ class Checkpoints(Checkpoint):
         validated["is_last_batch"] = False
         for state in loops["state_dict"].get("combined_loader", []):
             state["position"] = self._batches
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        upgrade_hyperparameters(checkpoint)  # names of callbacks, before their states are loaded
 
     def state_dict(self) -> dict[str, Any]:
         return {

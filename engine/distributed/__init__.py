@@ -1,5 +1,5 @@
 """Strategies and sharding for training in several processes."""
 
-from engine.distributed.strategies import DeepSpeed, Sharded
+from engine.distributed.strategies import DeepSpeed, ModelParallel
 
-__all__ = ["DeepSpeed", "Sharded"]
+__all__ = ["DeepSpeed", "ModelParallel"]

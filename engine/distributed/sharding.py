@@ -1,4 +1,4 @@
-"""Spread a task's net over the processes of `engine.distributed.Sharded`: FSDP2, tensor parallelism, both.
+"""Spread a task's net over the processes of `engine.distributed.ModelParallel`: FSDP2, tensor parallelism, both.
 
 The door: a net is a plain module, and says by two plain things how it may be spread. Neither is
 needed; a net without them is cut as one piece.
@@ -20,7 +20,9 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, distributed, nn
-from torch.distributed._functional_collectives import all_to_all_single_autograd
+from torch.distributed._functional_collectives import (  # noqa: PLC2701  # differentiable
+    all_to_all_single_autograd,
+)
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
@@ -46,7 +48,7 @@ class TensorParallelNet(Protocol):
 
 
 def shard(task: L.LightningModule) -> None:
-    """What a task does in `configure_model`: nothing, unless it is trained by `Sharded`.
+    """What a task does in `configure_model`: nothing, unless it is trained by `ModelParallel`.
 
     Args:
         task: Its attribute `net` is spread, in place and once.
@@ -54,9 +56,9 @@ def shard(task: L.LightningModule) -> None:
     Raises:
         MisconfigurationException: If the net can't be cut as the strategy asks.
     """
-    mesh = task._device_mesh
+    mesh = task.device_mesh
     net: nn.Module = task.net  # type: ignore[assignment]
-    if mesh is None or is_spread(net):
+    if mesh is None or has_dtensors(net):
         return
     if mesh["tensor_parallel"].size() > 1:
         cut(net, mesh["tensor_parallel"])
@@ -65,7 +67,7 @@ def shard(task: L.LightningModule) -> None:
     for weight in net.parameters():  # FSDP takes no channels-last ones
         weight.data = weight.data.contiguous()
     mixed = task.trainer.precision == "bf16-mixed"
-    for part in parts_of(net):
+    for part in fsdp_modules(net):
         gather_in_halves = mixed and part is not net
         if gather_in_halves:
             _norms_in_full(part)
@@ -81,12 +83,12 @@ def shard(task: L.LightningModule) -> None:
         net.register_forward_pre_hook(_same_buffers)
 
 
-def is_spread(net: nn.Module) -> bool:
+def has_dtensors(net: nn.Module) -> bool:
     """Whether this process has only a share of the net (of which all may be gathered just now)."""
     return isinstance(net, FSDPModule) or any(isinstance(w, DTensor) for w in net.parameters())
 
 
-def parts_of(net: nn.Module) -> list[nn.Module]:
+def fsdp_modules(net: nn.Module) -> list[nn.Module]:
     """The blocks of a net, and the net itself last."""
     blocks = getattr(net, "blocks", None)
     return [*blocks, net] if isinstance(blocks, nn.ModuleList) else [net]
@@ -100,9 +102,9 @@ def _norms_in_full(block: nn.Module) -> None:
     travel at half the price. Gradients are summed in float32.
     """
     for module in block.modules():
-        own = module._parameters
-        if own and all(weight is None or weight.ndim < 2 for weight in own.values()):
-            places = [(module, name) for name, weight in own.items() if weight is not None]
+        own = dict(module.named_parameters(recurse=False))
+        if own and all(weight.ndim < 2 for weight in own.values()):
+            places = [(module, name) for name in own]
             StandIns(module, places, Tensor.float)
 
 
@@ -143,7 +145,7 @@ def cut(net: nn.Module, mesh: DeviceMesh) -> None:
             if not isinstance(parts, str) and len(parts) > 1:
                 layer = block.get_submodule(name)
                 layer.register_forward_hook(Regroup(layer.out_features, parts, mesh))
-    for part in parts_of(net):
+    for part in fsdp_modules(net):
         replicate(part, mesh)
 
 
@@ -214,8 +216,8 @@ def replicate(part: nn.Module, mesh: DeviceMesh) -> None:
     places = [
         (module, name)
         for module in part.modules()
-        for name, weight in module._parameters.items()
-        if weight is not None and not isinstance(weight, DTensor)
+        for name, weight in module.named_parameters(recurse=False)
+        if not isinstance(weight, DTensor)
     ]
     for module, name in places:
         weight = module.get_parameter(name)
@@ -246,11 +248,13 @@ class StandIns:
         part.register_forward_hook(self._after, always_call=True)
 
     def _before(self, part: nn.Module, inputs: Any) -> None:
-        self.weights = [module._parameters[name] for module, name in self.places]
-        for (module, name), weight in zip(self.places, self.weights, strict=True):
-            module._parameters[name] = self.make(weight)  # type: ignore[assignment]
+        self.weights = [module.get_parameter(name) for module, name in self.places]
+        self._set([self.make(weight) for weight in self.weights])
 
     def _after(self, part: nn.Module, inputs: Any, output: Any) -> None:
-        for (module, name), weight in zip(self.places, self.weights, strict=True):
-            module._parameters[name] = weight
+        self._set(self.weights)
         self.weights = []
+
+    def _set(self, weights: Iterable[Any]) -> None:
+        for (module, name), weight in zip(self.places, weights, strict=True):
+            module._parameters[name] = weight  # noqa: SLF001  # setattr takes Parameters only

@@ -18,13 +18,12 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_map_only
 from typing_extensions import override
 
 from engine.checkpoint.sharded import kind_of, read_sharded
 
 
-class Sharded(ModelParallelStrategy):
+class ModelParallel(ModelParallelStrategy):
     """Spread the net over the processes: FSDP2, tensor parallelism, or FSDP2 between groups of it.
 
     The task cuts its net in `configure_model` (engine/distributed/sharding.py). A checkpoint is one file, the
@@ -73,14 +72,14 @@ class Sharded(ModelParallelStrategy):
         task = self.lightning_module
         if not is_overridden("configure_model", task):
             raise MisconfigurationException(
-                f"{type(task).__name__} does not cut its net, as engine.distributed.Sharded asks: give it "
+                f"{type(task).__name__} does not cut its net, as engine.distributed.ModelParallel asks: give it "
                 "`def configure_model(self): shard(self)` (engine/distributed/sharding.py), or take --config "
                 "configs/trainer/ddp.yaml."
             )
         for callback in trainer.callbacks:
             if isinstance(callback, WeightAveraging | StochasticWeightAveraging):
                 raise MisconfigurationException(
-                    f"{type(callback).__name__} averages whole nets, and engine.distributed.Sharded has "
+                    f"{type(callback).__name__} averages whole nets, and engine.distributed.ModelParallel has "
                     "but shares of one: leave the average out, or take --config "
                     "configs/trainer/ddp.yaml."
                 )
@@ -91,13 +90,21 @@ class Sharded(ModelParallelStrategy):
         if self._save_distributed_checkpoint:
             return super().optimizer_state(optimizer)
         if isinstance(optimizer, LightningOptimizer):
-            optimizer = optimizer._optimizer
+            optimizer = optimizer.optimizer
 
-        def whole(tensor: DTensor) -> Tensor | None:
-            gathered = tensor.full_tensor()  # all processes together
+        def full(value: Any) -> Any:
+            if not isinstance(value, DTensor):
+                return value
+            gathered = value.full_tensor()  # a collective: all ranks take part
             return gathered.cpu() if self.is_global_zero else None
 
-        return tree_map_only(DTensor, whole, optimizer.state_dict())
+        state = optimizer.state_dict()
+        return state | {
+            "state": {
+                number: {name: full(value) for name, value in values.items()}
+                for number, values in state["state"].items()
+            }
+        }
 
     @override
     def load_checkpoint(
@@ -198,7 +205,7 @@ def check_devices(trainer: Any, checkpoint: str | Path | None) -> None:
     if checkpoint is None or not Path(checkpoint).exists():
         return
     kind = kind_of(Path(checkpoint))
-    if deepspeed != (kind == "deepspeed") or (kind == "torch" and "Sharded" not in name):
+    if deepspeed != (kind == "deepspeed") or (kind == "torch" and "ModelParallel" not in name):
         needed = {
             "deepspeed": "configs/trainer/deepspeed_zero2.yaml or deepspeed_zero3.yaml",
             "torch": "configs/trainer/fsdp.yaml or tensor_parallel.yaml",

@@ -17,7 +17,7 @@ class DiskFull(Exception):
 
 
 @contextmanager
-def room_for(path: Path, *others: Path) -> Iterator[None]:
+def remove_if_disk_full(path: Path, *others: Path) -> Iterator[None]:
     """Name the file where writing it fails, and leave no half of it.
 
     Args:
@@ -27,7 +27,7 @@ def room_for(path: Path, *others: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:  # PyTorch's writer of files raises the latter
-        cause = full_disk_in(error)
+        cause = find_disk_full(error)
         if cause is None:
             raise
         for part in (path, *others):
@@ -38,7 +38,7 @@ def room_for(path: Path, *others: Path) -> Iterator[None]:
         raise cause from None
 
 
-def full_disk_in(error: BaseException | None) -> OSError | None:
+def find_disk_full(error: BaseException | None) -> OSError | None:
     """The full disk behind an error, if there is one."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
@@ -47,7 +47,7 @@ def full_disk_in(error: BaseException | None) -> OSError | None:
     return None
 
 
-def told(error: OSError, folder: Path | None) -> DiskFull:
+def disk_full_error(error: OSError, folder: Path | None) -> DiskFull:
     """The message of a full disk.
 
     Args:

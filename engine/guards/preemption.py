@@ -9,6 +9,7 @@ import lightning as L
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from engine.checkpoint.writing import Checkpoints
+from engine.lightning_internals import cluster_environment
 from engine.run.folder import run_folder
 
 EXIT_CODE = 75  # "temporary failure, try again" of sysexits.h
@@ -35,7 +36,7 @@ class Preemption(L.Callback):
         self._before: dict[int, Any] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        cluster = trainer._accelerator_connector.cluster_environment
+        cluster = cluster_environment(trainer)
         if isinstance(cluster, SLURMEnvironment):
             # Lightning would write a checkpoint beside the run folder and requeue the job by
             # itself: scripts/slurm/train.sbatch does that, by the exit code.

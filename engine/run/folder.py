@@ -7,7 +7,7 @@ import lightning as L
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from engine.guards.full_disk import full_disk_in
+from engine.guards.full_disk import find_disk_full
 
 
 def new_run_folder(runs_dir: Path, experiment: str) -> Path:
@@ -29,7 +29,7 @@ def new_run_folder(runs_dir: Path, experiment: str) -> Path:
                 continue
             return folder
     except OSError as error:
-        if full_disk_in(error):
+        if find_disk_full(error):
             raise
         raise MisconfigurationException(
             f"--runs_dir: no run folder can be made in {parent} ({error.strerror}): name another."

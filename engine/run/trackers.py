@@ -18,9 +18,10 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import lightning as L
-from lightning.fabric.utilities.logger import _flatten_dict
 from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from engine.lightning_internals import flatten_dict
 
 IDS = "loggers.json"
 # What Lightning's loggers call the id of a run, as argument: MLflow and Neptune, W&B, Comet.
@@ -224,7 +225,7 @@ def log_config(logger: Logger, record: Mapping[str, Any]) -> None:
         return
     client, run = logger.experiment, str(logger.run_id)
     client.set_tag(run, "mlflow.source.git.commit", record["git_commit"])
-    told = {key: str(value)[:250] for key, value in _flatten_dict(dict(record)).items()}
+    told = {key: str(value)[:250] for key, value in flatten_dict(dict(record)).items()}
     before = client.get_run(run).data.params
     logger.log_hyperparams({key: value for key, value in told.items() if key not in before})
     for key, value in told.items():

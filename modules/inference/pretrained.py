@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from engine.checkpoint.reading import open_task
+from engine.checkpoint.reading import load_task
 from engine.checkpoint.sharded import is_sharded
 from modules.language_model import LanguageModel
 from modules.nets.huggingface.gpt import load_gpt
@@ -30,7 +30,7 @@ def open_language_model(path: str | Path) -> LanguageModel:
     path = Path(path)
     if path.is_dir() and not is_sharded(path):
         return _from_folder(path).eval()
-    model = open_task(path, LanguageModel, "a language config, such as configs/shakespeare/*.yaml")
+    model = load_task(path, LanguageModel, "a language config, such as configs/shakespeare/*.yaml")
     if model.tokenizer is None:
         raise MisconfigurationException(
             f"{path} holds no tokenizer: LanguageModel(…, tokenizer=…) was left out when it was "

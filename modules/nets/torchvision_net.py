@@ -155,5 +155,6 @@ def without(module: nn.Module, head: nn.Module) -> list[nn.Module]:
         return []
     if all(part is not head for part in module.modules()):
         return [module]
-    own = [nn.ParameterList(module.parameters(recurse=False))] if module._parameters else []
+    parameters = list(module.parameters(recurse=False))
+    own = [nn.ParameterList(parameters)] if parameters else []
     return [*own, *(part for child in module.children() for part in without(child, head))]

@@ -101,7 +101,7 @@ class Muon(Optimizer):
                 self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
         momenta = [self.state[weight]["momentum_buffer"] for weight in weights]
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
-        updates = torch._foreach_lerp(gradients, momenta, group["momentum"])
+        updates = torch._foreach_lerp(gradients, momenta, group["momentum"])  # noqa: SLF001  # as torch.optim does
         torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
         alike = defaultdict(list)
         for weight, update in zip(weights, updates, strict=True):

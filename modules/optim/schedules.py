@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
+from engine.lightning_internals import attached_trainer
 from modules.optim.muon import Muon
 
 
@@ -188,10 +189,10 @@ def configure(
     parameters = [parameter for parameter in task.parameters() if parameter.requires_grad]
     with _refusals("optimizer"):
         made = (optimizer or partial(AdamW, lr=1e-3, fused=True))(parameters)
-    if task._trainer is not None and task.trainer.precision == "bf16-mixed":
+    if attached_trainer(task) is not None and task.trainer.precision == "bf16-mixed":
         # Lightning refuses to clip for a fused optimizer, which would unscale its gradients by
         # itself. Only float16 scales them at all.
-        made._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        made._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # noqa: SLF001  # see above
     if isinstance(made, Muon):
         made.leave_to_adamw(_ends_of(task))
     if made.defaults.get("weight_decay"):
@@ -202,7 +203,7 @@ def configure(
         scheduler = lr_scheduler(made)
     if isinstance(scheduler, ReduceLROnPlateau):
         config: dict[str, Any] = {"scheduler": scheduler, "monitor": scheduler.monitor}
-        if task._trainer is not None and task.trainer.check_val_every_n_epoch is None:
+        if attached_trainer(task) is not None and task.trainer.check_val_every_n_epoch is None:
             # Validation counts batches: an epoch may be far away, or never end.
             config |= {"interval": "step", "frequency": task.trainer.val_check_interval}
         return {"optimizer": made, "lr_scheduler": config}

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
-from engine.distributed.sharding import parts_of
+from engine.distributed.sharding import fsdp_modules
 
 
 def compile_net(task: L.LightningModule, *beside: nn.Module) -> None:
@@ -28,8 +28,8 @@ def compile_net(task: L.LightningModule, *beside: nn.Module) -> None:
         rank_zero_warn("compile: no C++ compiler here (g++ or clang++): slower, same result.")
         return
     net: Any = task.net
-    sharded = task._device_mesh is not None
-    for part in parts_of(net)[:-1] if sharded else []:  # between them weights are gathered
+    sharded = task.device_mesh is not None
+    for part in fsdp_modules(net)[:-1] if sharded else []:  # between them weights are gathered
         part.compile()
     for part in () if sharded else (net, *beside):
         part.compile()
@@ -37,6 +37,6 @@ def compile_net(task: L.LightningModule, *beside: nn.Module) -> None:
 
 def as_written(net: Any) -> AbstractContextManager:
     """Within it the net runs as it is written: it would be compiled anew for each new shape."""
-    if any(getattr(part, "_compiled_call_impl", None) for part in parts_of(net)):
+    if any(getattr(part, "_compiled_call_impl", None) for part in fsdp_modules(net)):
         return torch.compiler.set_stance("force_eager")
     return nullcontext()

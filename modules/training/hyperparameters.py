@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import nn
+
+from engine.lightning_internals import built_by_cli
 
 
 class _NotPlainError(Exception):
@@ -29,7 +30,7 @@ def save_arguments(task: L.LightningModule, arguments: Mapping[str, Any]) -> Non
         task: The task under construction.
         arguments: Its constructor's arguments by name.
     """
-    if _given_hyperparameters.get() is not None:  # LightningCLI is building, and hands over
+    if built_by_cli():  # LightningCLI is building, and hands over
         task.save_hyperparameters(logger=False)
         _drop_what_the_net_does_not_take(task.hparams.get("net"), arguments.get("net"))
         return

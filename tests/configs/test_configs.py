@@ -25,7 +25,7 @@ from tests.support.configs import (
     run_before,
     skipped_without_data,
 )
-from tests.support.resume import Crash, after, assert_the_same_run
+from tests.support.resume import Crash, after, assert_same_run
 
 # Millions of parameters with GPT-2's 50,257 tokens and 1,024 positions, as Radford et al. and
 # minGPT name their nets (minGPT counts without the table of logits, GPT-2 ties it).
@@ -118,7 +118,7 @@ def test_a_config_goes_on_as_if_it_had_never_stopped(
         run(*arguments, "--experiment", "stopped", *after(4))
     again = run(*arguments, "--experiment", "stopped", "--resume", "auto")
     assert (again.parent.name, again.name) == ("stopped", "001")
-    assert_the_same_run(whole, again)
+    assert_same_run(whole, again)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=name)

@@ -28,7 +28,7 @@ from modules.nets import RNNLM
 from tests.support import many_devices
 from tests.support.many_devices import CRASH, EXPERIMENTS, GPT, ROOT
 from tests.support.metrics import metrics
-from tests.support.resume import Crash, assert_the_same
+from tests.support.resume import Crash, assert_equal_nested
 
 slow = pytest.mark.slow
 
@@ -108,7 +108,7 @@ def test_a_sharded_run_that_goes_on_is_the_run_that_never_stopped(
     runs = there / "runs"
     assert [path.name for path in (runs / name).iterdir()] == ["001"]
     assert metrics(runs / name / "001") == metrics(runs / whole / "001")
-    assert_the_same(weights(runs / name / "001"), weights(runs / whole / "001"))
+    assert_equal_nested(weights(runs / name / "001"), weights(runs / whole / "001"))
 
 
 @slow
@@ -208,7 +208,7 @@ def test_a_folder_of_shards_begins_a_new_run_of_one_process(
     still = ("--model.optimizer", "SGD", "--model.optimizer.lr", 0.0, "--model.lr_scheduler")
     new = run("fit", *GPT, *still, "null", "--init_from", path, "--trainer.max_steps", 4)
     expected = weights(there / "runs/gpt-folder/001")
-    assert_the_same({name: weights(new)[name] for name in expected}, expected)
+    assert_equal_nested({name: weights(new)[name] for name in expected}, expected)
 
 
 @slow

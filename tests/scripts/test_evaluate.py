@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import train
-from engine.checkpoint.reading import open_task
+from engine.checkpoint.reading import load_task
 from modules import Classifier
 from scripts import evaluate
 from scripts.evaluation.statistics import (
@@ -163,7 +163,7 @@ def test_the_temperature_is_that_of_the_validation_split(
 
     data = Digits()
     data.setup("fit")
-    task = open_task(trained[0], Classifier, "")
+    task = load_task(trained[0], Classifier, "")
     with torch.inference_mode():
         found = [
             (task(inputs), labels)

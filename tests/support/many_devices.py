@@ -231,7 +231,7 @@ def train_padded(**trainer: Any) -> dict[str, torch.Tensor]:
 
 def work() -> None:
     import train
-    from engine.distributed.strategies import Sharded
+    from engine.distributed.strategies import ModelParallel
     from tests.support.resume import Crash
 
     torch.set_num_threads(1)
@@ -250,7 +250,11 @@ def work() -> None:
                     told[name] = {"code": stop.code, "said": said.getvalue()}
     weights = {
         name: train_padded(devices=number, strategy=strategy)
-        for name, strategy in (("ddp", "ddp"), ("fsdp", Sharded()), ("mesh", Sharded(2)))
+        for name, strategy in (
+            ("ddp", "ddp"),
+            ("fsdp", ModelParallel()),
+            ("mesh", ModelParallel(2)),
+        )
     }
     if os.environ["LOCAL_RANK"] == "0":
         Path(f"told-{number}.json").write_text(json.dumps(told))

@@ -176,24 +176,24 @@ def after(batches: int, callback: type[L.Callback] = CrashAfter) -> tuple[str, .
     )
 
 
-def assert_the_same(a: Any, b: Any, where: str = "") -> None:
+def assert_equal_nested(a: Any, b: Any, where: str = "") -> None:
     """Equal to the last bit, whatever is nested how deeply."""
     assert type(a) is type(b), where
     if isinstance(a, dict):
         assert list(a) == list(b), where
         for key in a:
-            assert_the_same(a[key], b[key], f"{where}/{key}")
+            assert_equal_nested(a[key], b[key], f"{where}/{key}")
     elif isinstance(a, list | tuple):
         assert len(a) == len(b), where
         for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_the_same(x, y, f"{where}/{i}")
+            assert_equal_nested(x, y, f"{where}/{i}")
     elif isinstance(a, torch.Tensor):
         assert torch.equal(a, b), f"{where}: {(a - b).abs().max()}"
     else:
         assert a == b, f"{where}: {a} and {b}"
 
 
-def assert_the_same_run(one: Path, other: Path, but: str = "") -> None:
+def assert_same_run(one: Path, other: Path, but: str = "") -> None:
     assert (one / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
     names = [path.name for path in sorted((one / "checkpoints").iterdir())]
     assert names == [path.name for path in sorted((other / "checkpoints").iterdir())]
@@ -204,4 +204,4 @@ def assert_the_same_run(one: Path, other: Path, but: str = "") -> None:
         )
         for key in ("callbacks", "hyper_parameters", "datamodule_hyper_parameters", but):
             a.pop(key, None), b.pop(key, None)
-        assert_the_same(a, b, name)
+        assert_equal_nested(a, b, name)

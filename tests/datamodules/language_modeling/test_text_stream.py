@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from datamodules import TextStream
 from datamodules.language_modeling.text_stream import Documents, StreamedRows
 from tests.support import ROOT
-from tests.support.resume import Crash, after, assert_the_same_run
+from tests.support.resume import Crash, after, assert_same_run
 
 pytest.importorskip("datasets", reason="the optional package `datasets` is not installed")
 SIZES = {"context": 16, "batch_size": 4, "tokenizer": "bpe", "max_vocab_size": 300}
@@ -136,7 +136,7 @@ def test_a_run_that_goes_on_is_the_run_that_never_stopped(
         run("fit", *given, "--experiment", "stopped", *after(crash))
     again = run("fit", *given, "--experiment", "stopped", "--resume", "auto")
     # Where it stands the library tells in more than one way.
-    assert_the_same_run(whole, again, but="TextStream")
+    assert_same_run(whole, again, but="TextStream")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from datamodules import TokenStream
 from datamodules.language_modeling.token_stream import FetchedShards, WindowCrops
 from tests.support import ROOT
-from tests.support.resume import Crash, after, assert_the_same_run
+from tests.support.resume import Crash, after, assert_same_run
 from tests.support.synthetic_data import make_shards
 
 SIZES = {"context": 16, "batch_size": 4}
@@ -188,7 +188,7 @@ def test_a_run_goes_on_bit_for_bit_on_another_machine(
     shutil.rmtree(tmp_path / "disk")
     folder = next((tmp_path / "runs/cut").glob("*"))
     assert run("fit", "--resume", folder, "--trainer.callbacks", "null") == folder
-    assert_the_same_run(never_stopped, folder)
+    assert_same_run(never_stopped, folder)
 
 
 @pytest.fixture

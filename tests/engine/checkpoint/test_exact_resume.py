@@ -25,8 +25,8 @@ from tests.support.resume import (
     Run,
     SignalAfter,
     after,
-    assert_the_same,
-    assert_the_same_run,
+    assert_equal_nested,
+    assert_same_run,
 )
 from tests.support.synthetic_data import make_image_folder
 
@@ -41,7 +41,7 @@ def test_a_run_that_goes_on_is_the_run_that_never_stopped(run: Run, case: str, c
     with pytest.raises(Crash):
         run("fit", *arguments, "--experiment", "stopped", *after(crash))
     again = run("fit", *arguments, "--experiment", "stopped", "--resume", "auto")
-    assert_the_same_run(whole, again)
+    assert_same_run(whole, again)
 
 
 @pytest.mark.slow
@@ -56,7 +56,7 @@ def test_a_compiled_net_goes_on(run: Run, case: str) -> None:
         run("fit", *arguments, "--experiment", "stopped", *after(10))
     again = run("fit", *arguments, "--experiment", "stopped", "--resume", "auto")
     assert counters["stats"]["unique_graphs"] > 0  # else it was not compiled at all
-    assert_the_same_run(whole, again)
+    assert_same_run(whole, again)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_backbone_that_joined_goes_on(
     with pytest.raises(Crash):
         run(*arguments, "--experiment", "stopped", *after(crash))
     again = run(*arguments, "--experiment", "stopped", "--resume", "auto")
-    assert_the_same_run(whole, again)
+    assert_same_run(whole, again)
 
 
 SHORT = (*CASES["mid-epoch"], "--test_after_fit", "false", "--experiment", "short")
@@ -106,14 +106,14 @@ def test_a_run_may_be_interrupted_again_and_again(run: Run, stopped: Path) -> No
             run("fit", *SHORT, "--resume", "auto", *after(6))
     again = run("fit", *SHORT, "--resume", "auto")
     assert again == stopped
-    assert_the_same_run(run("fit", *SHORT), again)
+    assert_same_run(run("fit", *SHORT), again)
 
 
 def test_a_folder_is_enough_to_go_on(run: Run, stopped: Path) -> None:
     # The callback that crashed is in its config: without it, as an overlay would leave it out.
     again = run("fit", "--resume", stopped, "--trainer.callbacks", "null")
     assert again == stopped
-    assert_the_same_run(run("fit", *SHORT), again)
+    assert_same_run(run("fit", *SHORT), again)
 
 
 def test_a_signal_stops_between_two_steps_with_a_checkpoint(run: Run, runs: Path, capsys) -> None:
@@ -129,7 +129,7 @@ def test_a_signal_stops_between_two_steps_with_a_checkpoint(run: Run, runs: Path
     assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) == before
     again = run("fit", *SHORT, "--resume", "auto")
-    assert_the_same_run(run("fit", *SHORT), again)
+    assert_same_run(run("fit", *SHORT), again)
 
 
 def test_a_signal_before_the_first_step_promises_nothing(run: Run, runs: Path, capsys) -> None:
@@ -146,7 +146,7 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_best(run: Run, stopped: Path
     last.write_bytes(last.read_bytes()[:1000])
     assert (stopped / "checkpoints/best.ckpt").is_file()
     again = run("fit", *SHORT, "--resume", "auto")
-    assert_the_same_run(run("fit", *SHORT), again)
+    assert_same_run(run("fit", *SHORT), again)
 
 
 def test_a_run_without_any_whole_checkpoint_begins_anew(run: Run, stopped: Path, refused) -> None:
@@ -170,7 +170,7 @@ def test_a_complete_run_may_be_made_longer(run: Run) -> None:
     first = run("fit", *steady)
     longer = ("--trainer.max_epochs", 4)
     whole = run("fit", *steady, *longer)
-    assert_the_same_run(whole, run("fit", "--resume", first, *longer))
+    assert_same_run(whole, run("fit", "--resume", first, *longer))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_a_run_that_is_older_than_an_argument_goes_on_with_its_default(
     )
     again = run("fit", *SHORT, "--resume", "auto")
     assert again == stopped
-    assert_the_same_run(run("fit", *SHORT), again)
+    assert_same_run(run("fit", *SHORT), again)
 
 
 def test_a_run_with_an_argument_that_is_gone_is_refused(refused, stopped: Path) -> None:
@@ -233,7 +233,7 @@ def test_init_from_begins_a_new_run_with_the_weights(run: Run, stopped: Path) ->
     new = run("fit", *SHORT, "--init_from", best, *still, "--model.lr_scheduler", "null")
     assert new != stopped
     a, b = (torch.load(path, weights_only=True) for path in (best, new / "checkpoints/last.ckpt"))
-    assert_the_same(dict(a["state_dict"]), dict(b["state_dict"]))
+    assert_equal_nested(dict(a["state_dict"]), dict(b["state_dict"]))
     assert b["global_step"] == 30
 
 
@@ -295,7 +295,7 @@ def test_a_full_disk_costs_no_checkpoint_and_says_what_to_do(
     assert last["global_step"] == 4
     again = run("fit", *SHORT, "--resume", "auto")
     assert again == folder
-    assert_the_same_run(run("fit", *SHORT), again)
+    assert_same_run(run("fit", *SHORT), again)
 
 
 def test_two_processes_draw_different_random_numbers() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import ROOT
 from tests.support.drill import drill
-from tests.support.resume import PICTURES, assert_the_same_run
+from tests.support.resume import PICTURES, assert_same_run
 
 
 @pytest.mark.slow
@@ -34,4 +34,4 @@ def test_two_processes_go_on_bit_for_bit(tmp_path: Path) -> None:
         assert fit("whole") == 0
         assert fit("stopped", *crash) == 1
         assert fit("stopped", "--resume", "auto") == 0
-    assert_the_same_run(tmp_path / "runs/whole/001", tmp_path / "runs/stopped/001")
+    assert_same_run(tmp_path / "runs/whole/001", tmp_path / "runs/stopped/001")

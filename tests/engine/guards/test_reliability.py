@@ -20,7 +20,7 @@ from engine.guards.peers import EXIT_CODE, Lost, Peers, call_the_roll
 from engine.guards.preemption import Preempted
 from engine.run.folder import experiment_name
 from tests.support import ROOT, TINY
-from tests.support.resume import assert_the_same_run
+from tests.support.resume import assert_same_run
 
 CPU = ("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false")
 ENDLESS = ("fit", "--config", TINY, *CPU, "--trainer.max_epochs", 100_000)
@@ -226,7 +226,7 @@ def test_a_disk_that_is_really_full(run: Callable, runs: Path, tiny_disk: Path, 
     assert not list(tiny_disk.rglob("*.part"))
     (tiny_disk / "ballast").unlink()
     again = run(*arguments, "--resume", "auto")
-    assert_the_same_run(runs.parent / "whole" / whole.relative_to(runs), again)
+    assert_same_run(runs.parent / "whole" / whole.relative_to(runs), again)
     with suppress(OSError):
         (tiny_disk / "ballast").write_bytes(bytes(300_000))
     with pytest.raises(SystemExit) as exit:
@@ -377,4 +377,4 @@ def test_two_nodes_learn_what_two_devices_learn(
         assert len(list((tmp_path / name).glob("*/*"))) == 1
     assert "train/loss" in (together / "metrics.csv").read_text()
     for nodes in (apart, torchrun):
-        assert_the_same_run(together, nodes)  # gloo adds up in the same order: to the last bit
+        assert_same_run(together, nodes)  # gloo adds up in the same order: to the last bit
