@@ -167,7 +167,8 @@ class TakesLittle(nn.Module):
 def test_a_net_that_takes_few_of_the_sizes_of_the_data_is_rebuilt(run, tmp_path: Path) -> None:
     config = tmp_path / "little.yaml"
     config.write_text(
-        "model: {class_path: modules.Classifier, init_args: {net: test_checkpoints.TakesLittle}}\n"
+        "model: {class_path: modules.Classifier, "
+        f"init_args: {{net: {__name__}.TakesLittle}}}}\n"
         "data: datamodules.Digits\ntrainer: {max_epochs: 1}\n"
     )
     path = run("fit", "--config", config, "--test_after_fit", "false") / "checkpoints/best.ckpt"
