@@ -412,7 +412,11 @@ def accept_old_names() -> None:
     """Make all parsers upgrade old class paths, arguments and values in the YAML that they read."""
     load = get_loader("yaml")
     if not hasattr(load, "__wrapped__"):
-        set_loader("yaml", wraps(load)(lambda text: upgrade(load(text))))
+        set_loader(
+            "yaml",
+            wraps(load)(lambda text: upgrade(load(text))),
+            exceptions=(yaml.YAMLError,),
+        )
 
 
 def words(args: ArgsType) -> list[str]:
