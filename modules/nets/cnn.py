@@ -1,40 +1,38 @@
-"""A convolutional network: the same small filter looks at every place of the picture.
+"""CNN: a convolutional network, which applies the same small filters at every image position.
 
-LeCun et al., "Gradient-based learning applied to document recognition" (1998).
-The MLP below has to learn a stroke anew for each place where it can appear. Here a filter is shared
-by all places (translation equivariance) and pooling forgets where exactly it fired.
+LeCun et al., "Gradient-based learning applied to document recognition" (1998). The MLP has to learn
+a stroke separately for every position. New here: filters share their weights across positions
+(translation equivariance), and pooling discards the exact position.
 """
 
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from modules.nets.layers.convolution import Flatten, conv_norm_relu
+from modules.nets.layers.convolution import conv_norm_relu
 from modules.nets.layers.dropout import Dropout
-from modules.nets.layers.subsampling import MaxPool2d
 
 
 class CNN(nn.Module):
     """`Conv 3x3 → (batch norm) → ReLU` per channel count, one max-pool, fully connected head.
 
-    By default conv 1→32→64, max-pool, dropout, 128 hidden units, dropout: the net that nearly every
-    MNIST tutorial trains.
+    By default conv 1→32→64, max-pool, dropout, 128 hidden units, dropout: the network of PyTorch's
+    MNIST example.
 
     Args:
         num_classes: Number of logits.
-        in_channels: Channels of a picture, 1 for grey and 3 for RGB.
-        image_size: Height and width of a picture in pixels.
+        in_channels: Channels of an image, 1 for grayscale and 3 for RGB.
+        image_size: Height and width of an image in pixels.
         channels: Output channels of each 3x3 convolution.
         hidden_size: Width of the hidden layer between the features and the logits.
-        padding: Zeros added around each picture before a convolution: 0 lets it shrink by 2 pixels
-            a convolution, 1 keeps its size (small pictures need that).
-        conv_dropout: Probability in [0, 1) of zeroing a feature after pooling.
-        dropout: Probability in [0, 1) of zeroing a unit of the hidden layer.
-        batch_norm: Normalise each channel over the batch before its ReLU.
+        padding: Zeros added on each side before a convolution: with 0 it removes 2 pixels of height
+            and width, with 1 it keeps the size (small images need that).
+        conv_dropout: Dropout probability of the features after pooling, in [0, 1).
+        dropout: Dropout probability of the hidden layer, in [0, 1).
+        batch_norm: Normalize each channel over the batch before its ReLU.
 
     Raises:
-        ValueError: If there is no convolution, or the picture is too small for them and the
-            pooling.
+        ValueError: If there is no convolution, or the image is too small for them and the pooling.
     """
 
     def __init__(
@@ -51,7 +49,7 @@ class CNN(nn.Module):
     ) -> None:
         super().__init__()
         if not channels:
-            raise ValueError("CNN: channels must not be empty: one number for each convolution.")
+            raise ValueError("CNN: channels must not be empty: give one number per convolution.")
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.image_size = image_size
@@ -62,22 +60,22 @@ class CNN(nn.Module):
         self.dropout = dropout
         self.batch_norm = batch_norm
 
-        # A 3x3 convolution takes 2 pixels off each side length and padding gives 2·padding back.
+        # A 3x3 convolution removes 2 pixels of height and width; padding adds 2 · padding.
         conv_size = image_size - len(channels) * (2 - 2 * padding)
         feature_size = conv_size // 2
         if feature_size < 1:
             raise ValueError(
-                f"CNN: pictures of {image_size}x{image_size} pixels are too small for "
+                f"CNN: images of {image_size}x{image_size} pixels are too small for "
                 f"{len(channels)} convolutions without padding and a 2x2 max-pool; "
                 "use padding: 1 or fewer channels."
             )
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip([in_channels, *channels[:-1]], channels, strict=True):
-            layers += conv_norm_relu(fan_in, fan_out, padding=padding, batch_norm=batch_norm)
-        layers.insert(-1, MaxPool2d(2))  # a ReLU after it does the same with a quarter of the work
+        for inputs, outputs in zip([in_channels, *channels[:-1]], channels, strict=True):
+            layers += conv_norm_relu(inputs, outputs, padding=padding, batch_norm=batch_norm)
+        layers.insert(-1, nn.MaxPool2d(2))  # before the ReLU: same result, a quarter of the work
         self.features = nn.Sequential(*layers, Dropout(conv_dropout))
         self.head = nn.Sequential(
-            Flatten(),
+            nn.Flatten(),
             nn.Linear(channels[-1] * feature_size**2, hidden_size),
             nn.ReLU(),
             Dropout(dropout),
@@ -85,7 +83,6 @@ class CNN(nn.Module):
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Pictures (B, C, height, width) to logits (B, num_classes)."""
-        features = self.features(inputs)  # (B, channels[-1], H', W')
+        features = self.features(inputs)  # (B, C, H, W) -> (B, channels[-1], H', W')
         logits: Tensor = self.head(features)  # (B, num_classes)
         return logits

@@ -1,8 +1,8 @@
-"""A multilayer perceptron: every pixel is connected to every hidden unit.
+"""MLP: a multilayer perceptron, which connects every pixel to every hidden unit.
 
-Rumelhart, Hinton & Williams, "Learning representations by back-propagating errors" (1986).
-The ground floor of the ladder. It sees a picture as a flat list of numbers: shuffle the pixels of
-every picture in the same way and it learns just as well. What comes above knows better.
+Rumelhart, Hinton & Williams, "Learning representations by back-propagating errors" (1986). It
+treats an image as a flat vector and ignores its geometry: a fixed permutation of the pixels of all
+images changes nothing.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ class MLP(nn.Module):
 
     Args:
         num_classes: Number of logits.
-        in_channels: Channels of a picture, 1 for grey and 3 for RGB.
-        image_size: Height and width of a picture in pixels.
+        in_channels: Channels of an image, 1 for grayscale and 3 for RGB.
+        image_size: Height and width of an image in pixels.
         hidden_sizes: Width of each hidden layer; an empty list gives softmax regression.
-        dropout: Probability in [0, 1) of zeroing a hidden unit during training.
+        dropout: Dropout probability of hidden units, in [0, 1).
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class MLP(nn.Module):
 
         sizes = [in_channels * image_size * image_size, *hidden_sizes]
         layers: list[nn.Module] = [nn.Flatten()]
-        for fan_in, fan_out in pairwise(sizes):
-            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+        for in_features, out_features in pairwise(sizes):
+            layers += [nn.Linear(in_features, out_features), nn.ReLU()]
             if dropout:
                 layers.append(nn.Dropout(dropout))
         layers.append(nn.Linear(sizes[-1], num_classes))
@@ -48,10 +48,9 @@ class MLP(nn.Module):
 
     @property
     def head(self) -> nn.Module:
-        """The last layer, which makes the logits."""
+        """The output layer."""
         return self.layers[-1]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Pictures (B, C, height, width) to logits (B, num_classes)."""
         logits: Tensor = self.layers(inputs)  # (B, C, H, W) -> (B, C·H·W) -> … -> (B, num_classes)
         return logits

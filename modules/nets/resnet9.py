@@ -1,29 +1,28 @@
-"""ResNet-9: the fewest residual blocks that do the work, wide where a picture is small.
+"""ResNet-9: few and wide residual blocks, for small images.
 
-After Page, "How to train your ResNet" (2018), which trains such a net on CIFAR-10 in seconds. The
-ResNet below spends most of its time on many thin layers at the full size of the picture. Here the
-first convolution is pooled at once and each stage has one block of two wide convolutions; at the
-end the maximum over the picture asks whether a feature is anywhere, not how often.
+After Page, "How to train your ResNet" (2018), who trains such a network on CIFAR-10 in seconds.
+ResNet-20 spends most of its time in narrow layers at full resolution. New here: the first
+convolution is pooled immediately, each stage has one block of two wide convolutions, and global
+max-pooling detects whether a feature occurs anywhere, not how often.
 """
 
 from torch import Tensor, nn
 
-from modules.nets.layers.batch_norm import BatchNorm2d
 from modules.nets.layers.convolution import init_weights_for_relu
 from modules.nets.layers.dropout import Dropout
-from modules.nets.layers.relu import ReLU
-from modules.nets.layers.subsampling import MaxPool2d
 
 
-def layer(fan_in: int, fan_out: int, kernel_size: int = 3, pooled: bool = False) -> nn.Sequential:
-    """`convolution → (2x2 max-pool) → batch norm → ReLU`.
+def layer(
+    in_channels: int, out_channels: int, kernel_size: int = 3, pooled: bool = False
+) -> nn.Sequential:
+    """Return `convolution → (2x2 max-pool) → batch norm → ReLU`.
 
-    Pooling comes first because what follows then has a quarter of the work; a ReLU after the
-    maximum is the same as one before it.
+    Max-pooling commutes with ReLU; before it and the norm, it quarters their work.
     """
-    convolution = nn.Conv2d(fan_in, fan_out, kernel_size, padding=kernel_size // 2, bias=False)
-    pooling = [MaxPool2d(2)] if pooled else []
-    return nn.Sequential(convolution, *pooling, BatchNorm2d(fan_out), ReLU(inplace=True))
+    padding = kernel_size // 2
+    convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, bias=False)
+    pooling = [nn.MaxPool2d(2)] if pooled else []
+    return nn.Sequential(convolution, *pooling, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
 
 
 class Residual(nn.Module):
@@ -40,17 +39,17 @@ class Residual(nn.Module):
 class ResNet9(nn.Module):
     """A pooled 5x5 convolution, two stages of a convolution and a residual block, a linear layer.
 
-    A 28x28 picture is 14x14 in the first stage and 7x7 in the second.
+    A 28x28 image is 14x14 in the first stage and 7x7 in the second.
 
     Args:
         num_classes: Number of logits.
-        in_channels: Channels of a picture, 1 for grey and 3 for RGB.
-        image_size: Height and width of a picture in pixels, at least 4.
+        in_channels: Channels of an image, 1 for grayscale and 3 for RGB.
+        image_size: Height and width of an image in pixels, at least 4.
         width: Channels of the first convolution; the stages have 2 and 4 times as many.
-        dropout: Probability in [0, 1) of zeroing a feature before the linear layer.
+        dropout: Dropout probability before the linear layer, in [0, 1).
 
     Raises:
-        ValueError: If the picture is too small to be pooled twice.
+        ValueError: If the image is too small to be pooled twice.
     """
 
     def __init__(
@@ -64,8 +63,8 @@ class ResNet9(nn.Module):
         super().__init__()
         if image_size < 4:
             raise ValueError(
-                f"ResNet9: pictures of {image_size}x{image_size} pixels are too small to be "
-                "pooled twice; 4x4 is the least."
+                f"ResNet9: images of {image_size}x{image_size} pixels are too small to be pooled "
+                "twice; they must be at least 4x4."
             )
         self.num_classes = num_classes
         self.in_channels = in_channels
@@ -77,7 +76,7 @@ class ResNet9(nn.Module):
         self.stages = nn.Sequential(
             layer(width, 2 * width),
             Residual(2 * width),
-            MaxPool2d(2),
+            nn.MaxPool2d(2),
             layer(2 * width, 4 * width),
             Residual(4 * width),
         )
@@ -90,8 +89,7 @@ class ResNet9(nn.Module):
         init_weights_for_relu(self)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Pictures (B, C, height, width) to logits (B, num_classes)."""
-        x = self.first(inputs)  # (B, width, H / 2, W / 2)
+        x = self.first(inputs)  # (B, C, H, W) -> (B, width, H / 2, W / 2)
         x = self.stages(x)  # (B, 4 · width, H / 4, W / 4)
         logits: Tensor = self.head(x)  # (B, num_classes)
         return logits

@@ -23,7 +23,7 @@ from callbacks.monitoring.layer_health import health_figure, layers_of, read_lay
 from datamodules import Digits
 from modules import Classifier
 from modules.nets import CNN, MLP
-from tests.support.small_mlp import Batches, batches_of, small_mlp
+from tests.support.small_mlp import Batches, random_batches, small_mlp
 
 
 def fit(
@@ -43,7 +43,7 @@ def fit(
 
 
 def test_the_numbers_are_those_of_a_loop_by_hand(tmp_path: Path) -> None:
-    found = fit(tmp_path, batches := batches_of(3, 8))
+    found = fit(tmp_path, batches := random_batches(3, 8))
     net = small_mlp()
     for step, (inputs, targets) in enumerate(batches, 1):
         net.zero_grad()
@@ -67,7 +67,7 @@ def test_the_numbers_are_those_of_a_loop_by_hand(tmp_path: Path) -> None:
 
 
 def test_accumulated_batches_are_one_gradient_and_one_step(tmp_path: Path) -> None:
-    halves = batches_of(6, 8)
+    halves = random_batches(6, 8)
     pairs = zip(halves[::2], halves[1::2], strict=True)
     wholes = [(torch.cat([a[0], b[0]]), torch.cat([a[1], b[1]])) for a, b in pairs]
     one = fit(tmp_path / "one", wholes)
@@ -79,8 +79,8 @@ def test_accumulated_batches_are_one_gradient_and_one_step(tmp_path: Path) -> No
 
 
 def test_clipping_does_not_hide_how_long_a_gradient_is(tmp_path: Path) -> None:
-    free = fit(tmp_path / "free", batches_of(1, 8))
-    clipped = fit(tmp_path / "clipped", batches_of(1, 8), gradient_clip_val=0.001)
+    free = fit(tmp_path / "free", random_batches(1, 8))
+    clipped = fit(tmp_path / "clipped", random_batches(1, 8), gradient_clip_val=0.001)
     assert clipped["gradient_norm"] == free["gradient_norm"]
     assert clipped["update_ratio"]["layers.1"][1] < free["update_ratio"]["layers.1"][1] / 10
 
@@ -91,12 +91,12 @@ def test_sixteen_bits_show_the_values_of_thirty_two(
     tmp_path: Path, precision: str, fused: bool
 ) -> None:
     optimizer = partial(AdamW, lr=0.01, fused=fused)
-    expected = fit(tmp_path / "32", batches_of(2, 64), optimizer=optimizer)
+    expected = fit(tmp_path / "32", random_batches(2, 64), optimizer=optimizer)
     how = {"precision": precision}
     if precision == "16-mixed":  # which Lightning itself gives to GPUs only
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
         how = {"plugins": MixedPrecision("16-mixed", "cpu", scaler)}
-    found = fit(tmp_path / "16", batches_of(2, 64), optimizer=optimizer, **how)
+    found = fit(tmp_path / "16", random_batches(2, 64), optimizer=optimizer, **how)
     for quantity in ("gradient_norm", "weight_norm", "update_ratio"):
         for layer, values in expected[quantity].items():
             # bfloat16 has three digits, and Adam's first steps turn rounding into ±lr
@@ -128,7 +128,7 @@ def test_the_units_of_pictures_are_channels(tmp_path: Path) -> None:
     net = CNN(image_size=4, channels=[4, 8], hidden_size=6, padding=1)
     with torch.no_grad():
         net.features[0].bias[:3] = -100
-    found = fit(tmp_path, batches_of(2, 8), net=net)["dead_units"]
+    found = fit(tmp_path, random_batches(2, 8), net=net)["dead_units"]
     assert found["features.1"] == {1: 0.75, 2: 0.75}
     assert set(found) == {"features.1", "features.4", "head.2"}
 
@@ -148,19 +148,19 @@ class Ragged(nn.Module):
 
 
 def test_a_last_axis_of_changing_length_counts_no_units(tmp_path: Path) -> None:
-    found = fit(tmp_path, batches_of(4, 8), every=2, net=Ragged())
+    found = fit(tmp_path, random_batches(4, 8), every=2, net=Ragged())
     assert list(found["dead_units"]) == ["over_units"]
 
 
 def test_measurements_come_every_so_many_steps(tmp_path: Path) -> None:
-    found = fit(tmp_path, batches_of(9, 4), every=4)
+    found = fit(tmp_path, random_batches(9, 4), every=4)
     assert list(found["gradient_norm"]["layers.1"]) == [4, 8]
 
 
 def test_training_is_the_same_with_and_without(tmp_path: Path) -> None:
     nets = small_mlp(), small_mlp()
-    fit(tmp_path / "with", batches_of(5, 8), net=nets[0], every=2)
-    fit(tmp_path / "without", batches_of(5, 8), net=nets[1], callbacks=[])
+    fit(tmp_path / "with", random_batches(5, 8), net=nets[0], every=2)
+    fit(tmp_path / "without", random_batches(5, 8), net=nets[1], callbacks=[])
     for one, other in zip(*(net.parameters() for net in nets), strict=True):
         assert torch.equal(one, other)
     assert not any(module._forward_hooks for module in nets[0].modules())
@@ -175,13 +175,13 @@ def test_an_interrupted_run_has_its_picture_and_no_hooks(tmp_path: Path) -> None
 
     net = small_mlp()
     with pytest.raises(RuntimeError, match="out of luck"):
-        fit(tmp_path, batches_of(6, 8), net=net, callbacks=[LayerHealth(1), Stop()])
+        fit(tmp_path, random_batches(6, 8), net=net, callbacks=[LayerHealth(1), Stop()])
     assert (tmp_path / "figures/layer_health.png").exists()
     assert not any(module._forward_hooks for module in net.modules())
 
 
 def test_the_picture_holds_every_layer_and_is_not_blank(tmp_path: Path) -> None:
-    rows = fit(tmp_path, batches_of(20, 8))
+    rows = fit(tmp_path, random_batches(20, 8))
     picture = np.asarray(Image.open(tmp_path / "figures/layer_health.png").convert("RGB"))
     assert picture.std() > 10
     figure = health_figure(rows)
@@ -204,7 +204,7 @@ def test_a_peak_among_thousands_of_measurements_is_seen() -> None:
 def test_trackers_are_told_and_metrics_csv_is_not(tmp_path: Path) -> None:
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     loggers = [CSVLogger(tmp_path, name="", version=""), TensorBoardLogger(tmp_path, "board")]
-    found = fit(tmp_path, batches_of(4, 8), every=2, logger=loggers)
+    found = fit(tmp_path, random_batches(4, 8), every=2, logger=loggers)
     seen = reader.EventAccumulator(loggers[1].log_dir).Reload()
     events = seen.Scalars("layers/update_ratio/layers.3")
     assert [event.step for event in events] == [1, 3]  # as Lightning counts: from zero
@@ -217,7 +217,7 @@ def test_trackers_are_told_and_metrics_csv_is_not(tmp_path: Path) -> None:
 
 def test_a_dry_run_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    fit(tmp_path, batches_of(2, 8), fast_dev_run=True)
+    fit(tmp_path, random_batches(2, 8), fast_dev_run=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -233,7 +233,7 @@ def test_tied_weights_are_one_layer_and_frozen_ones_none() -> None:
 def test_a_layer_without_gradient_has_no_gradient_norm(tmp_path: Path) -> None:
     net = small_mlp()
     net.unused = nn.Linear(2, 2)
-    fit(tmp_path, batches_of(1, 8), net=net)
+    fit(tmp_path, random_batches(1, 8), net=net)
     with (tmp_path / "layers.csv").open() as file:
         rows = {row["layer"]: row for row in csv.DictReader(file)}
     assert rows["unused"]["gradient_norm"] == "nan"
@@ -254,7 +254,7 @@ def test_a_wrong_interval_and_two_optimizers_are_told(tmp_path: Path) -> None:
         accelerator="cpu", logger=False, callbacks=[LayerHealth()], enable_checkpointing=False
     )
     with pytest.raises(MisconfigurationException, match="tasks with one optimizer; Two has 2"):
-        trainer.fit(Two(small_mlp()), DataLoader(batches_of(1, 4), batch_size=None))
+        trainer.fit(Two(small_mlp()), DataLoader(random_batches(1, 4), batch_size=None))
 
 
 @pytest.mark.slow

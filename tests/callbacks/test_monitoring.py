@@ -25,7 +25,7 @@ from callbacks.monitoring.speed import flops, matmul_peak, shadow_of
 from modules import Classifier
 from modules.nets import CNN, GPT, MLPLM, RNNLM
 from tests.support import ROOT, TINY
-from tests.support.small_mlp import batches_of, small_mlp
+from tests.support.small_mlp import random_batches, small_mlp
 
 MONITOR = ("--config", ROOT / "configs/trainer/monitor.yaml")
 Rows = dict[int, dict[str, float]]
@@ -78,7 +78,7 @@ class Ticks(L.Callback):
 
 def test_throughput_and_mfu_are_those_of_a_count_by_hand(tmp_path: Path, monkeypatch) -> None:
     clock = Clock(monkeypatch)
-    batches = [*batches_of(9, 8)[:8], *batches_of(1, 3)]  # the last one has 3 rows
+    batches = [*random_batches(9, 8)[:8], *random_batches(1, 3)]  # the last one has 3 rows
     monkeypatch.setattr(Classifier, "val_dataloader", lambda self: DataLoader(batches[:1], None))
     rows = fit(
         tmp_path,
@@ -103,7 +103,7 @@ def test_throughput_and_mfu_are_those_of_a_count_by_hand(tmp_path: Path, monkeyp
 
 def test_accumulated_batches_and_tokens_count(tmp_path: Path, monkeypatch) -> None:
     clock = Clock(monkeypatch)
-    pairs = [(inputs, targets[:, None].expand(-1, 5)) for inputs, targets in batches_of(8, 4)]
+    pairs = [(inputs, targets[:, None].expand(-1, 5)) for inputs, targets in random_batches(8, 4)]
     monkeypatch.setattr(
         Classifier, "_step", lambda self, batch, stage: (self.net(batch[0]).mean(),) * 2
     )
@@ -181,7 +181,7 @@ def test_a_net_that_cannot_be_counted_has_a_speed_and_no_mfu(tmp_path: Path) -> 
     with pytest.warns(
         UserWarning, match="no speed/mfu, since the FLOPs of Opaque can't be counted"
     ):
-        rows = fit(tmp_path, Speed(), batches_of(3, 4), net=Opaque())
+        rows = fit(tmp_path, Speed(), random_batches(3, 4), net=Opaque())
     assert rows[1]["speed/samples_per_second"] > 0
     assert not any("speed/mfu" in row or "speed/tflops" in row for row in rows.values())
 
@@ -238,7 +238,7 @@ def gradients_by_hand(
     ],
 )
 def test_gradient_norms_are_those_of_a_loop_by_hand(tmp_path: Path, parts: int, how: dict) -> None:
-    batches = batches_of(6, 8)
+    batches = random_batches(6, 8)
     rows = fit(tmp_path, GradientNorms(), batches, **how)
     expected = gradients_by_hand(batches, parts, how.get("precision"))
     seen = [
@@ -251,8 +251,10 @@ def test_gradient_norms_are_those_of_a_loop_by_hand(tmp_path: Path, parts: int, 
 
 
 def test_clipping_does_not_hide_a_gradient(tmp_path: Path) -> None:
-    free = fit(tmp_path / "free", GradientNorms(), batches_of(1, 8))
-    clipped = fit(tmp_path / "clipped", GradientNorms(), batches_of(1, 8), gradient_clip_val=0.001)
+    free = fit(tmp_path / "free", GradientNorms(), random_batches(1, 8))
+    clipped = fit(
+        tmp_path / "clipped", GradientNorms(), random_batches(1, 8), gradient_clip_val=0.001
+    )
     assert clipped[0]["grad_norm/total"] == free[0]["grad_norm/total"] > 0.01
 
 
@@ -282,14 +284,14 @@ def test_the_rate_logged_is_the_one_of_that_step(tmp_path: Path, monkeypatch) ->
         return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     monkeypatch.setattr(Classifier, "configure_optimizers", halved)
-    rows = fit(tmp_path, LearningRate(), batches_of(4, 4))
+    rows = fit(tmp_path, LearningRate(), random_batches(4, 4))
     rates = [rows[step]["optimizer/learning_rate"] for step in range(4)]
     assert rates == pytest.approx([0.8, 0.4, 0.2, 0.1])
     figure = curves_figure(read_metrics(tmp_path / "metrics.csv"), "val/loss", "min")
     (panel,) = [axes for axes in figure.axes if axes.get_title() == "learning rate"]
     assert list(panel.lines[0].get_ydata()) == rates
     monkeypatch.setattr(Classifier, "configure_optimizers", TwoRates.configure_optimizers)
-    rows = fit(tmp_path / "two", LearningRate(), batches_of(1, 4))
+    rows = fit(tmp_path / "two", LearningRate(), random_batches(1, 4))
     told = {name: value for name, value in rows[0].items() if name.startswith("optimizer/")}
     assert told == {"optimizer/learning_rate/0": 0.1, "optimizer/learning_rate/1": 0.5}
 
@@ -297,7 +299,7 @@ def test_the_rate_logged_is_the_one_of_that_step(tmp_path: Path, monkeypatch) ->
 def test_memory_is_that_of_the_process(tmp_path: Path) -> None:
     if not Path("/proc/self/status").exists():
         pytest.skip("the system does not tell what a process holds")
-    rows = fit(tmp_path, Memory(), batches_of(2, 4))
+    rows = fit(tmp_path, Memory(), random_batches(2, 4))
     status = Path("/proc/self/status").read_text()
     kib = int(re.search(r"VmRSS:\s+(\d+) kB", status)[1])
     assert rows[1]["memory/process_gib"] == pytest.approx(kib / 2**20, rel=0.1)

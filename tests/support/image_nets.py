@@ -1,4 +1,4 @@
-"""Every net that takes pictures: the cases of the contracts. A new net joins by itself."""
+"""Every image network, for the contract tests; a new network is included automatically."""
 
 import inspect
 from collections.abc import Callable
@@ -10,11 +10,11 @@ from modules.nets import CNN, MLP, VGG, ResNet, ResNet9, TorchvisionNet
 from modules.scratch.numpy_nets import NumpyCNN, NumpyMLP
 
 NUM_CLASSES = 7
-TAKES_PICTURES = [
+IMAGE_NET_CLASSES = [
     net
     for net in (getattr(modules.nets, name) for name in modules.nets.__all__)
     if {"num_classes", "in_channels", "image_size"} <= set(inspect.signature(net).parameters)
-    and net is not TorchvisionNet  # which has no default, and whose nets are large for a test
+    and net is not TorchvisionNet  # it has no default network
 ] + [NumpyMLP, NumpyCNN]
 
 
@@ -22,7 +22,7 @@ def _with(net: type[nn.Module], **arguments: object) -> Callable[[], nn.Module]:
     return lambda: net(num_classes=NUM_CLASSES, **arguments)
 
 
-SMALL_NETS: dict[str, Callable[[], nn.Module]] = {  # small enough to be trained in a test
+SMALL_NETS: dict[str, Callable[[], nn.Module]] = {  # small enough to train in a test
     "MLP-no-hidden": _with(MLP, image_size=8, hidden_sizes=[]),
     "MLP-deep": _with(MLP, image_size=8, hidden_sizes=[32, 24, 16]),
     "MLP-rgb-dropout": _with(MLP, image_size=6, in_channels=3, dropout=0.2),
@@ -52,7 +52,6 @@ SMALL_NETS: dict[str, Callable[[], nn.Module]] = {  # small enough to be trained
 }
 OTHERS = {
     "Torchvision": _with(TorchvisionNet, name="squeezenet1_1", image_size=33),
-    "Torchvision-grey": _with(TorchvisionNet, name="squeezenet1_1", image_size=33, in_channels=1),
+    "Torchvision-gray": _with(TorchvisionNet, name="squeezenet1_1", image_size=33, in_channels=1),
 }
-DEFAULT_NETS = {net.__name__: _with(net) for net in TAKES_PICTURES}
-PICTURE_NETS = DEFAULT_NETS | SMALL_NETS | OTHERS
+IMAGE_NETS = SMALL_NETS | OTHERS

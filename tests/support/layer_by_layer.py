@@ -1,4 +1,4 @@
-"""Where two nets part: the first layer whose outputs differ."""
+"""Find the first layer at which two networks differ."""
 
 from collections.abc import Iterable, Mapping
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 def outputs_by_layer(net: nn.Module, layers: Iterable[str], inputs: Tensor) -> dict[str, Tensor]:
-    """What each layer gives, in the order in which they run."""
+    """Return the output of each layer, in execution order."""
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str):
-        def hook(module, arguments, output):  # a copy: the next layer may work in place
+        def hook(module, arguments, output):  # copied, since the next layer may work in place
             outputs[name] = (output[0] if isinstance(output, tuple) else output).clone()
 
         return hook
@@ -27,20 +27,20 @@ def outputs_by_layer(net: nn.Module, layers: Iterable[str], inputs: Tensor) -> d
 def first_difference(
     ours: nn.Module, theirs: nn.Module, pairs: Mapping[str, str], inputs: Tensor
 ) -> str | None:
-    """Walks both nets and names our first layer whose output differs by more than 1e-4.
+    """Name our first layer whose output differs from the reference's by more than 1e-4.
 
     Args:
-        ours: A net of this project.
-        theirs: A reference.
-        pairs: Name of a layer of ours to that of theirs.
-        inputs: What both are given.
+        ours: A network of this project.
+        theirs: The reference.
+        pairs: Names of equal layers, ours → theirs.
+        inputs: Inputs of both.
     """
     a = outputs_by_layer(ours, pairs, inputs)
     b = outputs_by_layer(theirs, pairs.values(), inputs)
     for name, x in a.items():
         y = b[pairs[name]]
         if x.shape != y.shape:
-            return f"{name}: shape {tuple(x.shape)} instead of {tuple(y.shape)}"
+            return f"{name}: shape {tuple(x.shape)} expected {tuple(y.shape)}"
         if not torch.allclose(x, y, atol=1e-4, rtol=1e-4):
             return f"{name}: largest difference {(x - y).abs().max():.2g}"
     return None

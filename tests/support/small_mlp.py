@@ -1,4 +1,4 @@
-"""A small MLP and batches for it."""
+"""A small MLP, and random batches for it."""
 
 import torch
 from torch import nn
@@ -8,10 +8,10 @@ from modules.nets import MLP
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
 
 
-def batches_of(number: int, rows: int) -> Batches:
+def random_batches(number: int, rows: int) -> Batches:
     random = torch.Generator().manual_seed(5)
-    pictures = torch.randn(number, rows, 1, 4, 4, generator=random)
-    return list(zip(pictures, torch.randint(10, (number, rows), generator=random), strict=True))
+    images = torch.randn(number, rows, 1, 4, 4, generator=random)
+    return list(zip(images, torch.randint(10, (number, rows), generator=random), strict=True))
 
 
 def small_mlp() -> nn.Module:
