@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modules.nets.layers.dropout import Dropout
+from modules.nets.layers.recurrent import LSTM
 
 State = tuple[Tensor, ...]  # (h,) or, of an LSTM, (h, c): each (layers, B, D)
 
@@ -49,7 +50,7 @@ def gru_cell(x: Tensor, state: State, w: Tensor, u: Tensor, b: Tensor, c: Tensor
 
 CELLS = {"rnn": rnn_cell, "lstm": lstm_cell, "gru": gru_cell}
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
-FUSED: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+FUSED: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": LSTM, "gru": nn.GRU}
 
 
 class RecurrentEncoder(nn.Module):
