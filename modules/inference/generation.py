@@ -10,7 +10,6 @@ with and without a state, in a batch and by itself.
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -158,24 +157,8 @@ def draw(probabilities: Tensor, generator: torch.Generator) -> list[int]:
 
 
 def _read(net: Any, tokens: Tensor, state: Any) -> Any:
-    with as_written(net), _without_onednn(net, tokens):
+    with as_written(net):
         return net(tokens, state)
-
-
-@contextmanager
-def _without_onednn(net: Any, tokens: Tensor) -> Iterator[None]:
-    """For a few tokens on a CPU: oneDNN prepares each call anew, which takes it longer than a GELU
-    of them takes PyTorch. But bfloat16 matrices it soon multiplies faster.
-    """
-    onednn: Any = torch.backends.mkldnn
-    before = onednn.enabled
-    few = 16 if next(net.parameters()).dtype == torch.float32 else 4
-    if tokens.numel() <= few and tokens.device.type == "cpu":
-        onednn.enabled = before and torch.is_autocast_enabled("cpu")
-    try:
-        yield
-    finally:
-        onednn.enabled = before
 
 
 def _tensor(texts: list[list[int]], start: int, device: torch.device) -> Tensor:

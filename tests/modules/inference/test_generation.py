@@ -199,25 +199,6 @@ def test_a_compiled_net_is_not_compiled_anew_for_each_length(part):
     assert compiled == []
 
 
-@pytest.mark.parametrize(
-    ("dtype", "prompts", "left_out"),
-    [
-        *((torch.float32, 16, True), (torch.float32, 17, False)),
-        *((torch.bfloat16, 4, True), (torch.bfloat16, 5, False)),
-    ],
-)
-def test_onednn_is_left_out_for_a_few_tokens(dtype, prompts, left_out):
-    net = stirred(GPT(V, **SIZES)).to(dtype)
-    seen = []
-    net.register_forward_pre_hook(
-        lambda _, args: seen.append((args[0].numel(), torch.backends.mkldnn.enabled))
-    )
-    for _ in generate(net, [[1] * (CONTEXT - 3)] * prompts, 3, seed=0):
-        assert torch.backends.mkldnn.enabled
-    last = (prompts, not left_out)
-    assert seen == [(prompts * (CONTEXT - 3), True), last, last]
-
-
 @pytest.mark.parametrize("cached", [True, False])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_with_weights_of_16_bits_tokens_are_drawn_from_the_same_logits(dtype, cached):
