@@ -28,9 +28,9 @@ from engine.checkpoint.writing import Checkpoints
 from engine.distributed.strategies import check_devices
 from engine.guards.finite_loss import FiniteLoss
 from engine.guards.full_disk import disk_full_error, find_disk_full
-from engine.guards.peers import Peers, meet_first
 from engine.guards.preemption import Preemption
 from engine.guards.preflight import Preflight
+from engine.guards.rank_failure import find_rank_failure, limit_rendezvous
 from engine.lightning_internals import disable_empty_hooks
 from engine.precision import recommended_precision
 from engine.renamed import upgrade
@@ -99,6 +99,8 @@ class CLI(LightningCLI):
             self.discard_run_without_traces()
             if cause := find_disk_full(error):
                 raise disk_full_error(cause, self.run_folder) from error
+            if failure := find_rank_failure(error, getattr(self, "trainer", None)):
+                raise failure from error
             raise
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -312,7 +314,7 @@ class CLI(LightningCLI):
         given = wanted.callbacks or []
         callbacks = [*given] if isinstance(given, list) else [given]
         callbacks += [Preflight(), TrainingHeader(why), FiniteLoss()]
-        callbacks += [Preemption(), Peers(), GarbageCollection(), *self.extra_callbacks]
+        callbacks += [Preemption(), GarbageCollection(), *self.extra_callbacks]
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter())
         if wanted.enable_progress_bar is not False:
@@ -328,7 +330,7 @@ class CLI(LightningCLI):
                     "that goes on, has the one that an overlay adds: leave the overlay out."
                 ) from error
             raise
-        meet_first(trainer.strategy)
+        limit_rendezvous(trainer.strategy)
         disable_empty_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         if not wanted.fast_dev_run:
             folder = self.run_folder or Path(self._get(self.config, "runs_dir"), "unknown", "000")

@@ -8,8 +8,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from cli.command_line import CLI
 from engine.errors import exit_on_user_error
 from engine.guards.full_disk import DiskFull
-from engine.guards.peers import Lost
 from engine.guards.preemption import Preempted
+from engine.guards.rank_failure import RankFailure
 from engine.process import prepare_process
 
 
@@ -32,7 +32,7 @@ def main(args: list[str] | None = None) -> Path | None:
     try:
         with exit_on_user_error("train.py"):
             return CLI.from_args(args).run_folder
-    except (Preempted, Lost, DiskFull) as stop:
+    except (Preempted, RankFailure, DiskFull) as stop:
         if getattr(rank_zero_only, "rank", 0) == 0 or not isinstance(stop, Preempted):
             sys.stderr.write(f"train.py: {stop}\n")
         sys.exit(stop.exit_code)

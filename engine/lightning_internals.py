@@ -1,6 +1,7 @@
 """All uses of Lightning's private API; each names the public API that would replace it."""
 
 from collections.abc import Iterable
+from datetime import timedelta
 from functools import wraps
 from typing import Any
 
@@ -9,6 +10,7 @@ from lightning.fabric.utilities.logger import _flatten_dict
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core import saving
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from torch.distributed import distributed_c10d
 
 from engine.renamed import upgrade_hyperparameters
 
@@ -97,6 +99,24 @@ def built_by_cli() -> bool:
     Public alternative: none; `save_hyperparameters` reads the same variable.
     """
     return _given_hyperparameters.get() is not None
+
+
+def swap_strategy_timeout(strategy: Any, timeout: timedelta) -> timedelta:
+    """Set the timeout that a parallel strategy passes to `init_process_group`; return the old one.
+
+    Public alternative: the strategy's argument `timeout`, which also sets that of collectives.
+    """
+    old, strategy._timeout = strategy._timeout, timeout
+    return old
+
+
+def set_collective_timeout(timeout: timedelta) -> None:
+    """Set the timeout of the default process group.
+
+    Public alternative: `torch.distributed.distributed_c10d.set_timeout`, which older versions lack.
+    """
+    set_timeout = getattr(distributed_c10d, "set_timeout", None) or distributed_c10d._set_pg_timeout
+    set_timeout(timeout)
 
 
 def flatten_dict(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,23 +1,17 @@
 """One process dies, the disk is full, SLURM takes the machine away: what a run makes of it."""
 
 import os
-import queue
 import re
-import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from cli.command_line import with_config_of_resumed
-from engine.guards.peers import EXIT_CODE, Lost, Peers, call_the_roll
-from engine.guards.preemption import Preempted
 from engine.run.folder import experiment_name
 from tests.support import ROOT, TINY
 from tests.support.resume import assert_same_run
@@ -33,166 +27,6 @@ PATIENCE = 240  # seconds for the start of processes on a busy machine
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
-
-
-def start(log: Path, *arguments: object, before: tuple = (), **environ: object) -> subprocess.Popen:
-    """train.py in a process of its own, which writes into `log`."""
-    command = [*before, sys.executable, ROOT / "train.py", *arguments]
-    with log.open("w") as file:
-        return subprocess.Popen(
-            [str(part) for part in command],
-            cwd=log.parent,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **{name: str(value) for name, value in environ.items()}},
-        )
-
-
-def await_training(log: Path, process: subprocess.Popen) -> None:
-    end = time.monotonic() + PATIENCE
-    while " parameters learns " not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < end, log.read_text()
-        time.sleep(0.1)
-    time.sleep(1)
-
-
-def child_of(process: subprocess.Popen) -> int:
-    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    return int(path.read_text().split()[0])
-
-
-def alive(number: int) -> bool:
-    try:
-        state = Path(f"/proc/{number}/stat").read_text()
-    except OSError:
-        return False
-    return state.rpartition(")")[2].split()[0] != "Z"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_process_ends_the_other_at_once_and_is_named(tmp_path: Path, victim: int) -> None:
-    log = tmp_path / "log"
-    two = ("--config", ROOT / "configs/trainer/ddp.yaml")
-    process = start(log, *ENDLESS, *two)
-    await_training(log, process)
-    child = child_of(process)
-    try:
-        os.kill((process.pid, child)[victim], signal.SIGKILL)
-        end = time.monotonic() + 60
-        while (process.poll() is None or alive(child)) and time.monotonic() < end:
-            time.sleep(0.05)
-        assert process.poll() == (EXIT_CODE if victim else -signal.SIGKILL)
-        assert not alive(child)
-    finally:
-        process.kill()
-    told = log.read_text()
-    number = (process.pid, child)[victim]
-    assert f"rank {victim} (process {number} on {socket.gethostname()}) has died" in told
-    assert told.count("so all processes end") == 1
-    assert "Traceback" not in told
-
-
-def test_a_process_that_never_comes_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", str(free_port()))
-    with pytest.raises(Lost, match=r"ranks 1, 2 of 3 did not come to 127\.0\.0\.1:\d+ within 0\.5"):
-        call_the_roll(0, 3, 0.5)
-    with pytest.raises(Lost, match=r"rank 0 was not at 127\.0\.0\.1:\d+ within 0\.5 seconds"):
-        call_the_roll(1, 3, 0.5)
-
-
-@pytest.fixture
-def two_peers(monkeypatch: pytest.MonkeyPatch) -> tuple[Peers, Peers, queue.Queue]:
-    """Rank 0, rank 1, and the exit codes of the processes that would have ended."""
-    ended: queue.Queue = queue.Queue()
-    told: list[object] = []
-
-    def end(code: int) -> None:
-        ended.put(code)
-        raise SystemExit  # of the thread, as the process is that of the tests
-
-    def broadcast(value: object) -> object:
-        told.append(value)
-        return told[0]
-
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setattr("engine.guards.peers.os._exit", end)
-    monkeypatch.setattr("engine.guards.peers.GRACE", 0.1)
-    peers = Peers(), Peers()
-    for rank, peer in enumerate(peers):
-        strategy = SimpleNamespace(broadcast=broadcast)
-        trainer = SimpleNamespace(world_size=2, global_rank=rank, strategy=strategy)
-        peer.setup(trainer, None, "fit")  # type: ignore[arg-type]
-    while not peers[0]._others:
-        time.sleep(0.01)
-    return *peers, ended
-
-
-def test_an_error_of_one_process_is_told_by_the_others(two_peers: tuple, capsys) -> None:
-    _, second, ended = two_peers
-    second.on_exception(None, None, ValueError("too hot\nindeed"))
-    assert ended.get(timeout=10) == EXIT_CODE
-    who = f"rank 1 (process {os.getpid()} on {socket.gethostname()})"
-    assert f"{who} ended by ValueError: too hot, so all" in capsys.readouterr().err
-
-
-def test_who_meets_the_same_error_a_little_later_ends_by_itself(
-    two_peers: tuple, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, second, ended = two_peers
-    monkeypatch.setattr("engine.guards.peers.GRACE", 1.0)
-    second.on_exception(None, None, ValueError("too hot"))
-    time.sleep(0.3)  # the first has been told of it
-    first.on_exception(None, None, ValueError("too hot"))
-    with pytest.raises(queue.Empty):
-        ended.get(timeout=2)
-
-
-def test_a_connection_that_breaks_is_a_death(two_peers: tuple, capsys) -> None:
-    first, _, ended = two_peers
-    first._others[0].shutdown(socket.SHUT_RDWR)  # as both sides see it
-    assert [ended.get(timeout=10) for _ in range(2)] == [EXIT_CODE, EXIT_CODE]
-    told = capsys.readouterr().err
-    assert "rank 1 (process" in told
-    assert "rank 0 (process" in told
-    assert told.count("has died") == 2
-
-
-@pytest.mark.parametrize("reason", [None, Preempted("SIGTERM")])
-def test_an_end_in_order_is_no_death(two_peers: tuple, reason: Preempted | None) -> None:
-    first, second, ended = two_peers
-    if reason:
-        second.on_exception(None, None, reason)
-    second._goodbye()
-    first._others[0].shutdown(socket.SHUT_RDWR)
-    with pytest.raises(queue.Empty):
-        ended.get(timeout=0.5)
-
-
-def test_a_stranger_is_shown_the_door(two_peers: tuple) -> None:
-    first, _, ended = two_peers
-    with socket.create_connection(first._others[0].getsockname()) as stranger:
-        stranger.sendall(b'{"token": "guessed", "rank": 1, "who": "me"}\n')
-        assert stranger.recv(1) == b""
-    with pytest.raises(queue.Empty):
-        ended.get(timeout=0.2)
-
-
-@pytest.mark.slow
-def test_a_node_that_never_comes_ends_the_others(tmp_path: Path) -> None:
-    nodes = ("--trainer.strategy", "ddp", "--trainer.devices", 1, "--trainer.num_nodes", 3)
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "RENDEZVOUS_SECONDS": 15}
-    logs = {rank: tmp_path / f"log{rank}" for rank in (0, 2)}
-    processes = [
-        start(log, *ENDLESS, *nodes, **place, NODE_RANK=rank, LOCAL_RANK=0)
-        for rank, log in logs.items()
-    ]
-    assert [process.wait(PATIENCE) for process in processes] == [EXIT_CODE, EXIT_CODE]
-    for log in logs.values():
-        assert re.search("rank 1 of 3 did not come to .* within 15 seconds", log.read_text())
-        assert "Traceback" not in log.read_text()
 
 
 @pytest.fixture
