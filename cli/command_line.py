@@ -24,7 +24,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from cli.diagnosis import did_you_mean, explain, root_cause, source_location
 from engine.checkpoint.reading import check_checkpoint, check_fits, init_from, read_checkpoint
 from engine.checkpoint.resuming import check_unchanged, checkpoint_of, newest_unfinished_run
-from engine.checkpoint.writing import Checkpoints
+from engine.checkpoint.writing import Checkpoints, find_checkpoints
 from engine.distributed.strategies import check_devices
 from engine.guards.finite_loss import FiniteLoss
 from engine.guards.full_disk import disk_full_error, find_disk_full
@@ -360,7 +360,8 @@ class CLI(LightningCLI):
         metrics: list[Mapping[str, float]] = [
             {name: value.item() for name, value in self.trainer.callback_metrics.items()}
         ]
-        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        checkpoints = find_checkpoints(self.trainer)
+        best = checkpoints.best_model_path if checkpoints else ""
         if self._get(self.config, "test_after_fit") and best:
             job: dict[str, Any] = {
                 "datamodule": self.datamodule,

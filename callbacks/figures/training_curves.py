@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from engine.checkpoint.writing import Checkpoints
+from engine.checkpoint.writing import find_checkpoints
 from engine.run.figures import BLUE, GREEN, INK, ORANGE, publish
 
 STAGES = {"train": BLUE, "val": ORANGE, "test": GREEN}
@@ -186,7 +186,7 @@ def _csv_logger(trainer: Trainer) -> CSVLogger | None:
 
 
 def _monitored(trainer: Trainer) -> tuple[str, str]:
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, Checkpoints) and callback.monitor:
-            return callback.monitor, callback.mode
+    checkpoints = find_checkpoints(trainer)
+    if checkpoints and checkpoints.monitor and checkpoints.mode:
+        return checkpoints.monitor, checkpoints.mode
     return "val/loss", "min"

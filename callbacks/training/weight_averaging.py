@@ -7,7 +7,7 @@ from lightning.pytorch import callbacks
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from engine.checkpoint.writing import Checkpoints
+from engine.checkpoint.writing import Checkpoints, find_checkpoints
 
 AVERAGE = "average.ckpt"
 
@@ -55,11 +55,11 @@ class StochasticWeightAveraging(callbacks.StochasticWeightAveraging):
                 "nothing. Let it begin with the second epoch or later, by swa_epoch_start, or "
                 "train for more epochs."
             )
-        keeper = trainer.checkpoint_callback
-        if trainer.ckpt_path is not None and isinstance(keeper, Checkpoints):
-            average = keeper.folder / AVERAGE
+        checkpoints = find_checkpoints(trainer)
+        if trainer.ckpt_path is not None and checkpoints:
+            average = checkpoints.folder / AVERAGE
             if average.is_file():  # the run was complete: it is what was tested
-                keeper.best_model_path = str(average)
+                checkpoints.best_model_path = str(average)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._scheduler_state is None:  # a new run, or the average has not begun
@@ -76,12 +76,12 @@ class StochasticWeightAveraging(callbacks.StochasticWeightAveraging):
             group["lr"] = rate
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        keeper = save_first(trainer, pl_module)
+        checkpoints = save_first(trainer, pl_module)
         super().on_train_end(trainer, pl_module)
-        if self._initialized and keeper is not None:
-            path = keeper.folder / AVERAGE
+        if self._initialized and checkpoints is not None:
+            path = checkpoints.folder / AVERAGE
             trainer.save_checkpoint(path)
-            keeper.best_model_path = str(path)
+            checkpoints.best_model_path = str(path)
 
 
 class EMAWeightAveraging(callbacks.EMAWeightAveraging):
@@ -105,8 +105,7 @@ class EMAWeightAveraging(callbacks.EMAWeightAveraging):
 
 def save_first(trainer: L.Trainer, pl_module: L.LightningModule) -> Checkpoints | None:
     """The last checkpoint, while the net still has the weights that training goes on with."""
-    keeper = trainer.checkpoint_callback
-    if not isinstance(keeper, Checkpoints):
-        return None
-    keeper.on_train_end(trainer, pl_module)
-    return keeper
+    checkpoints = find_checkpoints(trainer)
+    if checkpoints:
+        checkpoints.on_train_end(trainer, pl_module)
+    return checkpoints

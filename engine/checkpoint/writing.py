@@ -1,87 +1,109 @@
-"""Checkpoints from which a run goes on as if it had never stopped: the best, and the last."""
+"""Write the best and the last checkpoint, from which a run resumes bit for bit."""
 
 import os
+import re
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
-from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Checkpoint, GradientAccumulationScheduler
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
+from torchmetrics import MetricCollection
 
+from engine.errors import UserError
 from engine.guards.full_disk import remove_if_disk_full
 from engine.lightning_internals import finish_restart
 from engine.renamed import upgrade_hyperparameters
 from engine.run.csv_logger import ResumableCSVLogger
 from engine.run.folder import run_folder
 
-Progress = dict[str, Any]  # a loop's counters: ready, started, processed, completed
+Progress = dict[str, Any]  # counters of a loop: ready, started, processed, completed
+DEFAULT_MONITOR = "val/loss"
+# Words in the names of metrics, for those that are not a torchmetrics metric of the task.
+LOWER_IS_BETTER = {"loss", "error", "perplexity", "mae", "mse", "rmse", "nll", "ece", "wer", "cer"}
+HIGHER_IS_BETTER = {"accuracy", "acc", "f1", "precision", "recall", "auroc", "auc", "bleu", "chrf"}
+HIGHER_IS_BETTER |= {"rouge", "iou", "dice", "r2", "correlation", "spearman", "reward", "score"}
 
 
 class Checkpoints(Checkpoint):
     """Write `checkpoints/best.ckpt` and `checkpoints/last.ckpt` into the run folder.
 
-    All is saved between two optimizer steps, when nothing is pending: the metrics of the step are
-    logged, validation is over, schedules have advanced. (Lightning's ModelCheckpoint saves within
-    its hooks, where half of that is still to come: a run that goes on from there counts and logs
-    otherwise.) A file is written under another name, flushed to the disk and then renamed, so that
-    under its own name there is always a whole one, whatever happens to the process or the machine.
+    Checkpoints are saved between two optimizer steps: after the metrics of a step are logged,
+    validation has ended and schedules have advanced. Lightning's ModelCheckpoint saves inside its
+    hooks, before some of that, so a resumed run would count and log differently. Each file is
+    written under a temporary name, flushed to disk and renamed; the file under its final name is
+    always complete.
 
-    `last.ckpt` is written after each validation and, where an interval is given, also when it is
-    over; `best.ckpt` after a validation whose `monitor` is better than all before.
+    `last.ckpt` is written after each validation and after every interval that is set; `best.ckpt`
+    after a validation that improves `monitor`.
 
     Args:
-        monitor: Metric that decides what is best; None: `best.ckpt` is the last.
-        mode: "min" or "max" of the metric is best.
-        every_n_steps: Optimizer steps between two writings of `last.ckpt`.
-        every_n_minutes: Minutes between them; both may be given.
+        monitor: Metric that selects the best checkpoint; None: `best.ckpt` is the last one.
+        mode: `min` or `max`; None: max if the torchmetrics metric of that name has
+            `higher_is_better`, else by the metric's name.
+        every_n_steps: Optimizer steps between two writes of `last.ckpt`.
+        every_n_minutes: Minutes between two writes of `last.ckpt`; both intervals may be set.
+
+    Raises:
+        UserError: Before training, if the mode cannot be derived from `monitor`.
     """
 
     def __init__(
         self,
-        monitor: str | None = "val/loss",
-        mode: str = "min",
+        monitor: str | None = DEFAULT_MONITOR,
+        mode: Literal["min", "max"] | None = None,
         every_n_steps: int | None = None,
         every_n_minutes: float | None = None,
     ) -> None:
-        if mode not in ("min", "max"):
-            raise ValueError(f"mode must be min or max, not {mode!r}")
         for name, value in (("every_n_steps", every_n_steps), ("every_n_minutes", every_n_minutes)):
             if value is not None and value <= 0:
-                raise ValueError(f"{name} must be above 0, not {value}; leave it out for never")
+                raise ValueError(f"{name} must be above 0, got {value}; omit it to disable it")
         self.monitor = monitor
-        self.mode = mode
+        self.mode: str | None = mode
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
         self.best_model_path = ""
         self.best_model_score: float | None = None
         self.folder = Path()
-        self._validated = False  # since the last writing
+        self._validated = False  # since the last save
         self._improved = False
         self._saved_step = 0
         self._saved_at = 0.0
-        self._epochs = self._batches = 0  # where the run stands: whole epochs, and batches after
-        self._metrics: dict[str, Tensor] = {}  # schedules and callbacks may look at older ones
+        self._epochs = self._batches = 0  # completed epochs, and batches of the current one
+        self._metrics: dict[str, Tensor] = {}  # schedules and callbacks may read earlier ones
         self._logged_rows: int | None = None
+        self._should_stop = self._saving = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
-            self.folder = Path(trainer.strategy.broadcast(str(self._where(trainer))))
+            self.folder = Path(trainer.strategy.broadcast(str(self._checkpoint_folder(trainer))))
 
     @staticmethod
-    def _where(trainer: L.Trainer) -> Path:
-        if not trainer.loggers:  # a trainer without our command line
+    def _checkpoint_folder(trainer: L.Trainer) -> Path:
+        if not trainer.loggers:  # a trainer that train.py did not build
             return Path(trainer.default_root_dir, "checkpoints")
         return run_folder(trainer) / "checkpoints"
 
+    def _choose_mode(self, module: L.LightningModule) -> None:
+        if self.monitor is None or self.mode is not None:
+            return
+        self.mode = metric_mode(self.monitor, module)
+        if self.mode is None:
+            raise UserError(
+                f"checkpoint.mode: cannot derive from the name {self.monitor!r} whether higher or "
+                "lower is better. Set --checkpoint.mode min or --checkpoint.mode max."
+            )
+
     @staticmethod
     def _validates_between_steps(trainer: L.Trainer) -> bool:
-        """Whether no validation falls between the batches that one optimizer step accumulates.
+        """Return whether validation never falls between accumulated batches of an optimizer step.
 
-        The last batch of an epoch always ends a step; where validation counts on from one epoch to
-        the next, an epoch that is no multiple of the accumulation moves it against the steps.
+        The last batch of an epoch always ends a step. Where validation counts batches across
+        epochs, an epoch length that is not a multiple of the accumulation shifts one against the
+        other.
         """
         every, batches = trainer.val_check_batch, trainer.accumulate_grad_batches
         epoch = trainer.num_training_batches
@@ -89,38 +111,54 @@ class Checkpoints(Checkpoint):
             return True
         if every % batches:
             return False
-        across = trainer.check_val_every_n_epoch is None
-        return not across or epoch == float("inf") or epoch % batches == 0
+        across_epochs = trainer.check_val_every_n_epoch is None
+        return not across_epochs or epoch == float("inf") or epoch % batches == 0
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._choose_mode(pl_module)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self._validates_between_steps(trainer):
             every, batches = trainer.val_check_batch, trainer.accumulate_grad_batches
-            raise MisconfigurationException(
-                f"validation after every {every} batches would fall between the "
-                f"{batches} batches of one optimizer step, and the best checkpoint would not hold "
-                "the weights that were validated: make --trainer.val_check_interval a multiple of "
+            raise UserError(
+                f"validation every {every} batches falls between the {batches} accumulated batches "
+                "of an optimizer step, so the best checkpoint would not hold the validated "
+                "weights: make --trainer.val_check_interval a multiple of "
                 "--trainer.accumulate_grad_batches."
             )
         self._saved_at = time.monotonic()
         self._saved_step = trainer.global_step
         trainer.callback_metrics.update(self._metrics)
+        trainer.should_stop = trainer.should_stop or self._should_stop
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, GradientAccumulationScheduler):
+                # A run that resumes within an epoch does not call this hook.
+                callback.on_train_epoch_start(trainer, pl_module)
         for logger in trainer.loggers:
             if isinstance(logger, ResumableCSVLogger) and self._logged_rows is not None:
                 logger.truncate(self._logged_rows)
         finish_restart(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        if trainer.state.fn != "fit":
+            return
+        value = None if self.monitor is None else trainer.callback_metrics.get(self.monitor)
+        if self.monitor is not None and value is None:
+            known = ", ".join(sorted(trainer.callback_metrics)) or "none"
+            if self.monitor != DEFAULT_MONITOR:
+                raise UserError(
+                    f"--checkpoint.monitor {self.monitor}: no such metric. Logged: {known}."
+                )
+            rank_zero_warn(
+                f"{self.monitor} is not logged, so best.ckpt is the last checkpoint; to select "
+                f"another set --checkpoint.monitor to one of: {known}."
+            )
+            self.monitor = None
+        if trainer.sanity_checking:
             return
         self._validated = True
-        if self.monitor is None:
-            return
-        value = trainer.callback_metrics.get(self.monitor)
         if value is None:
-            known = ", ".join(sorted(trainer.callback_metrics)) or "none"
-            raise MisconfigurationException(
-                f"--checkpoint.monitor {self.monitor}: there is no such metric. Known: {known}."
-            )
+            return
         score, best = float(value), self.best_model_score
         if best is None or (score < best if self.mode == "min" else score > best):
             self.best_model_score = score
@@ -132,31 +170,37 @@ class Checkpoints(Checkpoint):
     ) -> None:
         if trainer.global_step == self._saved_step or batch_idx % trainer.accumulate_grad_batches:
             return
-        if self._due(trainer):
+        if self._is_due(trainer):
             self.save(trainer)
 
-    def _due(self, trainer: L.Trainer) -> bool:
+    def _is_due(self, trainer: L.Trainer) -> bool:
         steps = trainer.global_step - self._saved_step
         if self._validated or (self.every_n_steps and steps >= self.every_n_steps):
             return True
         if not self.every_n_minutes:
             return False
-        over = time.monotonic() - self._saved_at >= 60 * self.every_n_minutes
-        return bool(trainer.strategy.broadcast(over))  # clocks differ: rank zero's counts
+        is_over = time.monotonic() - self._saved_at >= 60 * self.every_n_minutes
+        return bool(trainer.strategy.broadcast(is_over))  # by the clock of rank zero
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.global_step and (self._validated or trainer.global_step != self._saved_step):
-            self.save(trainer)
+            self.save(trainer, is_end=True)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not trainer.callback_metrics:  # the run was complete before
+        if not trainer.callback_metrics:  # the resumed run was complete already
             trainer.callback_metrics.update(self._metrics)
 
-    def save(self, trainer: L.Trainer) -> None:
-        """Write `last.ckpt`, and `best.ckpt` where validation found it to be; all ranks together.
+    def save(self, trainer: L.Trainer, is_end: bool = False) -> None:
+        """Write `last.ckpt`, and `best.ckpt` if the last validation improved; all ranks call it.
 
-        Only to be called between two steps.
+        Call it between two optimizer steps only.
+
+        Args:
+            trainer: The trainer.
+            is_end: Whether training has ended; before that, a pending stop (EarlyStopping that
+                waits for `min_epochs`) is part of the checkpoint.
         """
+        self._should_stop = trainer.should_stop and not is_end
         self._epochs, self._batches = _position(trainer)
         self._metrics = {name: value.cpu() for name, value in trainer.callback_metrics.items()}
         for logger in trainer.loggers:
@@ -167,11 +211,13 @@ class Checkpoints(Checkpoint):
         partial = self.folder / "last.ckpt.part"
         if self.monitor is None:
             self.best_model_path, self._improved = str(self.folder / "best.ckpt"), True
-        if trainer.is_global_zero and partial.is_dir():  # of a run that was killed within it
+        if trainer.is_global_zero and partial.is_dir():  # left by a run killed while writing it
             shutil.rmtree(partial)
         trainer.strategy.barrier("before checkpoints")
+        self._saving = True
         with remove_if_disk_full(partial):
             trainer.save_checkpoint(partial, weights_only=False)
+        self._saving = False
         if trainer.is_global_zero:
             if self._improved:
                 best = self.folder / "best.ckpt.part"
@@ -186,25 +232,25 @@ class Checkpoints(Checkpoint):
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Put the loops' counters to where the run stands: between two steps nothing is half done.
+        """Set the loops' counters to the boundary between two steps.
 
-        A batch that was fetched but not trained on will be fetched again.
+        A batch that was fetched but not trained on is fetched again.
         """
-        if not self._epochs and not self._batches:  # someone else saves
+        if not self._saving:  # another callback saves, inside a hook
             return
         checkpoint["epoch"] = self._epochs
         loops = checkpoint["loops"]["fit_loop"]
-        begun = self._epochs + (self._batches > 0)
+        started = self._epochs + (self._batches > 0)
         for counted in ("total", "current"):
-            _set(loops["epoch_progress"][counted], started=begun, done=self._epochs)
+            _set(loops["epoch_progress"][counted], started=started, completed=self._epochs)
         batches = loops["epoch_loop.batch_progress"]
         trained = batches["total"]["completed"]
-        _set(batches["total"], started=trained, done=trained)
-        _set(batches["current"], started=self._batches, done=self._batches)
+        _set(batches["total"], started=trained, completed=trained)
+        _set(batches["current"], started=self._batches, completed=self._batches)
         batches["is_last_batch"] = False
         validated = loops["epoch_loop.val_loop.batch_progress"]
         for counted in ("total", "current"):
-            _set(validated[counted], started=0, done=0)
+            _set(validated[counted], started=0, completed=0)
         validated["is_last_batch"] = False
         for state in loops["state_dict"].get("combined_loader", []):
             state["position"] = self._batches
@@ -212,6 +258,7 @@ class Checkpoints(Checkpoint):
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        self._choose_mode(pl_module)
         upgrade_hyperparameters(checkpoint)  # names of callbacks, before their states are loaded
 
     def state_dict(self) -> dict[str, Any]:
@@ -222,36 +269,67 @@ class Checkpoints(Checkpoint):
             "best_model_name": Path(self.best_model_path).name,
             "metrics": self._metrics,
             "logged_rows": self._logged_rows,
+            "should_stop": self._should_stop,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._metrics, self._logged_rows = state_dict["metrics"], state_dict["logged_rows"]
+        self._should_stop = state_dict.get("should_stop", False)
         if (state_dict["monitor"], state_dict["mode"]) != (self.monitor, self.mode):
-            # What was best by another measure tells nothing.
+            # The saved best is the best by another metric.
             if self.monitor is None and (self.folder / "last.ckpt").exists():
-                self.best_model_path = str(self.folder / "last.ckpt")  # until the next is written
+                self.best_model_path = str(self.folder / "last.ckpt")  # until the next save
             return
         best = self.folder / state_dict["best_model_name"]
-        if state_dict["best_model_name"] and best.is_file():  # else this is another run's folder
+        if best.is_file():  # otherwise this is the folder of another run
             self.best_model_score = state_dict["best_model_score"]
             self.best_model_path = str(best)
 
 
+def find_checkpoints(trainer: L.Trainer) -> Checkpoints | None:
+    """Return the run's checkpoint callback, which need not be `trainer.checkpoint_callback`."""
+    return next((c for c in trainer.callbacks if isinstance(c, Checkpoints)), None)  # type: ignore[attr-defined]
+
+
+def metric_mode(name: str, module: L.LightningModule) -> str | None:
+    """Return `max` or `min` for a logged metric, or None if neither metric nor name says which.
+
+    Args:
+        name: Name under which the metric is logged, such as `val/accuracy`.
+        module: The task; its torchmetrics metrics have `higher_is_better`.
+    """
+    metrics = {
+        key: metric
+        for collection in module.modules()
+        if isinstance(collection, MetricCollection)
+        for key, metric in collection.items(copy_state=False)
+    }
+    metric = metrics.get(name, getattr(module, name.replace("/", "_"), None))
+    higher = getattr(metric, "higher_is_better", None)
+    if higher is None:
+        words = {*re.split(r"[/_\W]+", name.lower())}
+        higher, lower = bool(words & HIGHER_IS_BETTER), bool(words & LOWER_IS_BETTER)
+        if higher == lower:
+            return None
+    return "max" if higher else "min"
+
+
 def _position(trainer: L.Trainer) -> tuple[int, int]:
-    """Epochs that are over, and batches of the one under way, at the edge of a step."""
+    """Return the completed epochs, and the batches of the current one, between two steps."""
     epochs: Any = trainer.fit_loop.epoch_progress.current
     batches = trainer.fit_loop.epoch_loop.batch_progress.current.completed
     if batches >= trainer.num_training_batches:
         # The next epoch has no batch yet, or this one was the last.
         return epochs.processed, 0
     if epochs.processed == epochs.started and batches:
-        # Training ends within an epoch (max_steps, max_time); Lightning calls it over all the same.
+        # Training ends within an epoch (max_steps, max_time), which Lightning counts as processed.
         return epochs.processed - 1, batches
     return epochs.processed, batches
 
 
-def _set(progress: Progress, started: int, done: int) -> None:
-    progress |= {"ready": started, "started": started, "processed": done, "completed": done}
+def _set(progress: Progress, started: int, completed: int) -> None:
+    progress |= {"ready": started, "started": started}
+    progress |= {"processed": completed, "completed": completed}
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -263,14 +341,14 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _replace(partial: Path, target: Path) -> None:
-    """Give a whole file, or a sharded checkpoint's folder, its name, on the disk too."""
+    """Flush a file, or the folder of a sharded checkpoint, to disk and give it its final name."""
     for path in [partial] if partial.is_file() else [p for p in partial.rglob("*") if p.is_file()]:
         with path.open("rb") as file:
             os.fsync(file.fileno())
     if partial.is_file() and not target.is_dir():
         partial.replace(target)
         return
-    # Folders change places in two steps: between them the old one has the name that resuming knows.
+    # A folder is replaced in two steps; between them, resuming finds the old one as *.old.
     old = target.with_name(target.name + ".old")
     _remove(old)
     if target.exists():

@@ -8,6 +8,8 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from engine.checkpoint.writing import find_checkpoints
+
 
 class FiniteLoss(L.Callback):
     """Raise when the training loss is NaN or infinite, and name the step.
@@ -46,7 +48,8 @@ class FiniteLoss(L.Callback):
 
     @staticmethod
     def _stop(step: int, trainer: L.Trainer) -> None:
-        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        checkpoints = find_checkpoints(trainer)
+        best = checkpoints.best_model_path if checkpoints else ""
         kept = (
             f"The last good checkpoint is kept: {best}" if best else "No checkpoint was saved yet."
         )

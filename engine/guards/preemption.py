@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-from engine.checkpoint.writing import Checkpoints
+from engine.checkpoint.writing import find_checkpoints
 from engine.lightning_internals import cluster_environment
 from engine.run.folder import run_folder
 
@@ -69,8 +69,8 @@ class Preemption(L.Callback):
             told = trainer.strategy.reduce_boolean_decision(told, all=False)
         if not told:
             return
-        checkpoints = trainer.checkpoint_callback
-        if isinstance(checkpoints, Checkpoints) and trainer.global_step:
+        checkpoints = find_checkpoints(trainer)
+        if checkpoints and trainer.global_step:
             checkpoints.save(trainer)
         told_by = f"stopped by {self._told or 'another process'}"
         if not trainer.global_step:

@@ -55,6 +55,11 @@ class RunRecord(SaveConfigCallback):
         self._samples = self._tokens = 0
         self._over = False
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage != "fit" or trainer.ckpt_path is None:
+            super().setup(trainer, pl_module, stage)
+        # Otherwise a run resumes; its config changes once the resumed run trains.
+
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """On rank zero, before anything else happens."""
         text = self.parser.dump(self.config, skip_none=False)
@@ -95,9 +100,19 @@ class RunRecord(SaveConfigCallback):
         batch: Any,
         batch_idx: int,
     ) -> None:
+        self._save_config_of_resumed(trainer, pl_module)
         rows, tokens = samples_and_tokens(batch)
         self._samples += rows
         self._tokens += tokens
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._save_config_of_resumed(trainer, pl_module)  # of a run that was complete already
+
+    def _save_config_of_resumed(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self.already_saved:
+            self.already_saved = True
+            if trainer.is_global_zero:
+                self.save_config(trainer, pl_module, "fit")
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:

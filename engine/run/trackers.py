@@ -21,6 +21,7 @@ import lightning as L
 from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from engine.checkpoint.writing import find_checkpoints
 from engine.lightning_internals import flatten_dict
 
 IDS = "loggers.json"
@@ -44,9 +45,11 @@ class TrackerArtifacts(L.Callback):
             _check_takes_artifacts(trainer.loggers)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        checkpoints: Any = trainer.checkpoint_callback
-        best = Path(getattr(checkpoints, "best_model_path", ""))
-        if not self.best_as_artifact or not trainer.is_global_zero or not best.name:
+        checkpoints = find_checkpoints(trainer)
+        if not self.best_as_artifact or not trainer.is_global_zero or checkpoints is None:
+            return
+        best = Path(checkpoints.best_model_path)
+        if not best.name:
             return
         known = {"monitor": checkpoints.monitor, "score": checkpoints.best_model_score}
         for logger in trainer.loggers:
