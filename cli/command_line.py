@@ -320,7 +320,11 @@ class CLI(LightningCLI):
         if wanted.enable_progress_bar is not False:
             callbacks.append(ProgressBar())
         self.promises = self._get(self.config, "expect")
-        self.save_config_kwargs = {"expectations": self.promises, "origin": dict(self.origin)}
+        self.save_config_kwargs = {
+            "expectations": self.promises,
+            "origin": dict(self.origin),
+            "resumed": self.resumed is not None,
+        }
         try:
             trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         except RuntimeError as error:

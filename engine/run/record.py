@@ -37,6 +37,7 @@ class RunRecord(SaveConfigCallback):
         config: Everything that the run was told, and every default.
         expectations: Metric to expectation, the config's `expect`.
         origin: What else is to be told of where the run comes from, such as study and trial.
+        resumed: Whether fit resumes a run; its `config.yaml` stays until the first batch.
     """
 
     def __init__(
@@ -45,10 +46,12 @@ class RunRecord(SaveConfigCallback):
         config: Namespace,
         expectations: Mapping[str, str],
         origin: Mapping[str, Any],
+        resumed: bool = False,
     ) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
         self.expectations = dict(expectations)
         self.origin = dict(origin)
+        self.resumed = resumed
         self.seconds = 0.0  # from the start to the end of fit, validation and checkpoints included
         self._training_seconds = 0.0  # without validation
         self._started = self._resumed = time.perf_counter()
@@ -56,9 +59,8 @@ class RunRecord(SaveConfigCallback):
         self._over = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage != "fit" or trainer.ckpt_path is None:
+        if not self.resumed:  # otherwise its config changes once it trains
             super().setup(trainer, pl_module, stage)
-        # Otherwise a run resumes; its config changes once the resumed run trains.
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """On rank zero, before anything else happens."""
