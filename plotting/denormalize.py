@@ -1,4 +1,4 @@
-"""Normalised batches made visible again, with the mean and deviation that the DataModule knows."""
+"""Undo the normalization of image batches for display."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from lightning import Trainer
 from torch import Tensor
 
 
-def is_picture_batch(inputs: Any) -> bool:
-    """Whether `inputs` is a batch of grey or RGB pictures, (B, 1 or 3, H, W)."""
+def is_image_batch(inputs: Any) -> bool:
+    """Return whether `inputs` is a float batch of grayscale or RGB images (B, 1 or 3, H, W)."""
     return (
         isinstance(inputs, Tensor)
         and inputs.is_floating_point()
@@ -18,28 +18,28 @@ def is_picture_batch(inputs: Any) -> bool:
     )
 
 
-def denormalise(pictures: Tensor, trainer: Trainer) -> np.ndarray:
-    """Turns network inputs (B, C, H, W) into pictures (B, H, W, C) with values in 0 … 1.
+def denormalize(images: Tensor, trainer: Trainer) -> np.ndarray:
+    """Convert network inputs (B, C, H, W) to images (B, H, W, C) with values in [0, 1].
 
-    Undoes `(x - mean) / std` with the `mean` and `std` of `trainer.datamodule`. Where it has none,
-    each picture is stretched from its darkest to its brightest value.
+    Undo `(x - mean) / std` with the `mean` and `std` of `trainer.datamodule`. If it has none, scale
+    each image from its minimum to its maximum.
     """
     datamodule = getattr(trainer, "datamodule", None)
-    return made_visible(
-        pictures, getattr(datamodule, "mean", None), getattr(datamodule, "std", None)
+    return to_displayable(
+        images, getattr(datamodule, "mean", None), getattr(datamodule, "std", None)
     )
 
 
-def made_visible(pictures: Tensor, mean: Any, std: Any) -> np.ndarray:
-    """`denormalise` with numbers that are known, or None, and no trainer."""
-    pictures = pictures.detach().float().cpu()
+def to_displayable(images: Tensor, mean: Any, std: Any) -> np.ndarray:
+    """Do the same for given statistics: None, or one number per channel."""
+    images = images.detach().float().cpu()
     if mean is None or std is None:
-        darkest = pictures.amin(dim=(1, 2, 3), keepdim=True)  # (B, 1, 1, 1)
-        brightest = pictures.amax(dim=(1, 2, 3), keepdim=True)  # (B, 1, 1, 1)
-        pictures = (pictures - darkest) / (brightest - darkest).clamp_min(1e-8)
+        minimum = images.amin(dim=(1, 2, 3), keepdim=True)  # (B, 1, 1, 1)
+        maximum = images.amax(dim=(1, 2, 3), keepdim=True)  # (B, 1, 1, 1)
+        images = (images - minimum) / (maximum - minimum).clamp_min(1e-8)
     else:
-        pictures = pictures * _per_channel(std) + _per_channel(mean)
-    return pictures.clamp(0, 1).permute(0, 2, 3, 1).numpy()
+        images = images * _per_channel(std) + _per_channel(mean)
+    return images.clamp(0, 1).permute(0, 2, 3, 1).numpy()
 
 
 def _per_channel(values: Any) -> Tensor:

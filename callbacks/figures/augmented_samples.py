@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from engine.run.figures import BLUE, ORANGE, publish, short_names
-from plotting.denormalize import denormalise, is_picture_batch
-from plotting.image_grid import Caption, picture_grid
+from plotting.denormalize import denormalize, is_image_batch
+from plotting.image_grid import Caption, image_grid
 
 
 class AugmentedSamples(Callback):
@@ -63,7 +63,7 @@ class AugmentedSamples(Callback):
         draws: list[tuple[Tensor, Tensor]],
     ) -> None:
         pictures = [_as_it_is(rows[0], trainer)]
-        pictures += [denormalise(inputs, trainer) for inputs, _ in draws]
+        pictures += [denormalize(inputs, trainer) for inputs, _ in draws]
         names = short_names(cast(list[str], pl_module.class_names))
         labels = [[_label(target, names) for target in targets] for _, targets in [rows, *draws]]
         publish(
@@ -88,17 +88,17 @@ def augmented_figure(pictures: np.ndarray, labels: list[list[str]]) -> Figure:
     ]
     heading = "Training pictures as they are (left) and as the net is given them"
     every = [picture for row in pictures for picture in row]
-    return picture_grid(heading, every, captions, columns, width=0.95, lines=1, fontsize=7)
+    return image_grid(heading, every, captions, columns, width=0.95, lines=1, fontsize=7)
 
 
 def _are_pictures(inputs: Any) -> bool:
-    return isinstance(inputs, Tensor) and is_picture_batch(inputs.float())
+    return isinstance(inputs, Tensor) and is_image_batch(inputs.float())
 
 
 def _as_it_is(pictures: Tensor, trainer: Trainer) -> np.ndarray:
     """Pictures (B, C, H, W) as a loader yields them, made (B, H, W, C) with values in 0 … 1."""
     if pictures.is_floating_point():
-        return denormalise(pictures, trainer)
+        return denormalize(pictures, trainer)
     return (pictures.float() / 255).permute(0, 2, 3, 1).numpy()
 
 

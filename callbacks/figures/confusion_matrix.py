@@ -76,7 +76,7 @@ def confusion_figure(counts: np.ndarray, class_names: list[str]) -> Figure:
 
     digits = len(str(counts.max()))
     size = min(10.0, cell / (0.62 * digits + 0.4))  # a digit is about 0.62 times as wide as high
-    if size >= 5:  # smaller ones nobody can read: the shades must do
+    if size >= 5:  # smaller ones nobody can read: the relative_weights must do
         for row, column in zip(*np.nonzero(counts), strict=True):
             dark = row != column and norm(shares[row, column]) > 0.6
             color = "white" if dark else INK

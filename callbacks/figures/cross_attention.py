@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from engine.run.figures import publish
-from plotting.colored_text import plain, shorter
+from plotting.colored_text import escape_math, shorten
 
 Alignment = tuple[list[str], list[str], np.ndarray]  # source, translation, weights (T, S)
 COLUMNS = 2
@@ -97,8 +97,10 @@ def attention_figure(alignments: list[Alignment]) -> Figure:
 def _panel(axes: Axes, source: list[str], target: list[str], weights: np.ndarray) -> None:
     axes.axis("on")
     axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(source)), [plain(shorter(word)) for word in source], rotation=90)
-    axes.set_yticks(range(len(target)), [plain(shorter(word)) for word in target])
+    axes.set_xticks(
+        range(len(source)), [escape_math(shorten(word)) for word in source], rotation=90
+    )
+    axes.set_yticks(range(len(target)), [escape_math(shorten(word)) for word in target])
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(True)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from engine.run.figures import publish
-from plotting.denormalize import denormalise, is_picture_batch
+from plotting.denormalize import denormalize, is_image_batch
 
 SIGNED = colormaps["RdBu_r"]  # white is zero
 
@@ -59,11 +59,11 @@ class FeatureMaps(Callback):
     ) -> None:
         if self.inputs is None:
             inputs, _ = batch
-            self.inputs = inputs[:1].clone() if is_picture_batch(inputs) else ()
+            self.inputs = inputs[:1].clone() if is_image_batch(inputs) else ()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         inputs, self.inputs = self.inputs, None
-        if not is_picture_batch(inputs):
+        if not is_image_batch(inputs):
             rank_zero_warn(
                 "FeatureMaps draws nothing: it shows grey or RGB pictures (B, 1 or 3, H, W), and "
                 "this test set holds something else. Leave the callback out for such data."
@@ -83,7 +83,7 @@ class FeatureMaps(Callback):
         with trainer.precision_plugin.forward_context():
             maps = convolution_outputs(net, inputs.to(pl_module.dtype))
         if maps:
-            picture = denormalise(inputs, trainer)[0]
+            picture = denormalize(inputs, trainer)[0]
             publish(
                 trainer,
                 "feature_maps",

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engine.run.figures import BLUE, ORANGE, publish, short_names
-from plotting.colored_text import Passage, judged, text_figure
-from plotting.denormalize import denormalise, is_picture_batch
-from plotting.image_grid import Caption, picture_grid
+from plotting.colored_text import Passage, prediction_passage, text_figure
+from plotting.denormalize import denormalize, is_image_batch
+from plotting.image_grid import Caption, image_grid
 
 SHOWN_TEXTS = 12  # in the figure; the file has all that are kept
 ENDED = -1  # stands where a text has no more tokens
@@ -117,7 +117,7 @@ class Mistakes(Callback):
         if kept.samples.ndim == 2:
             self._show_texts(trainer, pl_module, kept, names, tally)
             return
-        pictures = denormalise(kept.samples, trainer)
+        pictures = denormalize(kept.samples, trainer)
         publish(
             trainer, "mistakes", lambda: mistakes_figure(pictures, kept, names, self.columns, tally)
         )
@@ -144,13 +144,13 @@ def visible(inputs: Any) -> Tensor | None:
     if isinstance(inputs, dict) and "input_ids" in inputs:
         outside = ~inputs["attention_mask"].bool()  # (B, T)
         return inputs["input_ids"].masked_fill(outside, ENDED)  # (B, T)
-    return inputs if is_picture_batch(inputs) else None
+    return inputs if is_image_batch(inputs) else None
 
 
 def passages_of(answers: Answers, task: Any, class_names: Sequence[str]) -> list[Passage]:
     """Texts with what was said about them, in words."""
     return [
-        judged(task.decode_tokens(tokens[tokens != ENDED].tolist()), class_names, *said)
+        prediction_passage(task.decode_tokens(tokens[tokens != ENDED].tolist()), class_names, *said)
         for tokens, *said in zip(answers.samples, *(v.tolist() for v in answers[1:]), strict=True)
     ]
 
@@ -192,4 +192,4 @@ def mistakes_figure(
     longest = max(len(name) for name in names) + len("said  (100%)")
     width = max(1.15, 0.06 * longest)  # inches a cell: no caption runs into the next
     heading = _heading(tally, len(pictures))
-    return picture_grid(heading, list(pictures), captions, columns, width, lines=2, fontsize=7.5)
+    return image_grid(heading, list(pictures), captions, columns, width, lines=2, fontsize=7.5)

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from engine.run.figures import publish
-from plotting.colored_text import as_html, judged, text_figure
+from plotting.colored_text import passages_page, prediction_passage, text_figure
 
 
 class Weighed(NamedTuple):
@@ -82,7 +82,9 @@ class WordAttention(Callback):
         places = np.linspace(0, len(self.kept) - 1, min(self.texts, len(self.kept)))
         names = [str(name) for name in task.class_names]
         passages = [
-            judged(task.decode_tokens(tokens.tolist()), names, target, said, sure, weights.tolist())
+            prediction_passage(
+                task.decode_tokens(tokens.tolist()), names, target, said, sure, weights.tolist()
+            )
             for tokens, weights, target, said, sure in (
                 self.kept[n] for n in places.round().astype(int)
             )
@@ -93,4 +95,4 @@ class WordAttention(Callback):
         folder = trainer.log_dir  # a broadcast: every process must ask
         if trainer.is_global_zero and folder is not None:
             page = Path(folder, "figures", "word_attention.html")
-            page.write_text(as_html(heading, passages), encoding="utf-8")
+            page.write_text(passages_page(heading, passages), encoding="utf-8")

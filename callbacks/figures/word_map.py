@@ -7,7 +7,7 @@ from lightning import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 
 from engine.run.figures import publish
-from plotting.colored_text import plain, shorter
+from plotting.colored_text import escape_math, shorten
 
 GROUPS = 6  # colours of the house
 
@@ -75,5 +75,5 @@ def map_figure(words: list[str], places: np.ndarray, groups: np.ndarray, method:
     axes.set_title(f"{len(words)} words by {'t-SNE' if method == 'tsne' else 'PCA'}", loc="left")
     axes.scatter(places[:, 0], places[:, 1], s=0)  # so that the axes know their limits
     for word, (x, y), group in zip(words, places.tolist(), groups.tolist(), strict=True):
-        axes.text(x, y, plain(shorter(word)), fontsize=7, color=f"C{group}", ha="center")
+        axes.text(x, y, escape_math(shorten(word)), fontsize=7, color=f"C{group}", ha="center")
     return figure

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from engine.run.figures import publish
-from plotting.colored_text import Passage, as_html, text_figure
+from plotting.colored_text import Passage, passages_page, text_figure
 
 AROUND = 14  # words shown on either side of the hidden one
 CONTINUES = "##"  # begins a piece that goes on with the word before
@@ -81,7 +81,7 @@ class MaskedWords(Callback):
         if not trainer.is_global_zero or folder is None:
             return
         page = Path(folder, "figures", "masked_words.html")
-        page.write_text(as_html(HEADING, passages), encoding="utf-8")
+        page.write_text(passages_page(HEADING, passages), encoding="utf-8")
         path = Path(folder, "samples", f"masked-words-step-{trainer.global_step}.txt")
         path.parent.mkdir(parents=True, exist_ok=True)
         told = [f"{one.title}\n{' '.join(in_brackets(one))}\n" for one in passages]

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from matplotlib.figure import Figure
 
 from engine.run.figures import BLUE, publish
-from plotting.colored_text import plain, shorter
+from plotting.colored_text import escape_math, shorten
 
 FREQUENT = 2_000  # words among which those are chosen that nobody named
 COLUMN = 1.45  # inches
@@ -69,13 +69,15 @@ def neighbours_figure(found: dict[str, list[tuple[str, float]]]) -> Figure:
     axes.text(0.05, -0.4, "Nearest words, and their cosines", fontsize=11, va="center")
     for row, (word, others) in enumerate(found.items()):
         y = row + 0.6
-        axes.text(0.05, y, plain(_cut(word)), fontsize=8, weight="bold", color=BLUE, va="center")
+        axes.text(
+            0.05, y, escape_math(_cut(word)), fontsize=8, weight="bold", color=BLUE, va="center"
+        )
         for column, (other, cosine) in enumerate(others, start=1):
             told = f"{_cut(other)} .{min(99, max(0, round(100 * cosine))):02d}"
-            axes.text(column, y, plain(told), fontsize=8, va="center")
+            axes.text(column, y, escape_math(told), fontsize=8, va="center")
     return figure
 
 
 def _cut(word: str) -> str:
-    word = shorter(word)
+    word = shorten(word)
     return word if len(word) <= 14 else f"{word[:13]}…"

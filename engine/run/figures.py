@@ -1,4 +1,4 @@
-"""The one door for a figure: a PNG in the run folder, and a copy to every logger that takes it."""
+"""Write figures to the run folder and send them to the loggers that accept images."""
 
 import io
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from PIL import Image
 
-# Okabe & Ito's colours, told apart by colour-blind eyes too. One meaning each, in all our figures.
+# Okabe and Ito's color-blind safe palette; each color has one meaning in all figures.
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 SKY, PALE, INK = "#A6CBE3", "#D9D9D9", "#222222"
 
@@ -21,7 +21,7 @@ STYLE = {
     "savefig.dpi": "figure",
     "figure.constrained_layout.use": True,
     "figure.facecolor": "white",
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
+    "font.family": "DejaVu Sans",  # comes with matplotlib: figures are the same on every machine
     "font.size": 9,
     "figure.titlesize": 11,
     "axes.titlesize": 10,
@@ -47,16 +47,16 @@ STYLE = {
 
 
 def publish(trainer: Trainer, name: str, draw: Callable[[], Figure | None]) -> None:
-    """Draws a figure in the house's style, writes `<run folder>/figures/<name>.png`, tells loggers.
+    """Draw a figure, write `<run folder>/figures/<name>.png` and send it to the loggers.
 
-    Every process must call this (`trainer.log_dir` is a broadcast); only rank zero draws. Without a
-    run folder no file is written, and the loggers still get the picture.
+    Every process must call this, since `trainer.log_dir` is a collective; only rank zero draws.
+    Without a run folder no file is written, and the loggers still get the figure.
 
     Args:
         trainer: Its `log_dir` is the run folder.
-        name: File name without suffix; loggers see `figures/<name>`.
-        draw: Makes the figure. It builds a `Figure` and never touches pyplot, whose global state
-            would keep every figure alive and depend on a display. None means nothing to show.
+        name: File name without suffix; the key at the loggers is `figures/<name>`.
+        draw: Returns a `Figure`, or None if there is nothing to show. It must not use pyplot, whose
+            global state keeps figures alive and depends on a display.
     """
     folder = trainer.log_dir
     if not trainer.is_global_zero:
@@ -68,11 +68,11 @@ def publish(trainer: Trainer, name: str, draw: Callable[[], Figure | None]) -> N
         path = Path(folder) / "figures" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(png)
-    _tell_loggers(trainer, f"figures/{name}", Image.open(io.BytesIO(png)).convert("RGB"))
+    _log_image(trainer, f"figures/{name}", Image.open(io.BytesIO(png)).convert("RGB"))
 
 
 def render(draw: Callable[[], Figure | None]) -> bytes | None:
-    """The PNG of a figure in the house's style; None when there is nothing to show.
+    """Return a figure as PNG, or None if there is nothing to show.
 
     Args:
         draw: See `publish`.
@@ -87,18 +87,20 @@ def render(draw: Callable[[], Figure | None]) -> bytes | None:
 
 
 def short_names(class_names: list[str]) -> list[str]:
-    """Names of classes as they stand above a small picture."""
+    """Return class names shortened for captions of small images."""
     names = [f"{name[:13]}…" if len(name) > 14 else name for name in map(str, class_names)]
-    return [name.replace("$", r"\$") for name in names]  # a pair would be mathematics
+    return [
+        name.replace("$", r"\$") for name in names
+    ]  # matplotlib would typeset mathematics between them
 
 
-def _tell_loggers(trainer: Trainer, key: str, picture: Image.Image) -> None:
-    # Lightning's logger classes import wandb, tensorboard or mlflow only once they are created.
+def _log_image(trainer: Trainer, key: str, image: Image.Image) -> None:
+    # Lightning's logger classes import wandb, tensorboard or mlflow only when instantiated.
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
-            logger.log_image(key, [picture])
+            logger.log_image(key, [image])
         elif isinstance(logger, TensorBoardLogger):
-            pixels = np.asarray(picture)  # (H, W, 3)
+            pixels = np.asarray(image)  # (H, W, 3)
             logger.experiment.add_image(key, pixels, trainer.global_step, dataformats="HWC")
         elif isinstance(logger, MLFlowLogger):
-            logger.experiment.log_image(logger.run_id, picture, artifact_file=f"{key}.png")
+            logger.experiment.log_image(logger.run_id, image, artifact_file=f"{key}.png")

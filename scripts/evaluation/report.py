@@ -16,7 +16,7 @@ from callbacks.figures.mistakes import as_text, mistaken_texts_figure, mistakes_
 from callbacks.figures.reliability_diagram import reliability_figure, sums_by_confidence
 from engine.run.figures import render
 from engine.run.tables import markdown_table
-from plotting.denormalize import made_visible
+from plotting.denormalize import to_displayable
 from scripts.evaluation.look import COLUMNS, Look
 from scripts.evaluation.statistics import (
     BINS,
@@ -174,7 +174,7 @@ def figures(look: Look, names: list[str], data: Any) -> dict[str, Callable[[], F
         passages = look.texts
         drawn["mistakes"] = lambda: mistaken_texts_figure(passages, tally)
     if worst is not None:
-        pictures = made_visible(
+        pictures = to_displayable(
             worst.samples, getattr(data, "mean", None), getattr(data, "std", None)
         )
         drawn["mistakes"] = lambda: mistakes_figure(pictures, worst, names, COLUMNS, tally)

@@ -24,7 +24,7 @@ from callbacks.figures.reliability_diagram import expected_calibration_error
 from callbacks.figures.training_curves import curves_figure, read_metrics
 from engine.run.figures import publish
 from modules.nets import CNN
-from plotting.denormalize import denormalise
+from plotting.denormalize import denormalize
 
 MEAN, STD = 0.3, 0.4
 
@@ -270,7 +270,7 @@ def test_denormalise_undoes_each_channel() -> None:
         3, 1, 1
     )
     np.testing.assert_allclose(
-        denormalise(normalised, trainer), pictures.permute(0, 2, 3, 1), atol=1e-6
+        denormalize(normalised, trainer), pictures.permute(0, 2, 3, 1), atol=1e-6
     )
 
 

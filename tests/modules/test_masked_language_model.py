@@ -557,7 +557,7 @@ def test_the_hidden_word_is_a_whole_one_near_the_middle() -> None:
     assert place_of_a_word(["[CLS]", "a", "[SEP]"]) == 1
     one = passage(pieces, 6, ["another", "this"], torch.tensor([0.5, 0.25]))
     assert one.title == "another 50%, this 25%"
-    assert one.right
+    assert one.correct
     assert in_brackets(one)[3:7] == ["filming", "of", "[another]", "until"]
 
 

@@ -16,7 +16,7 @@ import train
 from callbacks import Mistakes, WordAttention
 from callbacks.figures.mistakes import ENDED, Answers
 from modules import Classifier
-from plotting.colored_text import Passage, as_html, in_lines, shades, text_figure
+from plotting.colored_text import Passage, passages_page, relative_weights, text_figure, wrap_words
 from tests.support import ROOT
 from tests.support.resume import Crash, after
 from tests.support.synthetic_data import CLASS_WORDS, patch_checksums
@@ -119,8 +119,8 @@ def test_a_run_on_texts_goes_on_bit_for_bit(run: Callable[..., Path], small_text
 
 def test_the_deepest_colour_is_the_largest_weight() -> None:
     passage = Passage("said good (99%), rightly", True, ["a", "<b>", "c"], [0.1, 0.4, 0.0])
-    assert shades(passage).tolist() == pytest.approx([0.25, 1, 0])
-    page = as_html("heading", [passage])
+    assert relative_weights(passage).tolist() == pytest.approx([0.25, 1, 0])
+    page = passages_page("heading", [passage])
     assert '<span style="background: #E69F0040">a</span>' in page
     assert '<span style="background: #E69F00ff">&lt;b&gt;</span> c</p>' in page
     assert "<b>" not in page.replace("<b style", "")
@@ -128,9 +128,9 @@ def test_the_deepest_colour_is_the_largest_weight() -> None:
 
 def test_words_fill_lines_and_none_is_lost() -> None:
     words = ["four", "by", "fours", "x" * 30, "end"]
-    lines = in_lines(words, columns=12)
+    lines = wrap_words(words, columns=12)
     assert lines == [[0, 1], [2], [3], [4]]
-    assert in_lines([]) == []
+    assert wrap_words([]) == []
 
 
 def test_a_long_text_is_cut_in_the_figure_and_says_so() -> None:
