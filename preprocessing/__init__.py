@@ -1,1 +1,1 @@
-"""What data and tasks share: from raw images and texts to network inputs."""
+"""Preprocessing shared by data modules and tasks: raw images and texts to network inputs."""

@@ -1,8 +1,8 @@
-"""The printable letters that byte-level BPE writes for the 256 byte values, as GPT-2 does."""
+"""The printable letters that byte-level BPE uses for the 256 byte values, as in GPT-2."""
 
 
 def byte_alphabet() -> list[str]:
-    """Return the letter of each byte: itself if printable, else the next free code point from 256."""
+    """Return the letter of each byte: itself if printable, else the next code point from 256."""
     letters = []
     invisible = 0
     for byte in range(256):

@@ -1,6 +1,7 @@
 """Convert images to the normalized tensors that a network was trained on."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,35 +11,80 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 
-def images_to_inputs(
-    pictures: Sequence[Image.Image | Tensor] | Tensor, preprocessing: dict[str, Any]
-) -> Tensor:
-    """Convert colours, resize, scale to [0, 1] and normalise as the DataModule did.
+def convert_image(image: Image.Image, channels: int = 3) -> Image.Image:
+    """Convert any image to 8-bit grayscale or RGB, upright and without transparency.
+
+    Transparent pixels are composited on white. Of 16 bits per pixel the upper 8 are kept.
 
     Args:
-        pictures: PIL images, or tensors (C, height, width), uint8 in 0…255 or float in 0…1.
-        preprocessing: A picture DataModule's `preprocessing`: in_channels, image_size, mean, std;
-            and shorter_side where a picture is scaled to that and cut, instead of squeezed.
+        image: PIL image of any mode.
+        channels: 1 for grayscale, 3 for RGB.
+
+    Raises:
+        ValueError: If the range of the pixel values is unknown (floats, integers above 16 bits).
+    """
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no defined range")
+    if image.mode.startswith("I"):  # I;16, I;16B and I, which holds 8, 16 or 32 bits
+        pixels = np.asarray(image).astype(np.int64)
+        if pixels.min() < 0 or pixels.max() >= 2**16:
+            raise ValueError("pixel values exceed 16 bits")
+        if image.mode != "I" or image.format == "PNG" or pixels.max() >= 2**8:
+            pixels //= 256
+        image = Image.fromarray(pixels.astype(np.uint8))
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.new("RGBA", rgba.size, "white")
+        image.alpha_composite(rgba)
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def prepare_image(image: Image.Image | Tensor, preprocessing: dict[str, Any]) -> Tensor:
+    """Convert, resize and crop one image as the DataModule did, without normalizing it.
+
+    Args:
+        image: PIL image, or tensor (C, height, width), uint8 in 0…255 or float in 0…1.
+        preprocessing: See `images_to_inputs`.
+
+    Returns:
+        Tensor (in_channels, image_size, image_size), uint8 for PIL images.
+    """
+    channels, size = preprocessing["in_channels"], preprocessing["image_size"]
+    if isinstance(image, Image.Image):
+        image = convert_image(image, channels)
+    prepared = F.to_image(image)  # (C, height, width)
+    if prepared.shape[0] not in (1, 3):
+        raise ValueError(f"an image tensor must have 1 or 3 channels, got {prepared.shape[0]}")
+    if prepared.shape[0] != channels:
+        to_channels = F.rgb_to_grayscale if channels == 1 else F.grayscale_to_rgb
+        prepared = to_channels(prepared)
+    if "shorter_side" in preprocessing:  # keep the aspect ratio and crop the center
+        prepared = F.resize(prepared, [preprocessing["shorter_side"]], antialias=True)
+        prepared = F.center_crop(prepared, [size, size])
+    elif prepared.shape[-2:] != (size, size):
+        prepared = F.resize(prepared, [size, size], antialias=True)
+    return torch.as_tensor(prepared)
+
+
+def images_to_inputs(
+    images: Sequence[str | Path | Image.Image | Tensor] | Tensor, preprocessing: dict[str, Any]
+) -> Tensor:
+    """Convert colors, resize, scale to [0, 1] and normalize as the DataModule did.
+
+    Args:
+        images: File paths, PIL images, or tensors (C, height, width), uint8 in 0…255 or float in
+            0…1.
+        preprocessing: An image DataModule's `preprocessing`: in_channels, image_size, mean, std;
+            with shorter_side, images are resized to that and center-cropped, else squeezed.
 
     Returns:
         Float tensor (B, in_channels, image_size, image_size).
     """
-    channels, size = preprocessing["in_channels"], preprocessing["image_size"]
     prepared = []
-    for picture in pictures:
-        if isinstance(picture, Image.Image):  # palettes and transparency are no plain channels
-            if picture.mode.startswith("I"):  # 16 bits a pixel: the upper 8, not what is below 256
-                picture = Image.fromarray((np.asarray(picture) // 256).clip(0, 255).astype("uint8"))
-            picture = ImageOps.exif_transpose(picture)  # upright
-            picture = picture.convert("L" if channels == 1 else "RGB")
-        image = F.to_image(picture)  # (C, height, width)
-        if image.shape[0] != channels:
-            image = F.rgb_to_grayscale(image, 1) if channels == 1 else F.grayscale_to_rgb(image)
-        if "shorter_side" in preprocessing:  # photographs keep their proportions and lose edges
-            image = F.resize(image, [preprocessing["shorter_side"]], antialias=True)
-            image = F.center_crop(image, [size, size])
-        elif image.shape[-2:] != (size, size):
-            image = F.resize(image, [size, size], antialias=True)
-        prepared.append(F.to_dtype(image, torch.float32, scale=True))
-    inputs = torch.stack([torch.as_tensor(image) for image in prepared])  # (B, C, size, size)
+    for image in images:
+        if isinstance(image, str | Path):
+            image = Image.open(image)
+        prepared.append(F.to_dtype(prepare_image(image, preprocessing), torch.float32, scale=True))
+    inputs = torch.stack(prepared)  # (B, C, size, size)
     return F.normalize(inputs, preprocessing["mean"], preprocessing["std"])

@@ -1,1 +1,1 @@
-"""Whole-batch loading, files, and batches by length."""
+"""Loading of whole batches, downloads, splits, and batches bucketed by length."""

@@ -1,9 +1,7 @@
-"""Files of a data set: found in the data folder or downloaded, and never used unverified."""
+"""Files of data sets: found in the data folder or downloaded, always verified by checksum."""
 
-import hashlib
 import os
-import shutil
-import urllib.error
+import sys
 import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,34 +10,36 @@ from pathlib import Path
 from typing import BinaryIO
 
 import fsspec
+import pooch
 from filelock import FileLock
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from engine.errors import UserError
 
 
 def default_data_dir() -> str:
-    """The folder that holds data sets: the environment's DATA_DIR, else `data`."""
+    """Return the folder of the data sets: the environment's DATA_DIR, else `data`."""
     return os.environ.get("DATA_DIR") or "data"
 
 
 def obtain(
     path: Path, urls: Sequence[str], checksum: str, offline_config: str = "configs/digits/cnn.yaml"
 ) -> Path:
-    """Return `path` once it is there and verified, downloading it if need be.
+    """Return `path`, downloaded first if it does not exist, and verified.
 
-    Several processes may ask at once: one downloads, the others wait. The file appears under its
-    name only when it is whole.
+    Concurrent processes download once; the others wait. The file appears under its name only
+    when it is complete.
 
     Args:
         path: Where the file is or will be.
         urls: Mirrors, tried in turn.
         checksum: `"sha256:<hex>"` or `"md5:<hex>"`.
-        offline_config: A config to recommend that needs no such file.
+        offline_config: A config to recommend that needs no download.
 
     Raises:
-        MisconfigurationException: If the file is damaged, or neither there nor to be had.
+        UserError: If the file does not match the checksum, or cannot be downloaded.
     """
     if path.exists():
-        verify(path, checksum, "Delete it; the next run downloads it anew.")
+        verify(path, checksum, "Delete it; the next run downloads it again.")
         return path
     new_folders = [folder for folder in path.parents if not folder.exists()]  # deepest first
     lock = path.with_name(path.name + ".lock")
@@ -53,8 +53,8 @@ def obtain(
             lock.unlink()
             for folder in new_folders:
                 folder.rmdir()
-        raise MisconfigurationException(
-            f"{path} is not there and could not be downloaded ({error}). Looked for: {path.name} "
+        raise UserError(
+            f"{path} does not exist and could not be downloaded ({error}). Looked for: {path.name} "
             f"({checksum}) in {path.parent.resolve()}; tried: {', '.join(dict.fromkeys(urls))}. "
             "Put the file there, name another folder with DATA_DIR=… or --data.data_dir …, or "
             f"start with a config that needs no download: --config {offline_config}"
@@ -63,34 +63,31 @@ def obtain(
 
 
 def _download(path: Path, urls: Sequence[str], checksum: str) -> None:
-    partial = path.with_name(path.name + ".part")
+    """Download from the first mirror that sends the expected content.
+
+    Raises:
+        OSError: If no mirror does, with the last mirror's failure.
+    """
     failure: OSError = OSError("no URL given")
-    try:
-        for url in urls:
-            try:
-                with open_url(url) as source, partial.open("wb") as target:
-                    shutil.copyfileobj(source, target)
-            except OSError as error:  # URLError and timeouts are OSErrors
-                failure = error
-                continue
-            except HTTPException as error:  # the connection broke off
-                failure = OSError(f"{url}: {error!r}")
-                continue
-            seen = _checksum(partial, checksum)
-            if seen == checksum:
-                partial.replace(path)
-                return
-            failure = OSError(f"{url} sent {partial.stat().st_size:,} bytes with {seen}")
-    finally:
-        partial.unlink(missing_ok=True)
+    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=60)
+    for url in urls:
+        try:
+            pooch.retrieve(url, checksum, path.name, path.parent, downloader=downloader)
+        except OSError as error:  # requests' exceptions and timeouts are OSErrors
+            failure = error
+        except ValueError as error:  # wrong checksum, or an invalid URL
+            failure = OSError(f"{url}: {error}")
+        else:
+            path.chmod(0o644)  # pooch's temporary file is readable by its owner only
+            return
     raise failure
 
 
 def open_url(url: str) -> BinaryIO:
-    """Opens what lies elsewhere: by Python itself, or by fsspec and the package for the protocol.
+    """Open a remote file, with urllib or with fsspec and the package for the protocol.
 
     Raises:
-        OSError: If that can't be done, for whatever reason.
+        OSError: If it cannot be opened, for any reason.
     """
     try:
         if url.startswith(("http:", "https:", "file:")):
@@ -105,19 +102,17 @@ def verify(path: Path, checksum: str, remedy: str) -> None:
     """Compare a file with its checksum.
 
     Args:
-        path: A file that is there.
+        path: An existing file.
         checksum: `"sha256:<hex>"` or `"md5:<hex>"`.
-        remedy: What a user can do about a damaged file, as a sentence.
+        remedy: What the user can do about a wrong file, as a sentence.
+
+    Raises:
+        UserError: If the file does not match.
     """
-    seen = _checksum(path, checksum)
-    if seen != checksum:
-        raise MisconfigurationException(
-            f"{path} is damaged or not the file meant: it has {path.stat().st_size:,} bytes "
-            f"and {seen}, but {checksum} is expected. {remedy}"
+    algorithm, _, expected = checksum.partition(":")
+    actual = pooch.file_hash(path, algorithm)
+    if actual != expected:
+        raise UserError(
+            f"{path} is damaged or not the expected file: it has {path.stat().st_size:,} bytes "
+            f"and {algorithm}:{actual}, expected {checksum}. {remedy}"
         )
-
-
-def _checksum(path: Path, like: str) -> str:
-    kind = like.partition(":")[0]
-    with path.open("rb") as file:
-        return f"{kind}:{hashlib.file_digest(file, kind).hexdigest()}"

@@ -1,10 +1,9 @@
-"""Batches of texts that are about as long as each other, so that little of them is padding."""
+"""Batches of texts of similar length, which need little padding."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -12,24 +11,24 @@ from torch.utils.data import DataLoader
 from datamodules.loading.loader import BatchLoader, rank_and_world_size
 from datamodules.loading.whole_batches import EvaluationBatchSampler, TrainingBatchSampler
 
-POOL = 50  # batches among whose rows those of like length are brought together
+POOL = 50  # batches per pool, within which texts are sorted by length
 
 
 class BucketBatchSampler(TrainingBatchSampler):
-    """Which rows each batch of an epoch holds: a pure function of seed, epoch, position and rank.
+    """Sample batches of similar length as a pure function of (seed, epoch, position, rank).
 
-    All rows are shuffled and cut into pools; the rows of a pool are sorted by length and cut into
-    batches; the batches of all pools are shuffled. So a batch holds texts of like length that have
-    met by chance, and another epoch's are others. The global batch is the same for any number of
-    processes: each takes every `world_size`-th of its rows, and so equally long ones.
+    Shuffle all samples and cut them into pools, sort each pool by length and cut it into batches,
+    then shuffle the batches of all pools. The global batch does not depend on the world size; each
+    rank takes every `world_size`-th sample of it, so that all ranks have about the same work.
 
     Args:
-        lengths: How many tokens each row has, (N,).
-        batch_size: Rows of a batch over all processes.
+        lengths: Number of tokens of each sample, (N,).
+        batch_size: Global batch size, over all processes.
         seed: Seed of the run.
-        rank: Number of this process.
+        rank: Rank of this process.
         world_size: Number of processes.
-        pool: Batches of a pool, 1 or more: with 1 nothing is brought together.
+        pool: Batches per pool, at least 1; with 1 the lengths are ignored.
+        classes: Class of each sample, (N,), to sample all classes equally often.
     """
 
     def __init__(
@@ -40,17 +39,17 @@ class BucketBatchSampler(TrainingBatchSampler):
         rank: int = 0,
         world_size: int = 1,
         pool: int = POOL,
+        classes: Tensor | None = None,
     ) -> None:
-        super().__init__(len(lengths), batch_size, seed, rank, world_size)
+        super().__init__(len(lengths), batch_size, seed, rank, world_size, classes)
         self.lengths = lengths
         self.pool = pool
 
     def batches(self) -> Tensor:
-        """The rows of every global batch of this epoch, (steps, batch_size)."""
-        mixed = int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
-        generator = torch.Generator().manual_seed(mixed)
+        """Return the samples of every global batch of this epoch, (steps, batch_size)."""
+        generator = self.generator()
         used = len(self) * self.batch_size
-        order = torch.randperm(self.size, generator=generator)[:used]
+        order = self.order(generator)[:used]
         pools = torch.arange(used) // (self.pool * self.batch_size)
         lengths = self.lengths[order]
         by_length = (pools * (lengths.max() + 1) + lengths).argsort(stable=True)
@@ -63,11 +62,11 @@ class BucketBatchSampler(TrainingBatchSampler):
 
 
 class BucketedDataModule(L.LightningDataModule):
-    """Serves each split in batches of texts of like length; `predict`, or else `test`, in order.
+    """Serve each split in batches of texts of similar length; `predict` in the order of the file.
 
-    A split is a data set with `lengths`, by which the rows that train are sorted, and with
-    `source_lengths`, by which those that are judged are: of a text that the net is to answer,
-    nothing else is known.
+    A split is a data set with `lengths`, by which training samples are bucketed, and
+    `source_lengths`, by which evaluation samples are: the length of a target that the model must
+    generate is unknown. Without a split `predict`, `test` is predicted.
     """
 
     batch_size: int
@@ -78,9 +77,9 @@ class BucketedDataModule(L.LightningDataModule):
     def _world(self) -> tuple[int, int]:
         return rank_and_world_size(self.trainer)
 
-    def _batches(self, **others: int) -> BucketBatchSampler:
+    def _batches(self, **kwargs: Any) -> BucketBatchSampler:
         lengths = self.splits["train"].lengths
-        return BucketBatchSampler(lengths, self.batch_size, self.seed, *self._world, **others)
+        return BucketBatchSampler(lengths, self.batch_size, self.seed, *self._world, **kwargs)
 
     def train_dataloader(self) -> DataLoader:
         rank, _ = self._world
@@ -93,23 +92,23 @@ class BucketedDataModule(L.LightningDataModule):
         return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader:
-        rows = self.splits.get("predict", self.splits["test"])
-        return BatchLoader(  # in the order of the file, as the answers are written
+        rows = self.splits["predict"] if "predict" in self.splits else self.splits["test"]
+        return BatchLoader(  # in the order of the file, as the predictions are written
             rows, batches=EvaluationBatchSampler(len(rows), self.batch_size, *self._world)
         )
 
     def _evaluation_loader(self, split: str) -> DataLoader:
         rows = self.splits[split]
-        order = rows.source_lengths.argsort(stable=True)  # (N,), the shortest first
+        order = rows.source_lengths.argsort(stable=True)  # (N,), shortest first
         batches = EvaluationBatchSampler(len(rows), self.batch_size, *self._world, order)
         return BatchLoader(rows, batches=batches)
 
 
 def padding_fraction(lengths: Tensor) -> float:
-    """The fraction of padding in batches of texts, each batch as wide as its longest text.
+    """Return the fraction of padding in batches that are padded to their longest text.
 
     Args:
-        lengths: How many tokens each text has, (batches, batch_size).
+        lengths: Number of tokens of each text, (batches, batch_size).
     """
-    places = lengths.max(dim=1).values.sum() * lengths.shape[1]
-    return 1 - (lengths.sum() / places).item()
+    padded_tokens = lengths.max(dim=1).values.sum() * lengths.shape[1]
+    return 1 - (lengths.sum() / padded_tokens).item()

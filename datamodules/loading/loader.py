@@ -1,4 +1,4 @@
-"""The loader of all training data: whole batches, from any position, each with its random state."""
+"""DataLoader of whole batches that resumes from any position with the right random state."""
 
 import random
 from collections.abc import Iterator
@@ -11,22 +11,22 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 
 class BatchLoader(DataLoader):
-    """Serves what the data set gives for each index of the sampler, in this process.
+    """Serve the data set's item for each index of the sampler, in this process.
 
-    A run that was interrupted goes on as if it had not been. So the loader has a position, which
-    Lightning keeps in the checkpoint and gives back; and it seeds the random numbers of this
-    process before each batch, by a function of (seed, epoch, position, rank): augmentation and
-    dropout are the same whatever has drawn random numbers before, and differ between processes.
+    An interrupted run resumes bit for bit: the loader's position is saved in the checkpoint by
+    Lightning, and the random generators of this process are seeded before each batch by
+    (seed, epoch, position, rank). Augmentation and dropout do not depend on earlier random numbers
+    and differ between processes.
 
     Args:
         dataset: An item is a whole batch.
-        batches: What to ask of it; has the attributes `epoch`, set by Lightning, and `start`: how
-            many batches of the epoch are left out.
+        batches: Sampler of the data set's indices, with the attributes `epoch`, set by Lightning,
+            and `start`, the number of batches to skip.
         seed: Seed of the run; None, for evaluation, seeds nothing.
-        rank: Number of this process, see `rank_and_world_size`.
-        sampler: Lightning's, which makes some loaders a second time. Another one than `batches`
-            says that they are to be the same in every epoch (`trainer.overfit_batches`).
-        **others: Of DataLoader, also Lightning's.
+        rank: Rank of this process, see `rank_and_world_size`.
+        sampler: Passed by Lightning when it re-creates a loader. A sampler other than `batches`
+            means that every epoch is the same (`trainer.overfit_batches`).
+        **kwargs: Arguments of DataLoader, some of them passed by Lightning.
     """
 
     def __init__(
@@ -37,30 +37,30 @@ class BatchLoader(DataLoader):
         seed: int | None = None,
         rank: int = 0,
         sampler: Sampler | None = None,
-        **others: Any,
+        **kwargs: Any,
     ) -> None:
-        ours = {
+        defaults = {
             "batch_size": None,  # the data set yields whole batches; workers would only copy them
-            "collate_fn": _as_it_is,
+            "collate_fn": _identity,
             "pin_memory": torch.cuda.is_available(),
-            "generator": torch.Generator(),  # a loader that starts would draw from the net's state
+            "generator": torch.Generator(),  # else starting the loader advances torch's global one
         }
-        super().__init__(dataset, sampler=batches, **(ours | others))
+        super().__init__(dataset, sampler=batches, **(defaults | kwargs))
         self.batches = batches
-        self.same_again = sampler not in (None, batches)
+        self.repeats_epoch = sampler not in (None, batches)
         self.seed = seed
         self.rank = rank
-        self.position = 0  # batches of this epoch that were served
+        self.position = 0  # batches of this epoch served so far
         self._resume_at = 0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        """Nothing happens before the first batch is asked for: the epoch is set by then."""
+        """Start lazily, at the first batch: only then has Lightning set the epoch."""
         start, self._resume_at = self._resume_at, 0
         batches: Any = self.batches
         batches.start = start
         self.position = start
         epoch = getattr(batches, "epoch", 0)
-        if self.same_again:
+        if self.repeats_epoch:
             batches.epoch = 0  # until Lightning sets the next one
         for batch in super().__iter__():
             if self.seed is not None:
@@ -73,28 +73,28 @@ class BatchLoader(DataLoader):
         return {"position": self.position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next epoch that is served begins at the saved position."""
+        """Start the next epoch at the saved position."""
         self._resume_at = state["position"]
 
 
 def rank_and_world_size(trainer: L.Trainer | None) -> tuple[int, int]:
-    """The number of this process among those that see different rows, and how many these are.
+    """Return the data-parallel rank of this process and the number of data-parallel ranks.
 
-    Processes that share the work on a row (tensor parallelism) see the same ones.
+    Tensor-parallel processes, which share the computation of a batch, have the same rank.
     """
-    told = trainer.distributed_sampler_kwargs if trainer else None
-    return (told["rank"], told["num_replicas"]) if told else (0, 1)
+    kwargs = trainer.distributed_sampler_kwargs if trainer else None
+    return (kwargs["rank"], kwargs["num_replicas"]) if kwargs else (0, 1)
 
 
 def seed_everything(*numbers: int) -> None:
-    """Seed torch, NumPy and Python by a mixture of numbers."""
-    torch_seed, other = np.random.SeedSequence(numbers).generate_state(2).tolist()
+    """Seed torch, NumPy and Python with a mixture of numbers."""
+    torch_seed, numpy_seed = np.random.SeedSequence(numbers).generate_state(2).tolist()
     torch.default_generator.manual_seed(torch_seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed(torch_seed)
-    np.random.seed(other)  # noqa: NPY002  # what transforms of others may draw from
-    random.seed(other)
+    np.random.seed(numpy_seed)  # noqa: NPY002  # third-party transforms use the global generator
+    random.seed(numpy_seed)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch

@@ -1,4 +1,4 @@
-"""Texts of many lengths without a byte of padding, and padded batches cut from them in one go."""
+"""Token sequences of varying length stored without padding, and padded batches of them."""
 
 from collections.abc import Iterable
 
@@ -11,11 +11,11 @@ Inputs = dict[str, Tensor]  # input_ids int64 and attention_mask bool, both (B, 
 
 
 class RaggedTokens:
-    """The tokens of N texts one after the other, and where each text begins.
+    """The concatenated tokens of N texts and the offset of each text.
 
     Args:
-        tokens: All texts in a row, (total,), int32.
-        offsets: Where each text begins, and the end of the last one: (N + 1,), int64.
+        tokens: Concatenated tokens of all texts, (total,), int32.
+        offsets: Start of each text, then the end of the last one, (N + 1,), int64.
     """
 
     def __init__(self, tokens: Tensor, offsets: Tensor) -> None:
@@ -24,59 +24,61 @@ class RaggedTokens:
 
     @classmethod
     def from_sequences(cls, texts: Iterable[np.ndarray]) -> "RaggedTokens":
-        """Joins the tokens of one text after the other."""
+        """Concatenate token sequences."""
         rows = list(texts)
         lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)  # (N,)
-        joined = np.concatenate([np.empty(0, np.int32), *rows]).astype(np.int32)
-        return cls(torch.from_numpy(joined), _offsets(lengths))
+        tokens = np.concatenate([np.empty(0, np.int32), *rows]).astype(np.int32)
+        return cls(torch.from_numpy(tokens), _offsets(lengths))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __getitem__(self, row: int) -> Tensor:
-        """The tokens of one text, int64."""
+        """Return the tokens of one text, int64."""
         return self.tokens[self.offsets[row] : self.offsets[row + 1]].long()
 
     @property
     def lengths(self) -> Tensor:
-        """How many tokens each text has, (N,)."""
+        """Number of tokens of each text, (N,)."""
         return self.offsets.diff()
 
     def truncate(self, context: int, keep_last: bool = False) -> "RaggedTokens":
-        """The same texts, none longer than `context` tokens.
+        """Return the texts truncated to `context` tokens.
 
         Args:
-            context: The most tokens that stay of a text.
-            keep_last: A text that is cut still ends with its last token, such as BERT's [SEP].
+            context: Maximum number of tokens of a text.
+            keep_last: Replace the last token of a truncated text by its original last token, such
+                as BERT's [SEP].
         """
         starts, lengths = self.offsets[:-1], self.lengths
-        place = torch.arange(len(self.tokens)) - starts.repeat_interleave(lengths)  # (total,)
+        position = torch.arange(len(self.tokens)) - starts.repeat_interleave(lengths)  # (total,)
         short = lengths.clamp(max=context)
-        result = RaggedTokens(self.tokens[place < context], _offsets(short))
+        result = RaggedTokens(self.tokens[position < context], _offsets(short))
         if keep_last:
-            cut = lengths > context
-            result.tokens[result.offsets[1:][cut] - 1] = self.tokens[self.offsets[1:][cut] - 1]
+            truncated = lengths > context
+            last = self.tokens[self.offsets[1:][truncated] - 1]
+            result.tokens[result.offsets[1:][truncated] - 1] = last
         return result
 
     def drop(self, token: int) -> "RaggedTokens":
-        """The same texts less all occurrences of a token."""
+        """Return the texts without any occurrence of a token."""
         kept = self.tokens != token  # (total,)
         before = torch.cat([torch.zeros(1, dtype=torch.int64), kept.cumsum(0)])  # (total + 1,)
         return RaggedTokens(self.tokens[kept], before[self.offsets])
 
     def pad_batch(self, rows: Tensor, pad: int) -> Inputs:
-        """A batch of texts, as wide as the longest of them.
+        """Return texts padded to the longest of them.
 
         Args:
             rows: Which texts, (B,).
-            pad: The token that fills the shorter ones up.
+            pad: Padding token.
         """
         starts = self.offsets[rows]  # (B,)
         lengths = self.offsets[rows + 1] - starts  # (B,)
-        place = torch.arange(max(lengths.tolist(), default=1))  # (T,); a process may have no rows
-        mask = place < lengths[:, None]  # (B, T)
-        where = (starts[:, None] + place).clamp_(max=len(self.tokens) - 1)  # (B, T)
-        ids = self.tokens[where].long().masked_fill_(~mask, pad)  # (B, T)
+        position = torch.arange(max(lengths.tolist(), default=1))  # (T,); a rank may have no rows
+        mask = position < lengths[:, None]  # (B, T)
+        index = (starts[:, None] + position).clamp_(max=len(self.tokens) - 1)  # (B, T)
+        ids = self.tokens[index].long().masked_fill_(~mask, pad)  # (B, T)
         return {"input_ids": ids, "attention_mask": mask}
 
 
@@ -85,12 +87,12 @@ def _offsets(lengths: Tensor) -> Tensor:
 
 
 class LabeledTokens(Dataset[tuple[Inputs, Tensor]]):
-    """Texts with a label each; an item is the padded batch of the rows asked for.
+    """Texts with targets; an item is the padded batch of the given rows.
 
     Args:
         texts: N texts.
-        labels: (N,), int64.
-        pad: The token that fills the shorter texts of a batch up.
+        labels: Targets, (N,) or (N, C).
+        pad: Padding token.
     """
 
     def __init__(self, texts: RaggedTokens, labels: Tensor, pad: int) -> None:
@@ -103,7 +105,7 @@ class LabeledTokens(Dataset[tuple[Inputs, Tensor]]):
 
     @property
     def lengths(self) -> Tensor:
-        """How many tokens each text has, (N,)."""
+        """Number of tokens of each text, (N,)."""
         return self.texts.lengths
 
     source_lengths = lengths

@@ -87,7 +87,7 @@ AFTER = dict.fromkeys(("sst2/bert_scratch", "sst2/bert_finetuned"), "imdb/bert_m
 
 
 MISSING = (
-    *("is not there and could not be downloaded", "there are no pictures"),
+    *("does not exist and could not be downloaded", "there are no images"),
     "there are no pretrained weights",
 )
 

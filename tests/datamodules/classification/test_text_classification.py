@@ -260,7 +260,7 @@ def test_wrong_arguments_are_refused_by_name(wrong: dict) -> None:
 def test_a_damaged_file_is_refused(small_texts: Path, tmp_path: Path) -> None:
     (tmp_path / "imdb").mkdir()
     (tmp_path / "imdb" / "aclImdb_pos_neg.tar.gz").write_bytes(b"not it")
-    with pytest.raises(MisconfigurationException, match="is damaged or not the file meant"):
+    with pytest.raises(MisconfigurationException, match="is damaged or not the expected file"):
         IMDB(data_dir=str(tmp_path)).prepare_data()
 
 
