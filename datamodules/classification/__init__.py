@@ -1,1 +1,1 @@
-"""Labeled texts."""
+"""Text classification, regression and multi-label data."""

@@ -1,4 +1,4 @@
-"""AG News: is a news item about the world, sports, business, or science and technology?"""
+"""AG News: the topic of news items: world, sports, business, or science and technology."""
 
 import csv
 import gzip
@@ -8,8 +8,11 @@ from typing import Any, ClassVar
 
 from lightning.pytorch.utilities import rank_zero_warn
 
-from datamodules.classification.base import TextClassificationDataModule
-from datamodules.classification.labeled_texts import LabeledTexts, split_off
+from datamodules.classification.base import (
+    LabeledTexts,
+    TextClassificationDataModule,
+    split_off,
+)
 from datamodules.loading.files import obtain, verify
 
 URL = (
@@ -20,29 +23,28 @@ SHA256 = {
     "train.csv": "76a0a2d2f92b286371fe4d4044640910a04a803fdd2538e0f3f29a5c6f6b672e",
     "test.csv": "521465c2428ed7f02f8d6db6ffdd4b5447c1c701962353eb2c40d548c3c85699",
     "test.csv.gz": "3c277beb6ce3dd635407635cb90a7c5ceaf87168fabb3be218e39aa2b097f706",
-    # Parts of the training file, for where it can't be had.
+    # Parts of the training file, used if train.csv does not exist.
     "train-part-a-10001.tsv.gz": "09d2803c53bc689218bc73519ae3db680d7c9833d75e07532821482e81feeeef",
     "train-part-b-5000.csv.gz": "eeae4926d5e199f5f4aa78eb152798943f4961256e401aa8e6ecd1c75e382166",
 }
 PARTS = ("train-part-a-10001.tsv.gz", "train-part-b-5000.csv.gz")
-VALIDATION_SHARE = 0.05
+VALIDATION_FRACTION = 0.05
 
 
 class AGNews(TextClassificationDataModule):
     """Titles and descriptions of news of 2004 and 2005 (Zhang, Zhao & LeCun 2015), four classes.
 
-    The official training file has 120,000 items. Where it is not there but the two parts of it are
-    (10,001 descriptions and 5,000 items), these train: 14,553 different ones. Of what
-    trains, 5 % validates, split off by a fixed seed; the official 7,600 items are only tested on,
-    and what they share with the parts is left out of these.
+    Train: the 120,000 items of the official file; if only its two parts exist (10,001 descriptions
+    and 5,000 items), their 14,553 distinct items. Val: 5 % of them, split off by a fixed seed.
+    Test: the official 7,600 items; items of the parts that occur in it are excluded from training.
 
     Takes the arguments of TextClassificationDataModule.
     """
 
     class_names: ClassVar[list[str]] = ["World", "Sports", "Business", "Sci/Tech"]  # type: ignore[misc]
 
-    def __init__(self, **text: Any) -> None:
-        super().__init__(**text)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
 
     @property
     def _folder(self) -> Path:
@@ -50,8 +52,8 @@ class AGNews(TextClassificationDataModule):
 
     @property
     def _in_parts(self) -> bool:
-        here = [(self._folder / name).exists() for name in PARTS]
-        return all(here) and not (self._folder / "train.csv").exists()
+        found = [(self._folder / name).exists() for name in PARTS]
+        return all(found) and not (self._folder / "train.csv").exists()
 
     def _find(self, name: str) -> Path:
         path = self._folder / name
@@ -66,29 +68,29 @@ class AGNews(TextClassificationDataModule):
 
     @property
     def _test_file(self) -> str:
-        packed = (self._folder / "test.csv.gz").exists()
-        return "test.csv.gz" if packed else "test.csv"
+        compressed = (self._folder / "test.csv.gz").exists()
+        return "test.csv.gz" if compressed else "test.csv"
 
     def load(self) -> dict[str, LabeledTexts]:
         test = _official(self._find(self._test_file))
         if self._in_parts:
             everything = self._join_parts(test)
             rank_zero_warn(
-                f"AG News is trained on {len(everything.labels):,} of its 120,000 training items: "
-                f"the parts in {self._folder}, as train.csv is not there."
+                f"AG News trains on {len(everything.labels):,} of its 120,000 training items: the "
+                f"parts in {self._folder}, since train.csv does not exist."
             )
         else:
             everything = _official(self._find("train.csv"))
-        train, val = split_off(everything, int(VALIDATION_SHARE * len(everything.labels)))
+        train, val = split_off(everything, int(VALIDATION_FRACTION * len(everything.labels)))
         return {"train": train, "val": val, "test": test}
 
     def _join_parts(self, test: LabeledTexts) -> LabeledTexts:
-        """Both parts, each item once; none that is tested on, with or without its title."""
-        described, titled = (_unpacked(self._find(name)) for name in PARTS)
+        """Join both parts; drop duplicates and test items, with or without their titles."""
+        described, titled = (_read_text(self._find(name)) for name in PARTS)
         numbers = {name: number for number, name in enumerate(self.class_names)}
         items = {row[0]: int(row[1]) for row in csv.reader(io.StringIO(titled))}
-        # A text of the first part is a description, with which an item of the other part ends.
-        known = _Endings([*items, *test.texts])
+        # The first part has descriptions only: an item of the other part ends with its description.
+        known = _Suffixes([*items, *test.texts])
         for line in described.removesuffix("\n").split("\n"):
             text, _, name = line.rpartition("\t")
             if text not in items and text not in known:
@@ -96,8 +98,8 @@ class AGNews(TextClassificationDataModule):
         return LabeledTexts(list(items), list(items.values()))
 
 
-class _Endings:
-    """Which texts other texts end with."""
+class _Suffixes:
+    """A set of texts; contains every suffix of them."""
 
     def __init__(self, texts: list[str]) -> None:
         self.by_last_word: dict[str, list[str]] = {}
@@ -114,12 +116,12 @@ def _last_word(text: str) -> str:
 
 
 def _official(path: Path) -> LabeledTexts:
-    """Rows `"class from 1","title","description"`."""
-    rows = list(csv.reader(io.StringIO(_unpacked(path))))
+    """Read rows `"class from 1","title","description"`."""
+    rows = list(csv.reader(io.StringIO(_read_text(path))))
     texts = [f"{title} {description}" for _, title, description in rows]
     return LabeledTexts(texts, [int(row[0]) - 1 for row in rows])
 
 
-def _unpacked(path: Path) -> str:
+def _read_text(path: Path) -> str:
     data = path.read_bytes()
     return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()

@@ -1,47 +1,77 @@
-"""Texts with one label each, held in memory as tokens: what SST-2, IMDB and AG News share."""
+"""Labeled texts held in memory as tokens: the part that SST-2, IMDB, AG News and tables share."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Tokenizer
+from torch import Tensor
 
-from datamodules.classification.labeled_texts import LabeledTexts
-from datamodules.language_modeling.base import refuse
 from datamodules.loading.files import default_data_dir
-from datamodules.loading.length_batches import BucketedDataModule, padding_fraction
+from datamodules.loading.length_batches import (
+    BucketBatchSampler,
+    BucketedDataModule,
+    padding_fraction,
+)
 from datamodules.loading.ragged import LabeledTokens, RaggedTokens
+from datamodules.loading.splits import split_rows
+from datamodules.loading.tables import Row, Target, read_table
 from datamodules.loading.whole_batches import local_batch_size
+from datamodules.text.reading import matching_files
 from datamodules.text.tokenization import NUM_BYTES, encode_each
 from datamodules.text.tokenizers import choose, file_of, with_cutting_and_padding
-from preprocessing.special_tokens import PAD, UNK
+from engine.errors import UserError
+from preprocessing.special_tokens import IGNORE_INDEX, PAD, UNK
+
+
+class LabeledTexts(NamedTuple):
+    """Raw texts and their labels: class indices, floats, or lists of class indices."""
+
+    texts: list[str]
+    labels: list[Any]
+
+    def select(self, rows: Sequence[int]) -> "LabeledTexts":
+        return LabeledTexts([self.texts[row] for row in rows], [self.labels[row] for row in rows])
+
+
+def split_off(texts: LabeledTexts, size: int, seed: int = 0) -> tuple[LabeledTexts, ...]:
+    """Split off `size` random texts; the seed is independent of the run's."""
+    rest, part = split_rows(len(texts.labels), size, seed)
+    return texts.select(rest), texts.select(part)
 
 
 class TextClassificationDataModule(BucketedDataModule):
-    """Serve `({"input_ids", "attention_mask"}, labels)` of shapes (B, T), (B, T) and (B,).
+    """Serve `({"input_ids", "attention_mask"}, targets)` of shapes (B, T), (B, T) and (B,).
 
-    A batch holds texts of like length and is as wide as its longest one; the mask is True where
-    there is text. The tokenizer is learnt from the training texts alone.
+    A batch holds texts of similar length, padded to the longest; the mask is True at tokens. The
+    tokenizer is trained on the training texts only.
 
     Args:
-        tokenizer: `words`, `characters`, `bpe` (byte pairs), `wordpiece`, or `bert` (BERT's own
-            uncased word pieces); or that of a net that was trained before: its checkpoint, a
-            `tokenizer.json`, or a Hugging Face folder. With the last two `max_vocab_size`,
-            `min_count` and `lowercase` mean nothing.
-        max_vocab_size: The most tokens that are learnt.
-        min_count: How often a token must occur in the training texts; rarer ones are [UNK].
-        lowercase: Read capital letters as small ones.
-        context: The most tokens that the net sees of a text; what is longer is cut, and counted.
-        batch_size: Texts of an optimizer step over all processes.
+        tokenizer: `words`, `characters`, `bpe` (byte-level byte-pair encoding), `wordpiece`, or
+            `bert` (BERT's uncased vocabulary); or the tokenizer of a trained model: its checkpoint,
+            a `tokenizer.json`, or a Hugging Face folder. With the last two, `max_vocab_size`,
+            `min_count` and `lowercase` are ignored.
+        max_vocab_size: Maximum vocabulary size.
+        min_count: Minimum count of a token in the training texts; rarer ones become [UNK].
+        lowercase: Convert texts to lower case.
+        context: Maximum number of tokens per text; longer texts are truncated, and counted.
+        batch_size: Global batch size, over all processes.
         data_dir: Folder of the data sets; the environment's DATA_DIR, else `data`.
         seed: Seed of the order of training texts; train.py links it from `seed_everything`.
+        balanced_sampling: Sample all classes equally often in training, with replacement.
+        predict: Texts for `predict` instead of the test split: a CSV, TSV, JSON-lines or TXT file
+            (one text per line), or a glob pattern; labels are optional.
     """
 
     class_names: list[str]
+    target: Target = "class"
+    text_column = "text"
+    label_column = "label"
 
     def __init__(
         self,
@@ -53,19 +83,22 @@ class TextClassificationDataModule(BucketedDataModule):
         batch_size: int = 64,
         data_dir: str | None = None,
         seed: int = 0,
+        balanced_sampling: bool = False,
+        predict: str | None = None,
     ) -> None:
         super().__init__()
         smallest = NUM_BYTES + 2 if tokenizer == "bpe" else 6
-        refuse(
-            {
-                f"max_vocab_size is {max_vocab_size}: {tokenizer} need {smallest} or more.": (
-                    max_vocab_size < smallest
-                ),
-                f"min_count is {min_count}: it must be 1 or more.": min_count < 1,
-                f"context is {context}: a net must see 3 tokens or more.": context < 3,
-                f"seed is {seed}: it must be 0 or more.": seed < 0,
-            }
-        )
+        if max_vocab_size < smallest:
+            raise UserError(
+                f"max_vocab_size must be at least {smallest} for the tokenizer {tokenizer}, got "
+                f"{max_vocab_size}."
+            )
+        if min_count < 1:
+            raise UserError(f"min_count must be at least 1, got {min_count}.")
+        if context < 3:
+            raise UserError(f"context must be at least 3, got {context}.")
+        if seed < 0:
+            raise UserError(f"seed must be at least 0, got {seed}.")
         self.kind = tokenizer
         self.max_vocab_size = max_vocab_size
         self.min_count = min_count
@@ -73,8 +106,10 @@ class TextClassificationDataModule(BucketedDataModule):
         self.context = context
         self.batch_size = batch_size
         self.data_dir = Path(data_dir or default_data_dir())
-        file_of(tokenizer, self.data_dir)  # an error now, and not after all texts were read
+        file_of(tokenizer, self.data_dir)  # fail now, not after all texts were read
         self.seed = seed
+        self.balanced_sampling = balanced_sampling
+        self.predict = predict
         self.splits: dict[str, LabeledTokens] = {}
 
     @abstractmethod
@@ -83,30 +118,38 @@ class TextClassificationDataModule(BucketedDataModule):
 
     @cached_property
     def texts(self) -> dict[str, LabeledTexts]:
-        """The raw texts of all splits. They may be wanted before `setup`, for the vocabulary."""
+        """Raw texts of all splits; needed before `setup` for the vocabulary."""
         texts = self.load()
         for split, (_, labels) in texts.items():
             if not labels:
-                raise MisconfigurationException(f"The split {split!r} of the data holds no text.")
-        found = set(texts["train"].labels)
-        if len(found) < 2:
-            name = self.class_names[next(iter(found))]
-            raise MisconfigurationException(
-                f"All {len(texts['train'].labels):,} training texts have the label {name!r}: there "
-                "is nothing to tell apart. Give texts of two classes or more."
+                raise UserError(f"The {split} split has no texts.")
+        labels = texts["train"].labels
+        if self.target == "class" and len(set(labels)) < 2:
+            raise UserError(
+                f"All {len(labels):,} training texts have the label "
+                f"{self.class_names[labels[0]]!r}: at least two classes are needed."
             )
         return texts
 
-    # What the net and the task want to know before training.
+    @cached_property
+    def _predict_rows(self) -> list[Row]:
+        """The rows to predict, if `predict` names any."""
+        if self.predict is None:
+            return []
+        files = matching_files(self.predict, "--data.predict")
+        columns = (self.text_column, self.label_column, self.target)
+        return [row for file in files for row in read_table(file, *columns, labeled=False)]
+
+    # Linked to the network and the task.
 
     @property
     def num_classes(self) -> int:
-        """Number of classes."""
+        """Number of classes, or of predicted numbers."""
         return len(self.class_names)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """What turns one text into tokens, without cutting and padding."""
+        """Tokenizer of single texts, without truncation and padding."""
         return choose(
             self.kind,
             lambda: self.texts["train"].texts,
@@ -118,13 +161,38 @@ class TextClassificationDataModule(BucketedDataModule):
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens, [PAD] and [UNK] among them."""
+        """Number of tokens, including [PAD] and [UNK]."""
         return self.tokenizer.get_vocab_size()
 
     @property
     def tokenizer_json(self) -> str:
-        """The tokenizer, with cutting and padding, as `Tokenizer.from_str` reads it."""
+        """The tokenizer with truncation and padding, for `Tokenizer.from_str`."""
         return with_cutting_and_padding(self.tokenizer, self.context)
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Number of training texts per class, for class weights."""
+        return _multi_hot(self.texts["train"].labels, self.num_classes).sum(dim=0).int().tolist()
+
+    @property
+    def predict_columns(self) -> dict[str, list[Any]]:
+        """Columns that identify each predicted sample in `predictions.csv`."""
+        if not self._predict_rows:
+            texts, labels = self.texts["test"]
+            return {"text": texts, f"true_{self.target}": [self._readable(one) for one in labels]}
+        columns: dict[str, list[Any]] = {"text": [row.text for row in self._predict_rows]}
+        labels = [row.label for row in self._predict_rows]
+        if any(label is not None for label in labels):
+            joined = ["; ".join(one) if isinstance(one, list) else one for one in labels]
+            columns[f"true_{self.target}"] = joined
+        return columns
+
+    def _readable(self, label: Any) -> Any:
+        """Class names of encoded labels."""
+        if self.target == "number":
+            return label
+        indices = label if isinstance(label, list) else [label]
+        return "; ".join(self.class_names[index] for index in indices)
 
     def _special(self, name: str) -> int:
         number: int = self.tokenizer.token_to_id(name)  # type: ignore[assignment]
@@ -134,43 +202,64 @@ class TextClassificationDataModule(BucketedDataModule):
 
     def setup(self, stage: str) -> None:
         local_batch_size(self.batch_size, self._world[1])
-        if self.splits:
-            return
+        if stage == "predict" and self._predict_rows:
+            self._setup_splits({"predict": self._predict_texts()})
+        elif "train" not in self.splits:
+            self._setup_splits(self.texts)
+
+    def _predict_texts(self) -> LabeledTexts:
+        """The texts to predict; targets are unknown to the task, and true labels are only shown."""
+        texts = [row.text for row in self._predict_rows]
+        unknown: Any = {"class": IGNORE_INDEX, "number": float("nan"), "labels": []}[self.target]
+        return LabeledTexts(texts, [unknown] * len(texts))
+
+    def _targets(self, labels: list[Any]) -> Tensor:
+        """Convert encoded labels to targets: (N,) int64, (N,) float or (N, C) multi-hot float."""
+        if self.target == "labels":
+            return _multi_hot(labels, self.num_classes)
+        return torch.tensor(labels, dtype=torch.float32 if self.target == "number" else torch.int64)
+
+    def _setup_splits(self, texts: dict[str, LabeledTexts]) -> None:
         pad, unknown = (self._special(name) for name in (PAD, UNK))
-        frame = self.tokenizer.num_special_tokens_to_add(False)  # [CLS] and [SEP], or nothing
-        cut, empty = {}, {}
-        for split, (texts, labels) in self.texts.items():
+        num_special = self.tokenizer.num_special_tokens_to_add(False)  # [CLS] and [SEP], or none
+        truncated, empty = {}, {}
+        for split, (raw, labels) in texts.items():
             rows = [
                 row if len(row) else np.array([unknown], row.dtype)  # a mask must not be empty
-                for row in encode_each(self.tokenizer, texts)
+                for row in encode_each(self.tokenizer, raw)
             ]
-            whole = RaggedTokens.from_sequences(rows)
-            empty[split] = sum(not text.strip() for text in texts)
-            cut[split] = int((whole.lengths > self.context).sum())
-            tokens = whole.truncate(self.context, keep_last=frame > 0)
-            self.splits[split] = LabeledTokens(tokens, torch.tensor(labels), pad)
+            full = RaggedTokens.from_sequences(rows)
+            empty[split] = sum(not text.strip() for text in raw)
+            truncated[split] = int((full.lengths > self.context).sum())
+            tokens = full.truncate(self.context, keep_last=num_special > 0)
+            self.splits[split] = LabeledTokens(tokens, self._targets(labels), pad)
+
+        def counted(numbers: dict[str, int]) -> str:
+            return ", ".join(f"{n:,} of {len(texts[s][0]):,} {s}" for s, n in numbers.items() if n)
+
         if any(empty.values()):
-            first = next(
-                n for t, _ in self.texts.values() for n, x in enumerate(t) if not x.strip()
-            )
             split = next(split for split, number in empty.items() if number)
+            first = next(n for n, text in enumerate(texts[split].texts, 1) if not text.strip())
             rank_zero_warn(
-                f"Texts without a word in them: {self._counted(empty)}, the first is number "
-                f"{first + 1} of {split}. Each is read as one {UNK}."
+                f"Empty texts: {counted(empty)}; the first is number {first} of {split}. Each "
+                f"becomes one {UNK}."
             )
-        if any(cut.values()):
+        if any(truncated.values()):
             rank_zero_warn(
-                f"Texts longer than the context of {self.context} tokens: {self._counted(cut)}. "
-                "What is beyond is not read; a larger --data.context reads more."
+                f"Texts longer than the context of {self.context} tokens: {counted(truncated)}. "
+                "They are truncated; increase --data.context to read more of them."
             )
 
-    def _counted(self, numbers: dict[str, int]) -> str:
-        sizes = {split: len(texts.labels) for split, texts in self.texts.items()}
-        return ", ".join(f"{n:,} of {sizes[s]:,} {s}" for s, n in numbers.items() if n)
+    def _batches(self, **kwargs: Any) -> BucketBatchSampler:
+        if self.balanced_sampling:
+            if self.target != "class":
+                raise UserError("balanced_sampling needs --data.target class.")
+            kwargs["classes"] = self.splits["train"].labels
+        return super()._batches(**kwargs)
 
     @property
     def summary(self) -> str:
-        """What was loaded, in a sentence: sizes, unknown tokens, and padding of the first epoch."""
+        """Sizes, fraction of unknown tokens, and padding of the first epoch, in one sentence."""
         train = self.splits["train"]
         unknown = {
             split: torch.eq(self.splits[split].texts.tokens, self._special(UNK)).float().mean()
@@ -183,7 +272,15 @@ class TextClassificationDataModule(BucketedDataModule):
         )
         sizes = ", ".join(f"{len(data):,} {split}" for split, data in self.splits.items())
         return (
-            f"{sizes} texts, {lengths.float().mean():.1f} tokens each; {self.vocab_size:,} kinds "
-            f"of tokens, unknown are {unknown['train']:.1%} of train and {unknown['val']:.1%} of "
-            f"val; padding is {bucketed:.1%} of a batch, {plain:.1%} without sorting by length"
+            f"{sizes} texts, {lengths.float().mean():.1f} tokens per text; vocabulary of "
+            f"{self.vocab_size:,} tokens, {unknown['train']:.1%} of train and {unknown['val']:.1%} "
+            f"of val unknown; padding {bucketed:.1%} of a batch ({plain:.1%} without bucketing)"
         )
+
+
+def _multi_hot(labels: Sequence[Any], num_classes: int) -> Tensor:
+    """Encode class indices, one or several per row, as (N, num_classes) float."""
+    targets = torch.zeros(len(labels), num_classes)  # (N, C)
+    for row, indices in enumerate(labels):
+        targets[row, indices] = 1
+    return targets

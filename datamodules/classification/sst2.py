@@ -1,18 +1,17 @@
-"""SST-2: is a phrase from a film review for the film or against it?"""
+"""SST-2: the sentiment, positive or negative, of phrases from film reviews."""
 
 import gzip
 from pathlib import Path
 from typing import Any, ClassVar
 
-from datamodules.classification.base import TextClassificationDataModule
-from datamodules.classification.labeled_texts import LabeledTexts
+from datamodules.classification.base import LabeledTexts, TextClassificationDataModule
 from datamodules.loading.files import obtain, verify
 
 URL = (
     "https://raw.githubusercontent.com/FreedomIntelligence/qnn/"
     "77f549372d4371e7f2d52e77bc18df5096dd4779/data/SST/Binary/"
 )
-FILES = {  # a packed file that is there is taken, too
+FILES = {  # a compressed file is used if it exists
     "train": {
         "sentiment-train": "10a92a297ec38e262386e5a2713b4bc70e5d18ced88b7f54bd171a26e5b34ab5",
         "sentiment-train.gz": "9fe43fd3600315b04b2c0180d56418297e337c02b18a58acd2f2a8f1d34bacc8",
@@ -27,19 +26,19 @@ FILES = {  # a packed file that is there is taken, too
 
 
 class SST2(TextClassificationDataModule):
-    """The Stanford Sentiment Treebank with two classes (Socher et al. 2013; GLUE's SST-2).
+    """Stanford Sentiment Treebank with two classes (Socher et al. 2013; GLUE's SST-2).
 
-    It trains on 67,349 phrases, 9 words each on average: every part of a parsed sentence that
-    people were asked about, and the sentences themselves. It validates on the 872 sentences of the
-    official development set, and tests on 1,821 sentences.
+    Train: 67,349 phrases of 9 words on average, the labeled constituents of parsed sentences and
+    the sentences themselves. Val: the 872 sentences of the official development set. Test: 1,821
+    sentences.
 
     Takes the arguments of TextClassificationDataModule.
     """
 
     class_names: ClassVar[list[str]] = ["negative", "positive"]  # type: ignore[misc]
 
-    def __init__(self, **text: Any) -> None:
-        super().__init__(**text)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
 
     def prepare_data(self) -> None:
         for split in FILES:
@@ -47,20 +46,19 @@ class SST2(TextClassificationDataModule):
 
     def _find(self, split: str) -> Path:
         folder = self.data_dir / "sst2"
-        name, *packed = FILES[split]
-        for other in packed:
+        name, *compressed = FILES[split]
+        for other in compressed:
             if (folder / other).exists():
                 verify(folder / other, f"sha256:{FILES[split][other]}", "Delete it.")
                 return folder / other
-        checksum = f"sha256:{FILES[split][name]}"
-        return obtain(folder / name, [URL + name], checksum)
+        return obtain(folder / name, [URL + name], f"sha256:{FILES[split][name]}")
 
     def load(self) -> dict[str, LabeledTexts]:
         return {split: _read(self._find(split)) for split in FILES}
 
 
 def _read(path: Path) -> LabeledTexts:
-    """Lines `text TAB label`; the checksum has vouched for them."""
+    """Read lines `text TAB label`; the checksum guarantees their format."""
     data = path.read_bytes()
     text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
     rows = [line.rpartition("\t") for line in text.removesuffix("\n").split("\n")]

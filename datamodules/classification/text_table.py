@@ -1,36 +1,34 @@
-"""Texts of one's own: a CSV, TSV or JSON-lines file with a text and a label in each row."""
+"""Labeled texts of your own: a CSV, TSV or JSON-lines file with a text and a label per row."""
 
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from datamodules.classification.base import TextClassificationDataModule
-from datamodules.classification.labeled_texts import (
-    LabeledTexts,
-    Row,
-    number_labels,
-    read_table,
-    split_off,
-)
-from datamodules.language_modeling.base import refuse
+from datamodules.classification.base import LabeledTexts, TextClassificationDataModule
+from datamodules.loading.splits import stratified_split
+from datamodules.loading.tables import Row, Target, class_names_of, encode_labels, read_table
+from engine.errors import UserError
 
 
 class TextTable(TextClassificationDataModule):
-    """Files with a text and a label in each row; takes TextClassificationDataModule's arguments.
+    """Your own texts with labels, from CSV, TSV or JSON-lines files.
 
-    CSV and TSV begin with a row that names the columns, a TSV has no quotation marks, and each may
-    be packed (`*.gz`). A text is as long as it is: none is left out.
+    The first row of a CSV or TSV names the columns; a TSV has no quotation marks; all may be
+    compressed (`*.gz`). Also takes the arguments of TextClassificationDataModule.
 
     Args:
-        train: The file that trains.
-        val: The file that validates; without it, `val_fraction` of the training rows does.
-        test: The file that is tested on; without it, `test_fraction` of the training rows is.
-        text_column: Name of the column, or field, of the text.
-        label_column: Name of the column, or field, of the label.
-        classes: The labels in the order of their numbers; those of the training file, sorted,
-            unless given.
+        train: Training file.
+        val: Validation file; without it, `val_fraction` of each class in the training file.
+        test: Test file; without it, `test_fraction` of each class in the training file.
+        text_column: Column, or JSON field, of the text.
+        label_column: Column, or JSON field, of the label.
+        target: `class`: one class per text; `number`: a number per text, for regression; `labels`:
+            any number of classes per text, as a JSON list or separated by `;`.
+        classes: Class names in the order of their indices; by default the labels of the training
+            file, sorted.
         val_fraction: Between 0 and 1.
         test_fraction: Between 0 and 1.
+        skip_bad_rows: Skip invalid rows and report their number, instead of stopping at the first.
     """
 
     def __init__(
@@ -40,64 +38,74 @@ class TextTable(TextClassificationDataModule):
         test: str | None = None,
         text_column: str = "text",
         label_column: str = "label",
+        target: Target = "class",
         classes: list[str] | None = None,
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
-        **text: Any,
+        skip_bad_rows: bool = False,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(**text)
-        together = (0 if val else val_fraction) + (0 if test else test_fraction)
-        refuse(
-            {
-                f"val_fraction is {val_fraction}: it must lie between 0 and 1, such as 0.1.": (
-                    not 0 < val_fraction < 1
-                ),
-                f"test_fraction is {test_fraction}: it must lie between 0 and 1, such as 0.1.": (
-                    not 0 < test_fraction < 1
-                ),
-                f"val_fraction and test_fraction leave nothing to train on: {together:g}.": (
-                    together >= 1
-                ),
-            }
-        )
+        super().__init__(**kwargs)
+        fractions = {"val": val_fraction, "test": test_fraction}
+        for name, fraction in fractions.items():
+            if not 0 < fraction < 1:
+                raise UserError(f"{name}_fraction must be between 0 and 1, got {fraction}.")
+        total = (0 if val else val_fraction) + (0 if test else test_fraction)
+        if total >= 1:
+            raise UserError(
+                f"val_fraction and test_fraction add up to {total:g} and leave nothing to train on."
+            )
         self.files = {"train": train, "val": val, "test": test}
         self.text_column = text_column
         self.label_column = label_column
+        self.target = target
         self.classes = classes
-        self.fractions = {"val": val_fraction, "test": test_fraction}
+        self.fractions = fractions
+        self.skip_bad_rows = skip_bad_rows
 
     @cached_property
     def _rows(self) -> dict[str, list[Row]]:
+        columns = (self.text_column, self.label_column, self.target)
         return {
-            split: list(read_table(Path(file), [self.text_column], self.label_column))
+            split: read_table(Path(file).expanduser(), *columns, skip_bad_rows=self.skip_bad_rows)
             for split, file in self.files.items()
             if file is not None
         }
 
     @cached_property
     def class_names(self) -> list[str]:  # type: ignore[override]
-        """Labels that are all numbers are sorted as numbers."""
-        return self.classes or sorted_labels({row.label for row in self._rows["train"]})
+        """Names of the classes, or of the predicted number."""
+        if self.target == "number":
+            return [self.label_column]
+        return class_names_of(self._rows["train"], self.classes)
 
     def load(self) -> dict[str, LabeledTexts]:
-        splits = {name: number_labels(rows, self.class_names) for name, rows in self._rows.items()}
-        return with_all_splits(splits, self.fractions)
+        splits = {
+            name: LabeledTexts(
+                [row.text for row in rows], encode_labels(rows, self.target, self.class_names)
+            )
+            for name, rows in self._rows.items()
+        }
+        return add_missing_splits(splits, self.fractions, stratify=self.target == "class")
 
 
-def sorted_labels(labels: set[str]) -> list[str]:
-    """Sorted as whole numbers if all are, else by their letters."""
-    whole = all(label.removeprefix("-").isdecimal() for label in labels)
-    return sorted(labels, key=int) if whole else sorted(labels)
-
-
-def with_all_splits(
-    splits: dict[str, LabeledTexts], fractions: dict[str, float]
+def add_missing_splits(
+    splits: dict[str, LabeledTexts], fractions: dict[str, float], stratify: bool = True
 ) -> dict[str, LabeledTexts]:
-    """The splits, with what is missing of `val` and `test` taken from `train`."""
-    size = len(splits["train"].labels)
-    train, result = splits["train"], dict(splits)
-    for number, split in enumerate(("val", "test")):
-        if split not in result:
-            wanted = max(1, round(fractions[split] * size))
-            train, result[split] = split_off(train, wanted, seed=number)
-    return {"train": train, "val": result["val"], "test": result["test"]}
+    """Take the missing ones of `val` and `test` from `train`, the same fraction of each class."""
+    missing = [split for split in ("val", "test") if split not in splits]
+    if not missing:
+        return splits
+    train = splits["train"]
+    classes = train.labels if stratify else [0] * len(train.labels)
+    parts = stratified_split(classes, [fractions[split] for split in missing])
+    if not all(parts):
+        raise UserError(
+            f"{len(train.labels)} labeled texts are too few to train, validate and test with: at "
+            "least one class needs 3 texts. Add texts, or give --data.val and --data.test."
+        )
+    taken = {
+        split: train.select(sorted(rows))
+        for split, rows in zip(["train", *missing], parts, strict=True)
+    }
+    return {split: (splits | taken)[split] for split in ("train", "val", "test")}

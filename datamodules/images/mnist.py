@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, from torchvision's own files, mirrors and checksums."""
+"""MNIST and Fashion-MNIST, with torchvision's files, mirrors and checksums."""
 
 import gzip
 import zlib
@@ -7,33 +7,24 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torchvision import datasets
 
 from datamodules.images.in_memory import ImageDataModule, Split
 from datamodules.loading.files import obtain
+from datamodules.loading.splits import SPLIT_SEED
+from engine.errors import UserError
 
 VALIDATION_SIZE = 5_000
-SPLIT_SEED = 0  # fixed: which pictures validate must not depend on the seed of a run
 
 
 class MNIST(ImageDataModule):
-    """70,000 grey pictures of 28x28 pixels, handwritten digits (LeCun, Cortes & Burges 1998).
+    """70,000 grayscale images of 28x28 pixels, handwritten digits (LeCun, Cortes & Burges 1998).
 
-    55,000 train and 5,000 val are split from the official training set by a fixed seed; the
-    official 10,000 test pictures are only ever tested on.
+    Train (55,000) and val (5,000) are split from the official training set by a fixed seed; test
+    is the official test set, 10,000 images.
 
-    Args:
-        batch_size: Samples of an optimizer step over all processes.
-        data_dir: Folder of the data sets, with or without `MNIST/raw/*.gz` in it; by default the
-            environment's DATA_DIR, else `data`.
-        seed: Seed of the order of training samples; train.py links it from `seed_everything`.
-        augmentation: Changes training pictures, a whole uint8 batch at a time on its device:
-            datamodules.PerImageAffine, any of torchvision.transforms.v2 (which draw
-            once a batch), or several in a torchvision.transforms.v2.Compose.
-        batch_mixing: Mixes training pictures with each other, after normalisation, and their labels
-            to probabilities: torchvision.transforms.v2.MixUp, CutMix, or a RandomChoice of them.
+    Takes the arguments of ImageDataModule; `data_dir` may already have `MNIST/raw/*.gz`.
     """
 
     source: ClassVar[type[datasets.MNIST]] = datasets.MNIST
@@ -53,13 +44,13 @@ class MNIST(ImageDataModule):
         return Path(self.data_dir) / self.source.__name__ / "raw"
 
     def load(self) -> dict[str, Split]:
-        pictures = _read_idx(self._raw / "train-images-idx3-ubyte.gz").unsqueeze(1)
+        images = _read_idx(self._raw / "train-images-idx3-ubyte.gz").unsqueeze(1)
         labels = _read_idx(self._raw / "train-labels-idx1-ubyte.gz").long()
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(SPLIT_SEED))
         val, train = order[:VALIDATION_SIZE], order[VALIDATION_SIZE:]
         return {
-            "train": (pictures[train], labels[train]),
-            "val": (pictures[val], labels[val]),
+            "train": (images[train], labels[train]),
+            "val": (images[val], labels[val]),
             "test": (
                 _read_idx(self._raw / "t10k-images-idx3-ubyte.gz").unsqueeze(1),
                 _read_idx(self._raw / "t10k-labels-idx1-ubyte.gz").long(),
@@ -68,20 +59,11 @@ class MNIST(ImageDataModule):
 
 
 class FashionMNIST(MNIST):
-    """70,000 grey pictures of 28x28 pixels, ten kinds of clothing (Xiao, Rasul & Vollgraf 2017).
+    """70,000 grayscale images of 28x28 pixels, ten kinds of clothing (Xiao et al. 2017).
 
     Split as MNIST is: 55,000 train, 5,000 val, the official 10,000 test.
 
-    Args:
-        batch_size: Samples of an optimizer step over all processes.
-        data_dir: Folder of the data sets, with or without `FashionMNIST/raw/*.gz` in it; by default
-            the environment's DATA_DIR, else `data`.
-        seed: Seed of the order of training samples; train.py links it from `seed_everything`.
-        augmentation: Changes training pictures, a whole uint8 batch at a time on its device:
-            datamodules.PerImageAffine, any of torchvision.transforms.v2 (which draw
-            once a batch), or several in a torchvision.transforms.v2.Compose.
-        batch_mixing: Mixes training pictures with each other, after normalisation, and their labels
-            to probabilities: torchvision.transforms.v2.MixUp, CutMix, or a RandomChoice of them.
+    Takes the arguments of ImageDataModule; `data_dir` may already have `FashionMNIST/raw/*.gz`.
     """
 
     source = datasets.FashionMNIST
@@ -99,6 +81,6 @@ def _read_idx(path: Path) -> Tensor:
         values = np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * dimensions)
         return torch.from_numpy(values.reshape(tuple(shape)).copy())
     except (EOFError, OSError, zlib.error, IndexError, ValueError) as error:
-        raise MisconfigurationException(
-            f"{path} can't be unpacked ({error}). Delete it; the next run downloads it anew."
+        raise UserError(
+            f"{path} cannot be unpacked ({error}). Delete it; the next run downloads it again."
         ) from error

@@ -60,12 +60,14 @@ def read_table(
             f"{path} has an unknown format: use {', '.join(f'*{f}' for f in formats)}, or the same "
             "followed by .gz."
         )
-    text = read_utf8(path)
+    content = read_utf8(path)
     if kind.endswith(".txt"):
-        lines = text.removesuffix("\n").split("\n")
+        lines = content.removesuffix("\n").split("\n")
         return [Row(f"{path}, line {n}", line, None) for n, line in enumerate(lines, start=1)]
     json_lines = kind.endswith(".jsonl")
-    records = _json_lines(path, text) if json_lines else _table(path, text, kind.endswith(".tsv"))
+    records = (
+        _json_lines(path, content) if json_lines else _table(path, content, kind.endswith(".tsv"))
+    )
     rows, errors = [], []
     for where, record in records:
         try:
@@ -77,11 +79,13 @@ def read_table(
                     f"{where} has no column {_listed(missing)}; it has {_listed(list(record))}. "
                     "Set --data.text_column and --data.label_column."
                 )
-            label = record.get(label_column)
-            if labeled or label not in (None, ""):
-                label = _label(label, target, f"{where}, {label_column!r}")
-            text = _scalar(record[text_column], f"{where}, {text_column!r}")
-            rows.append(Row(where, text, label or None if target == "class" else label))
+            raw = record.get(label_column)
+            label = None
+            if labeled or raw not in (None, ""):
+                label = _label(raw, target, f"{where}, {label_column!r}")
+            rows.append(
+                Row(where, _scalar(record[text_column], f"{where}, {text_column!r}"), label)
+            )
         except UserError as error:
             if not skip_bad_rows:
                 raise
@@ -130,12 +134,9 @@ def _label(value: Any, target: Target, where: str) -> Label:
         raise UserError(f"{where} is empty: complete the row or remove it.")
     if target == "class":
         return label
-    try:
-        number = float(label)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise UserError(f"{where} is {label!r}, not a finite number, as --data.target number needs.")
+    number = _number(label)
+    if isinstance(number, str) or not math.isfinite(number):
+        raise UserError(f"{where} is {label!r}; --data.target number needs a finite number.")
     return number
 
 
@@ -219,19 +220,25 @@ def class_names_of(rows: Sequence[Row], classes: Sequence[str] | None = None) ->
         if repeated := sorted({name for name in classes if classes.count(name) > 1}):
             raise UserError(f"--data.classes has {_listed(repeated)} more than once.")
         return list(classes)
-    names = {name for row in rows for name in _names(row.label)}
-    numbers: dict[float, str] = {}
-    for name in sorted(names):
-        try:
-            number = float(name)
-        except ValueError:
-            return sorted(names)
-        if (other := numbers.setdefault(number, name)) != name:
+    names = sorted({name for row in rows for name in _names(row.label)})
+    if all(name.removeprefix("-").isdecimal() for name in names):
+        names.sort(key=int)
+    numbers: dict[float | str, str] = {}
+    for name in names:
+        other = numbers.setdefault(_number(name), name)
+        if other != name:
             raise UserError(
                 f"The labels {other!r} and {name!r} are the same number but different classes: "
                 "write them alike."
             )
-    return [numbers[number] for number in sorted(numbers)]
+    return names
+
+
+def _number(name: str) -> float | str:
+    try:
+        return float(name)
+    except ValueError:
+        return name
 
 
 def _names(label: Label) -> list[str]:

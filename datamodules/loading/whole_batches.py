@@ -54,7 +54,7 @@ class TrainingBatchSampler(Sampler[Tensor]):
         if size < batch_size:
             if size < world_size:
                 raise UserError(
-                    f"The training split has {size} samples, fewer than the {world_size} processes: "
+                    f"The training split has {size} samples for {world_size} processes: "
                     "train with fewer --trainer.devices or more data."
                 )
             smaller = size - size % world_size

@@ -107,21 +107,29 @@ def _split(texts: Iterable[str], separator: str) -> Iterator[str]:
 
 
 def json_record(line: str, where: str) -> Any:
-    """What a JSON line says.
+    """Parse a JSON line.
 
     Raises:
-        MisconfigurationException: Naming the line, if it is not JSON or holds half a character.
+        UserError: Naming the line, if it is not valid JSON, has half a character or a key twice.
     """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        record = dict(pairs)
+        if len(record) < len(pairs):
+            keys = [key for key, _ in pairs]
+            repeated = next(key for key in keys if keys.count(key) > 1)
+            raise UserError(f"{where} has the field {repeated!r} twice: remove one.")
+        return record
+
     try:
-        record = json.loads(line)
-        if "\\ud" in line.lower():  # an emoji is written as two halves, and may have been cut
+        record = json.loads(line, object_pairs_hook=unique)
+        if "\\ud" in line.lower():  # half of a surrogate pair, such as a truncated emoji
             json.dumps(record, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        raise MisconfigurationException(f"{where} is no valid JSON: {error}.") from error
+        raise UserError(f"{where} is not valid JSON: {error}.") from error
     except UnicodeEncodeError as error:
-        raise MisconfigurationException(
-            f"{where} holds half a character, \\u{ord(error.object[error.start]):04x}, which is no "
-            "text: take it out."
+        raise UserError(
+            f"{where} has half a character, \\u{ord(error.object[error.start]):04x}: remove it."
         ) from error
     return record
 
@@ -175,8 +183,8 @@ def read_utf8(path: Path) -> str:
         bad = [n for n, line in enumerate(data.split(b"\n"), start=1) if not _is_utf8(line)]
         raise UserError(
             f"{path} is not UTF-8 text: line {bad[0]} contains the byte "
-            f"0x{error.object[error.start]:02x} ({len(bad)} such lines). Correct or remove them, or "
-            "convert the file, for example with `iconv -f latin1 -t utf-8`."
+            f"0x{error.object[error.start]:02x} ({len(bad)} such lines). Correct or remove them, "
+            "or convert the file, for example with `iconv -f latin1 -t utf-8`."
         ) from error
 
 

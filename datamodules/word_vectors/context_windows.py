@@ -30,8 +30,8 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.language_modeling.base import refuse
 from datamodules.language_modeling.token_batches import train_loader
 from datamodules.loading.ragged import RaggedTokens
-from datamodules.loading.whole_batches import TrainingBatchSampler
 from datamodules.word_vectors.running_text import RunningText
+from engine.errors import UserError
 
 ROW = 16  # words that share their negatives, and one matrix product
 Batch = tuple[dict[str, Tensor], Tensor]
@@ -173,10 +173,12 @@ class Windows(Dataset[Batch]):
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
-        # It refuses batches larger than the text, and knows the order of texts in each epoch.
-        self.steps = len(
-            TrainingBatchSampler(len(texts.tokens), batch_size, seed, rank, world_size)
-        )
+        if len(texts.tokens) < batch_size:
+            raise UserError(
+                f"batch_size {batch_size} is larger than the training text of {len(texts.tokens)} "
+                "words: choose a smaller --data.batch_size."
+            )
+        self.steps = len(texts.tokens) // batch_size
         if whole:
             self.steps = -(-len(texts.tokens) // batch_size)  # rounded up
         self.seed = seed

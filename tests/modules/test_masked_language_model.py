@@ -469,7 +469,6 @@ def test_a_tokenizer_that_hides_nothing_is_refused(
     [
         (("--model.rate", 1.5), "rate must be above 0 and at most 1"),
         (("--data.context", 3), "a row needs 4 tokens or more"),
-        (("--data.batch_size", 100000), "larger than the training split"),
     ],
 )
 def test_wrong_settings_are_refused(

@@ -126,7 +126,7 @@ def make_texts(folder: Path) -> Path:
         lines = "".join(f"{text} \t{label}\n" for text, label in some(size, 2, 20)).encode()
         packed = gzip.compress(lines, mtime=0) if name.endswith("gz") else lines
         (folder / "sst2" / f"sentiment-{name}").write_bytes(packed)
-    with tarfile.open(folder / "imdb" / imdb.LABELLED_ONLY, "w:gz", compresslevel=1) as archive:
+    with tarfile.open(folder / "imdb" / imdb.LABELED_ONLY, "w:gz", compresslevel=1) as archive:
         for split, size in (("train", 150), ("test", 60)):
             for number, (text, label) in enumerate(some(size, 2, 60)):
                 data = text.replace(" . ", "<br /><br />").encode()
@@ -199,8 +199,8 @@ def patch_checksums(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             if (folder / "sst2" / name).exists():
                 monkeypatch.setitem(files, name, sha256(folder / "sst2" / name))
     monkeypatch.setattr(imdb, "VALIDATION_SIZE", 20)
-    archive = folder / "imdb" / imdb.LABELLED_ONLY
-    monkeypatch.setattr(imdb, "LABELLED_ONLY_SHA256", sha256(archive))
+    archive = folder / "imdb" / imdb.LABELED_ONLY
+    monkeypatch.setattr(imdb, "LABELED_ONLY_SHA256", sha256(archive))
     for name, (file, _) in list(word_benchmarks.FILES.items()):
         right = (file, sha256(folder / "word-similarity" / file))
         monkeypatch.setitem(word_benchmarks.FILES, name, right)

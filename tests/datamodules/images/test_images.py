@@ -150,11 +150,15 @@ def test_a_batch_that_cannot_be_shared_out_is_an_error() -> None:
         local_batch_size(130, 4)
 
 
-def test_a_batch_larger_than_the_data_is_an_error() -> None:
-    data = Digits(batch_size=1_258)
-    data.setup("fit")
-    with pytest.raises(MisconfigurationException, match="larger than the training split of 1257"):
-        data.train_dataloader()
+def test_batch_larger_than_the_data_becomes_one_smaller_batch() -> None:
+    with pytest.warns(
+        UserWarning, match="batch_size 64 is larger .* 42 samples: .* one batch of 42"
+    ):
+        batches = [rows.tolist() for rows in TrainingBatchSampler(42, 64)]
+    assert [sorted(rows) for rows in batches] == [list(range(42))]
+    with pytest.warns(UserWarning, match="one batch of 40 per epoch"):
+        shards = [list(TrainingBatchSampler(42, 64, rank=r, world_size=4)) for r in range(4)]
+    assert [[len(rows) for rows in shard] for shard in shards] == [[10]] * 4
 
 
 def test_each_epoch_of_a_fit_has_its_own_order(data: ImageDataModule) -> None:
