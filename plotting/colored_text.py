@@ -52,9 +52,10 @@ def passages_page(heading: str, passages: Sequence[Passage]) -> str:
     blocks = []
     for passage in passages:
         words = " ".join(
-            f'<span style="background: {HIGHLIGHT}{round(255 * weight):02x}">{html.escape(word)}</span>'
-            if weight > 0.005
-            else html.escape(word)
+            html.escape(word)
+            if weight <= 0.005
+            else f'<span style="background: {HIGHLIGHT}{round(255 * weight):02x}">'
+            f"{html.escape(word)}</span>"
             for word, weight in zip(passage.words, relative_weights(passage), strict=True)
         )
         color = BLUE if passage.correct else ORANGE
