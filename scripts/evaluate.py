@@ -1,16 +1,16 @@
-"""Look at what classifiers have learnt, closely: intervals, calibration, mistakes, who is better.
+"""Evaluate classifiers: intervals, calibration, worst mistakes, and tests between checkpoints.
 
     python -m scripts.evaluate --checkpoint runs/mnist-cnn/001/checkpoints/best.ckpt
     python -m scripts.evaluate --checkpoint runs/mnist-mlp/001/checkpoints/best.ckpt \\
         --checkpoint runs/mnist-cnn/001/checkpoints/best.ckpt --output compared
-    python -m scripts.evaluate --checkpoint best.ckpt --data configs/mnist/cnn.yaml --output looked
+    python -m scripts.evaluate -c best.ckpt --data configs/mnist/cnn.yaml --output evaluation
 
-The data are those of the first checkpoint's run folder, or of the config that --data names: its
-test split, or the validation split where there is none. Into `evaluation/` of that run folder, or
---output, go report.md, results.json, and for each checkpoint figures: confusion matrix, ROC and
-precision-recall curves, worst mistakes, and reliability before and after temperature scaling; of
-texts also mistakes.txt. The temperature is fitted on the validation split; where that is what is
-looked at, there is none. Several checkpoints are compared by McNemar's test. Nets run in float32.
+The data come from the first checkpoint's run folder, or from the config given by --data: the test
+split, or the validation split if there is none. `evaluation/` of that run folder, or --output, gets
+report.md, results.json and figures for each checkpoint: confusion matrix, ROC and precision-recall
+curves, worst mistakes, and reliability before and after temperature scaling; for texts also
+mistakes.txt. The temperature is fitted on the validation split, and omitted if that split is
+evaluated. Several checkpoints are compared by McNemar's test. Networks run in float32.
 """
 
 import argparse
@@ -21,25 +21,24 @@ from typing import Any
 import lightning as L
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 
 from cli.diagnosis import explain, root_cause
 from engine.checkpoint.reading import load_task
-from engine.errors import exit_on_user_error
+from engine.errors import UserError, exit_on_user_error
 from engine.process import prepare_process
 from modules import Classifier
-from scripts.evaluation.look import look
+from scripts.evaluation.predictions import evaluate_checkpoint
 from scripts.evaluation.report import Report
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
         "python -m scripts.evaluate", description=__doc__, allow_abbrev=False
     )
-    made.formatter_class = argparse.RawDescriptionHelpFormatter
-    add = made.add_argument
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
     add(
         *("--checkpoint", "-c"),
         type=Path,
@@ -48,79 +47,89 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="a .ckpt file of a classifier; several are compared",
     )
-    add("--data", type=Path, metavar="CONFIG", help="a config with `data:` (that of the run)")
-    add("--data_dir", metavar="FOLDER", help="where the data sets are (as the config says)")
-    add("--split", choices=("test", "val"), help="what to look at (test, where there is one)")
-    add("--output", type=Path, metavar="FOLDER", help="(evaluation/ in the first run folder)")
-    add("--resamples", type=int, default=1000, metavar="N", help="of the bootstrap (1000)")
-    add("--confidence", type=float, default=0.95, metavar="C", help="of the intervals (0.95)")
-    return made
+    add("--data", type=Path, metavar="CONFIG", help="config with a key `data` (default: the run's)")
+    add("--data_dir", metavar="FOLDER", help="folder of the data sets (default: the config's)")
+    add(
+        "--split", choices=("test", "val"), help="split to evaluate (default: test if there is one)"
+    )
+    add(
+        "--output", type=Path, metavar="FOLDER", help="default: evaluation/ in the first run folder"
+    )
+    add(
+        "--resamples",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="bootstrap resamples (default: 1000)",
+    )
+    add(
+        "--confidence",
+        type=float,
+        default=0.95,
+        metavar="C",
+        help="level of the intervals (default: 0.95)",
+    )
+    return parser
 
 
 def main(args: list[str] | None = None) -> Path:
-    """Run the command line; the same from Python: `main(["--checkpoint", …])`.
+    """Run a command line, such as `main(["--checkpoint", …])`.
 
     Args:
-        args: Arguments; those of the process by default.
+        args: Arguments; by default those of the process.
 
     Returns:
-        The folder that was written.
+        The folder of the report.
 
     Raises:
-        SystemExit: With code 2 after a user's mistake, told in one sentence on stderr.
+        SystemExit: With code 2 after a user error, reported in one line on stderr.
     """
-    options = parser().parse_args(args)
+    options = build_parser().parse_args(args)
     prepare_process()
     with exit_on_user_error("evaluate"):
-        check(options)
+        check_options(options)
         tasks = {
             name: load_task(path, Classifier, "a classifier's config, such as configs/mnist/*.yaml")
-            for name, path in named(options.checkpoint).items()
+            for name, path in short_names(options.checkpoint).items()
         }
         folder = options.output or run_folder_of(options.checkpoint[0]) / "evaluation"
         data = open_data(options)
         for name, task in tasks.items():
             check_fits(name, task, data)
-            check_reads_alike(name, task, data)
+            check_tokenizer(name, task, data)
         split = choose_split(data, options.split)
-        looks = {}
+        evaluations = {}
         for name, task in tasks.items():
             with Console(stderr=True).status(f"{name}: {split}"):
-                looks[name] = look(task, data, split, options.resamples, options.confidence)
-        report = Report(looks, split, options)
+                evaluations[name] = evaluate_checkpoint(
+                    task, data, split, options.resamples, options.confidence
+                )
+        report = Report(evaluations, split, options)
         try:
             report.write(folder, data)
         except OSError as error:
-            raise MisconfigurationException(f"{folder} can't be written: {error}.") from error
+            raise UserError(f"--output: cannot write {folder}: {error}.") from error
     report.print()
-    print(f"look at: {folder / 'report.md'}")
+    print(f"Report: {folder / 'report.md'}")
     return folder
 
 
-def check(options: argparse.Namespace) -> None:
-    for complaint, justified in {
-        f"--resamples is {options.resamples}: it must be 10 or more.": options.resamples < 10,
-        f"--confidence is {options.confidence}: it must lie between 0 and 1.": (
-            not 0 < options.confidence < 1
-        ),
-        f"--output: {options.output} is a file; name a folder.": (
-            options.output is not None and options.output.is_file()
-        ),
-        "a checkpoint is named twice: name each --checkpoint once.": (
-            len({path.resolve() for path in options.checkpoint}) < len(options.checkpoint)
-        ),
-    }.items():
-        if justified:
-            raise MisconfigurationException(complaint)
+def check_options(options: argparse.Namespace) -> None:
+    """Raise a UserError for options out of range."""
+    if options.resamples < 10:
+        raise UserError(f"--resamples must be at least 10, got {options.resamples}.")
+    if not 0 < options.confidence < 1:
+        raise UserError(f"--confidence must be between 0 and 1, got {options.confidence}.")
+    if options.output is not None and options.output.is_file():
+        raise UserError(f"--output: {options.output} is a file; expected a folder.")
+    if len({path.resolve() for path in options.checkpoint}) < len(options.checkpoint):
+        raise UserError("--checkpoint: the same checkpoint is given twice.")
 
 
-# What is looked at.
+def short_names(checkpoints: list[Path]) -> dict[str, Path]:
+    """Name checkpoints by the shortest unique end of their paths: at least experiment and version.
 
-
-def named(checkpoints: list[Path]) -> dict[str, Path]:
-    """Checkpoints by as much of their paths as tells them apart, at least experiment and version.
-
-    `best` is no part of the name where all are the best.
+    The file name is left out if it is the same for all.
     """
     whole = [path.resolve().with_suffix("").parts[1:] for path in checkpoints]
     least = 3
@@ -128,51 +137,52 @@ def named(checkpoints: list[Path]) -> dict[str, Path]:
         whole, least = [parts[:-1] for parts in whole], 2
     whole = [tuple(part for part in parts if part != "checkpoints") for parts in whole]
     names: list[str] = []
-    while len({*names}) < len(whole):  # files differ, so their whole paths do
+    while len({*names}) < len(whole):  # ends, since full paths differ
         names = ["-".join(parts[-least:]) for parts in whole]
         least += 1
     return dict(zip(names, checkpoints, strict=True))
 
 
 def run_folder_of(checkpoint: Path) -> Path:
-    """The run folder of `checkpoints/best.ckpt`.
+    """Return the run folder of a checkpoint in `checkpoints/`.
 
     Raises:
-        MisconfigurationException: If there is none.
+        UserError: If it is not in a run folder.
     """
     folder = checkpoint.resolve().parent.parent
     if not (folder / "config.yaml").is_file():
-        raise MisconfigurationException(
-            f"{checkpoint} is in no run folder (there is no {folder / 'config.yaml'}): name the "
-            "data by --data CONFIG, and a folder for the results by --output."
+        raise UserError(
+            f"{checkpoint} is not in a run folder ({folder / 'config.yaml'} does not exist): pass "
+            "--data CONFIG and --output FOLDER."
         )
     shown = checkpoint.parent.parent
     return shown if shown.resolve() == folder else folder
 
 
 def open_data(options: argparse.Namespace) -> L.LightningDataModule:
-    """The DataModule of a config, loaded."""
+    """Instantiate and set up the DataModule of a config."""
     config = options.data or run_folder_of(options.checkpoint[0]) / "config.yaml"
     try:
-        told = yaml.safe_load(config.read_text())["data"]
+        description = yaml.safe_load(config.read_text())["data"]
     except OSError as error:
-        raise MisconfigurationException(f"--data: {config} can't be read: {error}.") from error
+        raise UserError(f"--data: cannot read {config}: {error}.") from error
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise MisconfigurationException(
-            f"--data: {config} is no config with a key `data`, as configs/mnist/cnn.yaml has it."
+        raise UserError(
+            f"--data: {config} is not a config with a key `data`; see configs/mnist/cnn.yaml."
         ) from error
-    told = {"class_path": told} if isinstance(told, str) else told
+    if isinstance(description, str):
+        description = {"class_path": description}
     if options.data_dir:
-        told.setdefault("init_args", {})["data_dir"] = options.data_dir
-    reader = ArgumentParser(exit_on_error=False)
-    reader.add_subclass_arguments(L.LightningDataModule, "data")
+        description.setdefault("init_args", {})["data_dir"] = options.data_dir
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(L.LightningDataModule, "data")
     try:
-        made = reader.instantiate_classes(reader.parse_object({"data": told}))
+        made = parser.instantiate_classes(parser.parse_object({"data": description}))
     except ArgumentError as error:
-        keys = [key for key in reader.get_defaults().keys()]  # noqa: C416, SIM118
-        raise MisconfigurationException(f"{config}: {explain(error, keys)}") from error
+        keys = [key for key in parser.get_defaults().keys()]  # noqa: C416, SIM118
+        raise UserError(f"{config}: {explain(error, keys)}") from error
     except (TypeError, ValueError) as error:
-        raise MisconfigurationException(f"{config}: {root_cause(error)}") from error
+        raise UserError(f"{config}: {root_cause(error)}") from error
     data: L.LightningDataModule = made.data
     data.prepare_data()
     data.setup("fit")
@@ -181,44 +191,41 @@ def open_data(options: argparse.Namespace) -> L.LightningDataModule:
 
 
 def check_fits(name: str, task: Classifier, data: Any) -> None:
-    """Refuse data that the net was not made for."""
+    """Raise a UserError if classes or preprocessing of the data are not those of the checkpoint."""
     theirs = getattr(data, "class_names", None)
     if theirs is None or [*map(str, theirs)] != [*map(str, task.class_names)]:
-        raise MisconfigurationException(
-            f"{name} tells apart {', '.join(task.class_names)}, and the classes of "
-            f"{type(data).__name__} are {', '.join(map(str, theirs)) if theirs else 'unknown'}: "
-            "name the config of its data by --data."
+        raise UserError(
+            f"{name} has the classes {', '.join(task.class_names)}, but {type(data).__name__} has "
+            f"{', '.join(map(str, theirs)) if theirs else 'none'}: pass --data with the config of "
+            "its own data."
         )
     ours, asked = task.preprocessing or {}, getattr(data, "preprocessing", None) or {}
     for key in sorted(ours.keys() & asked.keys()):
         if ours[key] != asked[key]:
-            raise MisconfigurationException(
-                f"{name} was trained on pictures of {key} {ours[key]}, and these have "
-                f"{asked[key]}: nets that were fed differently are evaluated one by one."
+            raise UserError(
+                f"{name} was trained on images with {key} {ours[key]}, but these data have "
+                f"{asked[key]}: evaluate checkpoints with different preprocessing separately."
             )
 
 
-def check_reads_alike(name: str, task: Classifier, data: Any) -> None:
-    """Refuse texts that were cut into other tokens than those which the net knows."""
+def check_tokenizer(name: str, task: Classifier, data: Any) -> None:
+    """Raise a UserError if the tokenizer of the data is not that of the checkpoint."""
     ours, theirs = task.hparams.get("tokenizer"), getattr(data, "tokenizer_json", None)
     if ours is None and theirs is None:
         return
     if ours is None or theirs is None or json.loads(ours) != json.loads(theirs):
-        raise MisconfigurationException(
-            f"{name} was trained with another tokenizer or context than {type(data).__name__} has "
-            "here: the same numbers would be other words. Nets that read differently are evaluated "
-            "one by one; --data names the config of a net's own data."
+        raise UserError(
+            f"{name} was trained with another tokenizer or context than {type(data).__name__} has: "
+            "evaluate checkpoints with different tokenizers separately, each with --data CONFIG."
         )
 
 
 def choose_split(data: Any, asked: str | None) -> str:
-    """Test, unless validation is asked for, or there is nothing else."""
+    """Return the requested split; by default test if there is one, else validation."""
     tests = is_overridden("test_dataloader", data, L.LightningDataModule)
     has_test = tests and getattr(data, "has_test_split", True)
     if asked == "test" and not has_test:
-        raise MisconfigurationException(
-            f"{type(data).__name__} has no test split here: take --split val."
-        )
+        raise UserError(f"{type(data).__name__} has no test split; use --split val.")
     return asked or ("test" if has_test else "val")
 
 

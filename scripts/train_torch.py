@@ -2,8 +2,8 @@
 
     python -m scripts.train_torch --epochs 15
 
-Network, data and hyper-parameters are those of configs/mnist/mlp.yaml, and the losses equal those of
-`python train.py fit --config configs/mnist/mlp.yaml` to the last digit. docs/course.md says what
+Network, data and hyper-parameters are those of configs/mnist/mlp.yaml, and the losses equal those
+of `python train.py fit --config configs/mnist/mlp.yaml` to the last digit. docs/course.md says what
 each line becomes in the Trainer.
 """
 

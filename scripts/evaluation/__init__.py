@@ -1,1 +1,1 @@
-"""What scripts.evaluate is made of: answers, statistics, report."""
+"""Parts of scripts.evaluate: predictions, statistics, report."""

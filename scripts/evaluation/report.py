@@ -1,4 +1,4 @@
-"""Tables, figures and plain values of what is known about one or more checkpoints."""
+"""The report of an evaluation: tables, figures and results.json."""
 
 import argparse
 import json
@@ -17,53 +17,57 @@ from callbacks.figures.reliability_diagram import reliability_figure, sums_by_co
 from engine.run.figures import render
 from engine.run.tables import markdown_table
 from plotting.denormalize import to_displayable
-from scripts.evaluation.look import COLUMNS, Look
+from scripts.evaluation.predictions import COLUMNS, Evaluation
 from scripts.evaluation.statistics import (
     BINS,
     McNemar,
     confusion,
     mcnemar,
     metrics_of,
-    of_each_class,
+    per_class_metrics,
 )
 from scripts.evaluation.threshold_curves import threshold_figure
 
 
 class Report:
-    """Tables and figures of one or more looks at the same examples."""
+    """Tables and figures of one or more checkpoints evaluated on the same examples."""
 
-    def __init__(self, looks: dict[str, Look], split: str, options: argparse.Namespace) -> None:
-        self.looks, self.split, self.options = looks, split, options
-        self.labels = next(iter(looks.values())).labels
+    def __init__(
+        self, evaluations: dict[str, Evaluation], split: str, options: argparse.Namespace
+    ) -> None:
+        self.evaluations, self.split, self.options = evaluations, split, options
+        self.labels = next(iter(evaluations.values())).labels
         self.tests: dict[tuple[str, str], McNemar] = {
-            (a, b): mcnemar(looks[a].logits, looks[b].logits, self.labels)
-            for a, b in combinations(looks, 2)
+            (a, b): mcnemar(evaluations[a].logits, evaluations[b].logits, self.labels)
+            for a, b in combinations(evaluations, 2)
         }
 
     def tables(self, names: list[str]) -> list[tuple[str, list[str], list[list[str]]]]:
-        """Title, header and rows of each table."""
+        """Return title, header and rows of each table."""
         share = f"{self.options.confidence:.0%}"
         size = f"{len(self.labels):,} examples of {self.split}"
         metrics = [
-            [metric, *(str(look.metrics[metric]) for look in self.looks.values())]
+            [metric, *(str(evaluation.metrics[metric]) for evaluation in self.evaluations.values())]
             for metric in metrics_of(len(names))
         ]
-        tables = [(f"Metrics on {size}, {share} intervals", ["metric", *self.looks], metrics)]
+        tables = [(f"Metrics on {size}, {share} intervals", ["metric", *self.evaluations], metrics)]
         calibration = [
             [
                 name,
-                f"{look.before[0]:.4f}",
-                f"{look.before[1]:.4f}",
-                "—" if look.temperature is None else f"{look.temperature:.3f}",
-                *(f"{x:.4f}" for x in look.after or ()),
+                f"{evaluation.before[0]:.4f}",
+                f"{evaluation.before[1]:.4f}",
+                "—" if evaluation.temperature is None else f"{evaluation.temperature:.3f}",
+                *(f"{x:.4f}" for x in evaluation.after or ()),
             ]
-            for name, look in self.looks.items()
+            for name, evaluation in self.evaluations.items()
         ]
         header = ["checkpoint", "loss", "ECE", "temperature", "loss after", "ECE after"]
         tables.append(("Calibration", header[: len(calibration[0])], calibration))
         header = ["class", "precision", "recall", "f1", "support"]
-        for name, look in self.looks.items():
-            classes = zip(names, of_each_class(look.logits, look.labels), strict=True)
+        for name, evaluation in self.evaluations.items():
+            classes = zip(
+                names, per_class_metrics(evaluation.logits, evaluation.labels), strict=True
+            )
             rows = [
                 [label, *(f"{row[key]:.4f}" for key in header[1:4]), f"{row['support']:,}"]
                 for label, row in classes
@@ -74,47 +78,48 @@ class Report:
                 [a, b, str(test.only_first), str(test.only_second), f"{test.p_value:.3g}"]
                 for (a, b), test in self.tests.items()
             ]
-            header = ["first", "second", "only first right", "only second right", "p"]
+            header = ["first", "second", "only first correct", "only second correct", "p"]
             tables.append(("McNemar's test, exact", header, rows))
         return tables
 
     def write(self, folder: Path, data: Any) -> None:
-        """report.md, results.json and the figures."""
+        """Write report.md, results.json and the figures."""
         names = [str(name) for name in data.class_names]
-        self.told = self.tables(names)
+        self.written_tables = self.tables(names)
         folder.mkdir(parents=True, exist_ok=True)
-        lines = [f"# {' and '.join(self.looks)}", "", *self.explanation()]
-        for title, header, rows in self.told:
+        lines = [f"# {' and '.join(self.evaluations)}", "", *self.explanation()]
+        for title, header, rows in self.written_tables:
             lines += ["", f"## {title}", "", markdown_table(header, rows).rstrip("\n")]
-        for name, look in self.looks.items():
+        for name, evaluation in self.evaluations.items():
             lines += ["", f"## Figures: {name}", ""]
-            for title, draw in figures(look, names, data).items():
+            for title, draw in figures(evaluation, names, data).items():
                 path = folder / name / f"{title}.png"
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(render(draw) or b"")
                 lines.append(f"![{title.replace('_', ' ')}]({name}/{title}.png)")
-            if look.texts is not None:
-                wrong = int((look.logits.argmax(dim=1) != look.labels).sum())
-                told = as_text(look.texts, [len(look.labels), wrong])
-                (folder / name / "mistakes.txt").write_text(told, encoding="utf-8")
+            if evaluation.texts is not None:
+                wrong = int((evaluation.logits.argmax(dim=1) != evaluation.labels).sum())
+                text = as_text(evaluation.texts, [len(evaluation.labels), wrong])
+                (folder / name / "mistakes.txt").write_text(text, encoding="utf-8")
         (folder / "report.md").write_text("\n".join(lines) + "\n")
         (folder / "results.json").write_text(json.dumps(self.as_data(names), indent=2) + "\n")
 
     def explanation(self) -> list[str]:
+        """Return the introduction of the report."""
         paths = ", ".join(f"`{path}`" for path in self.options.checkpoint)
         lines = [
-            f"Of {paths}. In brackets: where a figure lies for {self.options.confidence:.0%} of "
-            f"{self.options.resamples:,} samples drawn from these examples with replacement."
+            f"Checkpoints: {paths}. In brackets: {self.options.confidence:.0%} percentile "
+            f"intervals of {self.options.resamples:,} bootstrap resamples of these examples."
         ]
         if self.split == "val":
             return [
                 *lines,
-                "No temperature: it is fitted on the validation split, which is looked at here.",
+                "No temperature scaling: it is fitted on the validation split, evaluated here.",
             ]
         return [*lines, "The temperature was fitted on the validation split."]
 
     def as_data(self, names: list[str]) -> dict[str, Any]:
-        """Everything as plain values."""
+        """Return all results as JSON values."""
         paths = [str(path) for path in self.options.checkpoint]
         return {
             "split": self.split,
@@ -125,16 +130,21 @@ class Report:
             "checkpoints": {
                 name: {
                     "path": path,
-                    "metrics": {metric: x._asdict() for metric, x in look.metrics.items()},
+                    "metrics": {metric: x._asdict() for metric, x in evaluation.metrics.items()},
                     "classes": dict(
-                        zip(names, of_each_class(look.logits, look.labels), strict=True)
+                        zip(
+                            names,
+                            per_class_metrics(evaluation.logits, evaluation.labels),
+                            strict=True,
+                        )
                     ),
-                    "confusion_matrix": confusion(look.logits, look.labels).tolist(),
-                    "temperature": look.temperature,
-                    "before": dict(zip(("loss", "ece"), look.before, strict=True)),
-                    "after": look.after and dict(zip(("loss", "ece"), look.after, strict=True)),
+                    "confusion_matrix": confusion(evaluation.logits, evaluation.labels).tolist(),
+                    "temperature": evaluation.temperature,
+                    "before": dict(zip(("loss", "ece"), evaluation.before, strict=True)),
+                    "after": evaluation.after
+                    and dict(zip(("loss", "ece"), evaluation.after, strict=True)),
                 }
-                for path, (name, look) in zip(paths, self.looks.items(), strict=True)
+                for path, (name, evaluation) in zip(paths, self.evaluations.items(), strict=True)
             },
             "mcnemar": [
                 {"first": a, "second": b, **test._asdict()} for (a, b), test in self.tests.items()
@@ -142,8 +152,8 @@ class Report:
         }
 
     def print(self) -> None:
-        """The tables on the console; many classes are left to the report."""
-        for title, header, rows in self.told:
+        """Print the tables; those with more than 20 rows are in the report only."""
+        for title, header, rows in self.written_tables:
             if len(rows) > 20:
                 continue
             table = Table(title=title, title_justify="left", box=None, header_style="bold")
@@ -154,9 +164,9 @@ class Report:
             Console().print(table)
 
 
-def figures(look: Look, names: list[str], data: Any) -> dict[str, Callable[[], Figure]]:
-    """What to draw, by name of file."""
-    logits, labels, worst = look.logits, look.labels, look.worst
+def figures(evaluation: Evaluation, names: list[str], data: Any) -> dict[str, Callable[[], Figure]]:
+    """Return the functions that draw each figure, by file name."""
+    logits, labels, worst = evaluation.logits, evaluation.labels, evaluation.worst
     drawn: dict[str, Callable[[], Figure]] = {
         "confusion_matrix": lambda: confusion_figure(confusion(logits, labels), names),
         "threshold_curves": lambda: threshold_figure(logits, labels, names),
@@ -164,18 +174,18 @@ def figures(look: Look, names: list[str], data: Any) -> dict[str, Callable[[], F
             *sums_by_confidence(logits, labels, BINS).numpy()
         ),
     }
-    if look.temperature is not None:
-        scaled = logits / look.temperature
+    if evaluation.temperature is not None:
+        scaled = logits / evaluation.temperature
         drawn["reliability_diagram_scaled"] = lambda: reliability_figure(
             *sums_by_confidence(scaled, labels, BINS).numpy()
         )
     tally = [len(labels), int((logits.argmax(dim=1) != labels).sum())]
-    if look.texts is not None:
-        passages = look.texts
+    if evaluation.texts is not None:
+        passages = evaluation.texts
         drawn["mistakes"] = lambda: mistaken_texts_figure(passages, tally)
     if worst is not None:
-        pictures = to_displayable(
+        images = to_displayable(
             worst.samples, getattr(data, "mean", None), getattr(data, "std", None)
         )
-        drawn["mistakes"] = lambda: mistakes_figure(pictures, worst, names, COLUMNS, tally)
+        drawn["mistakes"] = lambda: mistakes_figure(images, worst, names, COLUMNS, tally)
     return drawn

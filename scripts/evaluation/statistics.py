@@ -1,6 +1,6 @@
-"""What can be said about answers once they are known: intervals, calibration, one net or another.
+"""Statistics of predictions: bootstrap intervals, calibration, McNemar's test.
 
-Everything here takes logits (N, K) and labels (N,) and knows nothing of nets, files or figures.
+Every function takes logits (N, K) and labels (N,).
 """
 
 import math
@@ -24,11 +24,11 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
-BINS = 15  # of the calibration error, as in the task
+BINS = 15  # bins of the calibration error, as in modules.Classifier
 
 
 class Interval(NamedTuple):
-    """A value, and where it would lie for other samples of the same kind of data."""
+    """A value with its confidence interval."""
 
     value: float
     low: float
@@ -39,13 +39,13 @@ class Interval(NamedTuple):
 
 
 def brier(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean squared distance of the probabilities from the truth, 0 … 2 (Brier 1950)."""
+    """Return the mean squared distance to the one-hot label, in [0, 2] (Brier 1950)."""
     truth = F.one_hot(labels, logits.shape[1])  # (N, K)
     return (logits.softmax(dim=1) - truth).square().sum(dim=1).mean()
 
 
 def metrics_of(classes: int) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
-    """The task's metrics and two more, as functions of logits and labels."""
+    """Return metrics as functions of logits and labels, by name."""
     plain: dict[str, Any] = {"num_classes": classes, "validate_args": False}
     return {
         "accuracy": lambda x, y: multiclass_accuracy(x, y, average="micro", **plain),
@@ -63,17 +63,16 @@ def metrics_of(classes: int) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
 def with_intervals(
     logits: Tensor, labels: Tensor, resamples: int, confidence: float, seed: int = 0
 ) -> dict[str, Interval]:
-    """Every metric with its bootstrap interval (Efron 1979, percentiles).
+    """Return every metric with its bootstrap percentile interval (Efron 1979).
 
-    The examples are drawn anew with replacement, `resamples` times. That tells how much the figures
-    owe to these test examples, not how much to the seed of the training.
+    The interval covers the choice of test examples, not the seed of training.
 
     Args:
         logits: (N, K).
         labels: (N,).
-        resamples: How often.
-        confidence: Share of the resamples inside the interval, in (0, 1).
-        seed: Of the draws.
+        resamples: Number of bootstrap resamples.
+        confidence: Level of the interval, in (0, 1).
+        seed: Seed of the resamples.
     """
     metrics = metrics_of(logits.shape[1])
 
@@ -83,7 +82,7 @@ def with_intervals(
         return np.array([metric(x, y).item() for metric in metrics.values()])
 
     everything = np.arange(len(labels))
-    with warnings.catch_warnings(action="ignore"):  # of resamples that lack a rare class
+    with warnings.catch_warnings(action="ignore"):  # resamples without a rare class
         values = statistic(everything)
         found = bootstrap(
             (everything,),
@@ -98,8 +97,8 @@ def with_intervals(
     return {name: Interval(*triple) for name, triple in zip(metrics, triples, strict=True)}
 
 
-def of_each_class(logits: Tensor, labels: Tensor) -> list[dict[str, float]]:
-    """Precision, recall, F1 and number of examples of each class."""
+def per_class_metrics(logits: Tensor, labels: Tensor) -> list[dict[str, float]]:
+    """Return precision, recall, F1 and number of examples of each class."""
     plain: dict[str, Any] = {
         "num_classes": logits.shape[1],
         "average": "none",
@@ -118,17 +117,17 @@ def of_each_class(logits: Tensor, labels: Tensor) -> list[dict[str, float]]:
 
 
 def confusion(logits: Tensor, labels: Tensor) -> np.ndarray:
-    """Counts (K, K), rows the true and columns the predicted classes."""
+    """Return the confusion matrix (K, K): rows are true, columns predicted classes."""
     classes = logits.shape[1]
     cells = labels * classes + logits.argmax(dim=1)  # (N,)
     return torch.bincount(cells, minlength=classes**2).view(classes, classes).numpy()
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The number that logits are divided by for the least cross-entropy (Guo et al. 2017, 4.2).
+    """Return the temperature that minimizes the cross-entropy (Guo et al. 2017, section 4.2).
 
-    It changes how sure a net is, never what it says. To be fitted on examples that neither trained
-    the net nor judge it.
+    Dividing logits by it changes confidences, not predictions. Fit it on examples that are used
+    neither for training nor for testing.
     """
     double = logits.double()
 
@@ -140,25 +139,26 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 class McNemar(NamedTuple):
-    """Two nets on the same examples: where they differ, who is right?"""
+    """Result of McNemar's test."""
 
-    only_first: int  # examples that only the first answers rightly
+    only_first: int  # examples that only the first classifies correctly
     only_second: int
     p_value: float
 
 
 def mcnemar(first: Tensor, second: Tensor, labels: Tensor) -> McNemar:
-    """McNemar's test, exact: were both as good, each difference would be the toss of a coin.
+    """Return McNemar's exact test (McNemar 1947).
 
-    McNemar 1947. Two intervals may overlap and the nets differ all the same: this test looks only
-    at the examples on which one is right and the other wrong.
+    Under the null hypothesis an example that only one model classifies correctly is equally likely
+    to be either's. The test uses only these examples, so it can find a difference where confidence
+    intervals overlap.
 
     Args:
-        first: Logits (N, K) of one net.
+        first: Logits (N, K) of one model.
         second: Logits (N, K) of the other.
         labels: (N,).
     """
-    right = [logits.argmax(dim=1) == labels for logits in (first, second)]
-    ours, theirs = int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum())
+    correct = [logits.argmax(dim=1) == labels for logits in (first, second)]
+    ours, theirs = int((correct[0] & ~correct[1]).sum()), int((~correct[0] & correct[1]).sum())
     p_value = binomtest(ours, ours + theirs, 0.5).pvalue if ours + theirs else 1.0
     return McNemar(ours, theirs, float(p_value))

@@ -1,4 +1,4 @@
-"""Runs side by side: what they share is drawn, what differs is told, and a mistake is named."""
+"""scripts.compare: common metrics are drawn, config differences are listed."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from callbacks.figures.training_curves import draw_series
 from engine.run.config_differences import differences
 from scripts import compare
 
-SPEED = 0.25  # seconds a step
+SPEED = 0.25  # seconds per step
 
 
 @pytest.fixture
@@ -21,13 +21,15 @@ def made_run(tmp_path: Path) -> Callable[..., Path]:
     """Write a run folder as train.py does, with a loss of 1 / (step + 1) in training."""
 
     def made_run(
-        name: str, steps: int = 20, ended: bool = True, losses: bool = True, **told
+        name: str, steps: int = 20, ended: bool = True, losses: bool = True, **arguments
     ) -> Path:
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
         config = {"seed_everything": 0, "experiment": name, "model": {"init_args": {"lr": 0.1}}}
-        config["trainer"] = {"callbacks": ["callbacks.TrainingCurves", *told.pop("callbacks", [])]}
-        config["model"]["init_args"] |= told
+        config["trainer"] = {
+            "callbacks": ["callbacks.TrainingCurves", *arguments.pop("callbacks", [])]
+        }
+        config["model"]["init_args"] |= arguments
         (folder / "config.yaml").write_text("# git commit: x\n" + yaml.safe_dump(config))
         rows = (
             ["epoch,step,train/loss,val/loss,val/accuracy"] if losses else ["epoch,step,val/words"]
@@ -36,7 +38,7 @@ def made_run(tmp_path: Path) -> Callable[..., Path]:
             val = f"{2 / (step + 1)},{step / steps}" if step % 5 == 4 else ","
             rows.append(f"0,{step},{1 / (step + 1)},{val}" if losses else f"0,{step},{step}")
         if ended and losses:
-            rows.append(f"0,{steps},,9.0,0.0")  # the best checkpoint's, once all steps are done
+            rows.append(f"0,{steps},,9.0,0.0")  # the best checkpoint's metrics, after the last step
         (folder / "metrics.csv").write_text("\n".join(rows) + "\n")
         if ended:
             results = {"metrics": {"val/loss": 0.5, "val/accuracy": 0.75, "val/f1/7": 1.0}}
@@ -49,20 +51,20 @@ def made_run(tmp_path: Path) -> Callable[..., Path]:
 
 def labels(*folders: Path) -> list[str]:
     runs = [compare.read_run(folder) for folder in folders]
-    return compare.labels(runs, compare.what_differs(runs))
+    return compare.labels(runs, compare.config_differences(runs))
 
 
-def refuse(arguments: list[Path], capsys) -> str:
+def error_of(arguments: list[Path], capsys) -> str:
     with pytest.raises(SystemExit) as exit:
         compare.main([*map(str, arguments)])
     assert exit.value.code == 2
-    told = capsys.readouterr().err
-    assert told.startswith("compare: error: ")
-    assert told.count("\n") == 1
-    return told
+    message = capsys.readouterr().err
+    assert message.startswith("compare: error: ")
+    assert message.count("\n") == 1
+    return message
 
 
-def test_a_comparison_leaves_a_figure_and_a_table(made_run: Callable, tmp_path, capsys) -> None:
+def test_comparison_writes_figure_and_table(made_run: Callable, tmp_path, capsys) -> None:
     runs = [made_run("mnist-cnn_plain/001"), made_run("mnist-cnn_augmented/001", lr=0.2)]
     output = compare.main([*map(str, runs)])
     assert output == tmp_path / "runs/comparison"
@@ -74,12 +76,12 @@ def test_a_comparison_leaves_a_figure_and_a_table(made_run: Callable, tmp_path, 
         assert "val/f1/7" not in text
     assert "| model.lr | 0.1 | 0.2 |" in table
     assert "| seconds | 5.0 | 5.0 |" in table
-    assert "seed_everything" not in table  # it is the same
-    picture = np.asarray(Image.open(output / "comparison.png").convert("L"))
-    assert picture.std() > 10
+    assert "seed_everything" not in table  # equal in both runs
+    figure = np.asarray(Image.open(output / "comparison.png").convert("L"))
+    assert figure.std() > 10
 
 
-def test_runs_are_called_by_their_experiment_or_by_what_differs(made_run: Callable) -> None:
+def test_labels_are_experiments_or_config_differences(made_run: Callable) -> None:
     plain, wide = made_run("plain/001"), made_run("wide/001", width=3)
     assert labels(plain, wide) == ["plain", "wide"]
     fast = made_run("plain/002", lr=0.5)
@@ -95,13 +97,13 @@ def test_runs_are_called_by_their_experiment_or_by_what_differs(made_run: Callab
     assert labels(plain, other) == ["plain/001", "plain/004"]
 
 
-def test_only_what_some_runs_lack_is_told_of_callbacks(made_run: Callable) -> None:
+def test_callbacks_are_listed_only_where_runs_differ(made_run: Callable) -> None:
     runs = [made_run("a/001"), made_run("b/001", callbacks=["callbacks.Mistakes"])]
-    found = compare.what_differs([compare.read_run(run) for run in runs])
+    found = compare.config_differences([compare.read_run(run) for run in runs])
     assert found == {"trainer.callbacks": [None, ["Mistakes"]]}
 
 
-def test_curves_are_those_of_the_runs_over_steps_and_over_seconds(made_run: Callable) -> None:
+def test_curves_are_drawn_against_steps_and_seconds(made_run: Callable) -> None:
     folders = [made_run("a/001"), made_run("b/001", steps=10), made_run("c/001", ended=False)]
     runs = [compare.read_run(folder) for folder in folders]
     metrics = compare.common_metrics(runs)
@@ -113,40 +115,40 @@ def test_curves_are_those_of_the_runs_over_steps_and_over_seconds(made_run: Call
     assert lines[0].tolist() == [[step, 1 / (step + 1)] for step in range(20)]
     assert lines[1].tolist() == [[step, 2 / (step + 1)] for step in (4, 9, 14, 19)]
     timed = [line.get_xydata() for line in seconds.get_lines()]
-    assert len(timed) == 4  # the run that was stopped tells no time
+    assert len(timed) == 4  # the unfinished run has no time per step
     assert timed[0][:, 0].tolist() == [step * SPEED for step in range(20)]
     named = [text.get_text() for text in figure.legends[0].get_texts()]
     assert len(named) == 5
 
 
-def test_a_stopped_run_tells_what_it_logged_last(made_run: Callable) -> None:
+def test_unfinished_run_reports_last_logged_values(made_run: Callable) -> None:
     run = compare.read_run(made_run("a/001", ended=False))
     rows = {row[0]: row[1] for row in compare.table_rows([run], {})}
     assert rows["val/loss"] == f"{2 / 20:.4f}"
     assert "seconds" not in rows
 
 
-def test_what_can_not_be_compared_is_one_sentence(made_run: Callable, tmp_path, capsys) -> None:
+def test_runs_that_cannot_be_compared_are_user_errors(made_run: Callable, tmp_path, capsys) -> None:
     run, words = made_run("a/001"), made_run("b/001", losses=False)
-    assert "two or more" in refuse([run], capsys)
-    assert "each once" in refuse([run, run], capsys)
-    assert "nowhere is no run folder" in refuse([run, tmp_path / "nowhere"], capsys)
-    assert str(run) in refuse([words, run.parent], capsys)  # the runs of the experiment
-    told = refuse([run, words], capsys)
-    assert "no metric of training in common" in told
-    assert "accuracy, loss" in told
-    assert "words" in told
+    assert "two or more different" in error_of([run], capsys)
+    assert "two or more different" in error_of([run, run], capsys)
+    assert "nowhere is not a run folder" in error_of([run, tmp_path / "nowhere"], capsys)
+    assert str(run) in error_of([words, run.parent], capsys)  # the runs of the experiment
+    message = error_of([run, words], capsys)
+    assert "no metric in common" in message
+    assert "accuracy, loss" in message
+    assert "words" in message
     (run / "results.json").write_text("{")
-    assert "is damaged" in refuse([words, run], capsys)
+    assert "is damaged" in error_of([words, run], capsys)
     assert not (tmp_path / "runs/comparison").exists()
 
 
-def test_differences_name_nested_keys_and_what_is_missing() -> None:
+def test_differences_contain_nested_and_missing_keys() -> None:
     configs = [{"a": {"b": 1, "c": [1]}, "d": 2}, {"a": {"b": 1, "c": [2]}}]
     assert differences(configs) == {"a.c": [[1], [2]], "d": [2, None]}
 
 
-def test_a_noisy_line_is_drawn_with_its_trend() -> None:
+def test_noisy_series_is_drawn_with_its_trend() -> None:
     figure = compare.Figure()
     axes = figure.subplots()
     values = [step % 2 for step in range(200)]
