@@ -34,8 +34,8 @@ from benchmarks.trainer import rounds
 from callbacks.monitoring.speed import matmul_peak, named_peak, now
 from cli.main import main as train
 from datamodules.language_modeling.token_shards import ShardWriter, write_index
-from datamodules.text import tokenization
-from datamodules.text.tokenization import token_dtype
+from datamodules.text.encoding import token_dtype
+from datamodules.text.tokenizers import add_end_of_text, character_tokenizer
 from engine.precision import recommended_precision
 from engine.process import prepare_process
 from modules.nets import GPT
@@ -147,7 +147,7 @@ def make_shards(shape: Shape, folder: Path) -> Path:
     """Token shards of one character after the other, as many different ones as the shape has."""
     ascii, rare = range(32, 127), range(0x10000, 0x20000)
     alphabet = "".join(map(chr, [*ascii, *rare][: shape.tokens - 1]))
-    made, end = tokenization.with_end_of_text(tokenization.characters(alphabet))
+    made, end = add_end_of_text(character_tokenizer(alphabet))
     shards = []
     tokens = np.arange(4 * shape.steps * shape.rows * shape.net["context"]) % shape.tokens
     for split in ("train", "val"):

@@ -1,18 +1,20 @@
-"""Turn texts into token shards, for datamodules.TokenShards to train on.
+"""Convert texts to token shards, for datamodules.TokenShards and datamodules.TokenStream.
 
     python -m scripts.tokenize_text 'texts/**/*.txt' --output data/mine --tokenizer bpe
     python -m scripts.tokenize_text 'c4/*.jsonl.gz' --field text --output data/c4
     python -m scripts.tokenize_text --dataset Skylion007/openwebtext --output data/openwebtext \\
         --val_fraction 0.0005
+    python -m scripts.tokenize_text my.txt --output data/mine \\
+        --tokenizer runs/gpt/001/checkpoints/best.ckpt
 
-Texts are UTF-8 (*.txt and whatever else), or JSON lines (*.jsonl), packed (*.gz) or not. Each file,
-each JSON line, each row of a data set is a document; a token called <|endoftext|> follows each.
-Worker processes tokenise; the shards are the same, byte for byte, however many there are. A run
-that was interrupted is simply started again: a folder without index.json is not finished.
+Input files are UTF-8 text (*.txt and any other name) or JSON lines (*.jsonl), compressed (*.gz) or
+not. Each file, JSON line or row of a data set is a document, followed by <|endoftext|>. A loaded
+tokenizer stays unchanged: if it has no end-of-text token, a newline follows each document.
 
-(Not called tokenize.py: Python's own `tokenize`, which `inspect` and so half of all libraries
-import, would be this file wherever this folder comes first on the path.)
+The shards do not depend on the number of worker processes. To redo an interrupted run, start it
+again: a folder without index.json is incomplete.
 """
+# Not called tokenize.py, which would hide Python's own module `tokenize` from `inspect`.
 
 import argparse
 import os
@@ -29,139 +31,162 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from tokenizers import Tokenizer
 
-from datamodules.language_modeling.text_stream import open_rows
+from datamodules.language_modeling.text_stream import open_dataset
 from datamodules.language_modeling.token_shards import DTYPES, INDEX, ShardWriter, write_index
 from datamodules.loading.files import default_data_dir
-from datamodules.text import tokenization
-from datamodules.text.reading import count_characters, matching_files, read_documents
-from engine.errors import exit_on_user_error
+from datamodules.text.encoding import chunk_size, encode_texts, split_into_chunks, token_dtype
+from datamodules.text.reading import count_characters, find_files, read_documents
+from datamodules.text.tokenizer_files import find_tokenizer, load_or_build
+from datamodules.text.tokenizers import (
+    NUM_BYTES,
+    add_end_of_text,
+    character_tokenizer,
+    find_end_of_text,
+    gpt2_tokenizer,
+    take_characters,
+    train_bpe,
+)
+from engine.errors import UserError, exit_on_user_error
 
-# A split (train or val), and its text piece by piece, which must be read before the next.
+# A split (train or val) and its text, piece by piece; read each document before the next.
 Document = tuple[str, Iterator[str]]
-TASK = 2**20  # characters that a worker gets at once
-LEARNT_FROM = 10**9  # characters of the training part that byte pairs are learnt from, at most
+KINDS = ("gpt2", "bpe", "characters")
+TASK_CHARACTERS = 2**20  # sent to a worker at once
+BPE_CHARACTERS = 10**9  # training text of `bpe`: its table of words must fit in memory
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        "python -m scripts.tokenize_text", description=__doc__, allow_abbrev=False
+        "python -m scripts.tokenize_text",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.formatter_class = argparse.RawDescriptionHelpFormatter
     add = made.add_argument
-    add("files", nargs="*", help="text files, or patterns such as 'texts/**/*.txt', then sorted")
-    add("--dataset", metavar="NAME", help="a data set of the Hugging Face hub instead, streamed")
-    add("--dataset_split", default="train", metavar="NAME", help="which part of it (train)")
-    add("--field", default="text", metavar="NAME", help="of a JSON line or a row, its text (text)")
-    add("--split_at", metavar="TEXT", help="what stands between two documents of a text file")
-    add("--output", type=Path, required=True, metavar="FOLDER", help="a folder for the shards")
-    kinds = ("gpt2", "bpe", "characters")
-    add("--tokenizer", choices=kinds, default="gpt2", help="bpe is learnt from the training part")
-    add("--vocab_size", type=int, default=8192, help="the most tokens that bpe may have (8192)")
+    add("files", nargs="*", help="text files or patterns such as 'texts/**/*.txt'")
+    add("--dataset", metavar="NAME", help="stream a data set of the Hugging Face hub instead")
+    add("--dataset_split", default="train", metavar="NAME", help="its split (train)")
+    add("--field", default="text", metavar="NAME", help="JSON key or column of the text (text)")
+    add("--split_at", metavar="TEXT", help="separator of the documents of a text file")
+    add("--output", type=Path, required=True, metavar="FOLDER", help="folder for the shards")
+    add(
+        "--tokenizer",
+        default="gpt2",
+        help="gpt2 (default), bpe (trained on the training split) or characters; or that of "
+        "another model: its checkpoint, a tokenizer.json or a Hugging Face folder",
+    )
+    add("--vocab_size", type=int, default=8192, help="maximum vocabulary of bpe (8192)")
     val = made.add_mutually_exclusive_group()
-    val.add_argument("--val_files", nargs="+", default=[], metavar="FILE", help="these validate")
+    val.add_argument(
+        "--val_files", nargs="+", default=[], metavar="FILE", help="files for validation"
+    )
     val.add_argument(
         "--val_fraction",
         type=float,
         default=0.01,
         metavar="F",
-        help="else: this share of the documents validates, evenly spread (0.01)",
+        help="without --val_files: fraction of the documents for validation, evenly spread (0.01)",
     )
-    add("--shard_tokens", type=int, default=100_000_000, metavar="N", help="of a file (100000000)")
+    add("--shard_tokens", type=int, default=100_000_000, metavar="N", help="per file (100000000)")
     add("--workers", type=int, default=cores(), help="processes (all cores)")
-    add("--data_dir", type=Path, help="where gpt2's files are or go (DATA_DIR or data)")
+    add("--data_dir", type=Path, help="folder of GPT-2's files (DATA_DIR, else data)")
     return made
 
 
 def cores() -> int:
-    """Those that this process may use, where the system tells."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
+    """Return the number of cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line; the same from Python: `main(["texts/*.txt", …])`.
+    """Run the command; from Python: `main(["texts/*.txt", …])`.
 
     Args:
-        args: Arguments; those of the process by default.
+        args: Arguments; by default those of the process.
 
     Raises:
-        SystemExit: With code 2 after a user's mistake, told in one sentence on stderr.
+        SystemExit: With code 2 and one message on stderr after a user error.
     """
     options = parser().parse_args(args)
     with exit_on_user_error("tokenize_text"):
+        options.output = options.output.expanduser()
+        options.data_dir = (options.data_dir or Path(default_data_dir())).expanduser()
         check(options)
         corpus = Corpus(options)
         options.output.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(options.output / ".lock", timeout=0):
                 clear(options.output)
-                make_shards(options, corpus)
+                write_shards(options, corpus)
         except Timeout as error:
-            raise MisconfigurationException(
-                f"another process is writing into {options.output}: name another --output."
+            raise UserError(
+                f"another process is writing to {options.output}: choose another --output."
             ) from error
         (options.output / ".lock").unlink(missing_ok=True)
 
 
 def check(options: argparse.Namespace) -> None:
-    for complaint, justified in {
-        "name text files, or a --dataset.": not options.files and options.dataset is None,
-        "name either text files or a --dataset.": bool(options.files and options.dataset),
-        "--split_at is empty: leave it out, or name a text.": options.split_at == "",
-        f"--val_fraction is {options.val_fraction}: it must lie between 0 and 1.": (
-            not 0 < options.val_fraction < 1
-        ),
-        f"--vocab_size is {options.vocab_size}: it must be 257 or more, one for each byte and one "
-        "for the end of a text.": options.vocab_size <= tokenization.NUM_BYTES,
-        f"--shard_tokens is {options.shard_tokens}: it must be 1 or more.": (
-            options.shard_tokens < 1
-        ),
-        f"--workers is {options.workers}: it must be 1 or more.": options.workers < 1,
-        f"--output {options.output} is a file: name a folder.": options.output.is_file(),
-        f"{options.output / INDEX} is there already: these shards are finished. Name another "
-        "--output, or delete the folder.": (options.output / INDEX).exists(),
-    }.items():
-        if justified:
-            raise MisconfigurationException(complaint)
+    if not options.files and options.dataset is None:
+        raise UserError("give text files or a --dataset.")
+    if options.files and options.dataset:
+        raise UserError("give either text files or a --dataset, not both.")
+    if options.split_at == "":
+        raise UserError("--split_at must not be empty.")
+    if not 0 < options.val_fraction < 1:
+        raise UserError(f"--val_fraction must be between 0 and 1, got {options.val_fraction}.")
+    if options.vocab_size <= NUM_BYTES:
+        raise UserError(
+            "--vocab_size must be at least 257, one token per byte and one for the end of a text, "
+            f"got {options.vocab_size}."
+        )
+    for name in ("shard_tokens", "workers"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} must be at least 1, got {getattr(options, name)}.")
+    if options.output.is_file():
+        raise UserError(f"--output {options.output} is a file: name a folder.")
+    if (options.output / INDEX).exists():
+        raise UserError(
+            f"{options.output / INDEX} exists: these shards are complete. Choose another --output, "
+            "or delete the folder."
+        )
+    find_tokenizer(options.tokenizer, KINDS, options.data_dir)
 
 
 def clear(folder: Path) -> None:
-    """Delete what an interrupted run has left."""
+    """Delete the files of an interrupted run."""
     for pattern in ("train-[0-9]*.bin", "val-[0-9]*.bin", "*.partial"):
         for path in folder.glob(pattern):
             path.unlink()
 
 
-# Where the documents come from.
+# Source of the documents.
 
 
 class Corpus:
-    """All documents in their order, as often as they are asked for; counts what it gave."""
+    """Iterate over all documents, repeatedly if needed, and count them."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.rows = None
         if options.dataset is not None:
-            self.rows = open_rows(options.dataset, options.dataset_split, options.field, flag="--")
-        found = {
-            split: [path for name in names for path in matching_files(name, flag)]
-            for split, names, flag in (
-                ("train", options.files, "the command"),
-                ("val", options.val_files, "--val_files"),
+            self.rows = open_dataset(
+                options.dataset, options.dataset_split, options.field, flag="--"
             )
-        }
-        # What validates does not train, though a pattern may name it for both; no file comes twice.
-        splits = dict.fromkeys(found["train"], "train") | dict.fromkeys(found["val"], "val")
-        self.files = list(splits.items())
+        # A file for validation is not used for training, even if both patterns match it.
+        train, val = (
+            find_files(options.files, "files"),
+            find_files(options.val_files, "--val_files"),
+        )
+        self.files = list((dict.fromkeys(train, "train") | dict.fromkeys(val, "val")).items())
         self.counts: dict[str, int] = {}
 
     def documents(self) -> Iterator[Document]:
-        """Each document with its split: `train` or `val`."""
+        """Return each document with its split, `train` or `val`."""
         self.counts = {}
         number = 0
         for source, split, texts in self._sources():
@@ -169,11 +194,12 @@ class Corpus:
             for text in texts:
                 self.counts[source] += 1
                 if split == "train" and not self.options.val_files:
-                    # Evenly spread: a document validates where the sum of shares passes a whole.
-                    share = self.options.val_fraction
-                    validates = int((number + 1) * share) > int(number * share)
+                    # Evenly spread: a document is for validation when number · fraction passes an
+                    # integer.
+                    fraction = self.options.val_fraction
+                    is_val = int((number + 1) * fraction) > int(number * fraction)
                     number += 1
-                    yield "val" if validates else "train", text
+                    yield "val" if is_val else "train", text
                 else:
                     yield split, text
 
@@ -186,159 +212,159 @@ class Corpus:
 
     @property
     def size(self) -> int | None:
-        """Bytes, where they are known."""
+        """Bytes of all documents, or None if unknown."""
         paths = [path for path, _ in self.files]
-        packed = any(path.suffix == ".gz" for path in paths)
-        return None if packed or self.rows is not None else sum(p.stat().st_size for p in paths)
+        compressed = any(path.suffix == ".gz" for path in paths)
+        return None if compressed or self.rows is not None else sum(p.stat().st_size for p in paths)
 
 
 # From documents to tokens.
 
 
-def make_tokenizer(options: argparse.Namespace, corpus: Corpus) -> tuple[Tokenizer, int]:
-    """The tokenizer, and its token that follows each document."""
-    if options.tokenizer == "gpt2":
-        made = tokenization.gpt2(options.data_dir or Path(default_data_dir()))
-    elif options.tokenizer == "characters":
-        _, alphabet = count_characters(text for _, texts in corpus.documents() for text in texts)
-        made = tokenization.characters(alphabet)
-    else:
-        training = (
+def tokenizer_and_end(options: argparse.Namespace, corpus: Corpus) -> tuple[Tokenizer, int]:
+    """Return the tokenizer and the token that follows each document."""
+
+    def build(kind: str) -> Tokenizer:
+        if kind == "gpt2":
+            return gpt2_tokenizer(options.data_dir)
+        if kind == "characters":
+            texts = (text for _, texts in corpus.documents() for text in texts)
+            return character_tokenizer(count_characters(texts)[1])
+        train_texts = (
             chunk
             for split, texts in corpus.documents()
-            for chunk in (tokenization.in_chunks(texts) if split == "train" else consumed(texts))
+            for chunk in (split_into_chunks(texts) if split == "train" else skip(texts))
         )
-        made = tokenization.byte_pairs(first_characters(training), options.vocab_size - 1)
-    return tokenization.with_end_of_text(made)
+        return train_bpe(take_characters(train_texts, BPE_CHARACTERS), options.vocab_size - 1)
+
+    tokenizer = load_or_build(options.tokenizer, KINDS, build, options.data_dir)
+    if options.tokenizer in KINDS:
+        return add_end_of_text(tokenizer)
+    return tokenizer, find_end_of_text(tokenizer)
 
 
-def consumed(texts: Iterable[str]) -> Iterator[str]:
+def skip(texts: Iterable[str]) -> Iterator[str]:
     deque(texts, maxlen=0)
     return iter(())
 
 
-def first_characters(texts: Iterable[str]) -> Iterator[str]:
-    """As many as byte pairs are learnt from: the table of words must fit in memory."""
-    left = LEARNT_FROM
-    for text in texts:
-        yield text
-        left -= len(text)
-        if left <= 0:
-            return
-
-
-def tasks(documents: Iterable[Document]) -> Iterator[tuple[str, list[str | None]]]:
-    """What a worker gets at once: a split, and pieces of its text. None: a document ends here."""
+def tasks(
+    documents: Iterable[Document], chunk_characters: int
+) -> Iterator[tuple[str, list[str | None]]]:
+    """Group the text into tasks of a worker: a split and its chunks, None at a document's end."""
     waiting: dict[str, list[str | None]] = {"train": [], "val": []}
     sizes = dict.fromkeys(waiting, 0)
     for split, texts in documents:
-        for piece in tokenization.in_chunks(texts):
-            waiting[split].append(piece)
-            sizes[split] += len(piece)
-            if sizes[split] >= TASK:
+        for chunk in split_into_chunks(texts, chunk_characters):
+            waiting[split].append(chunk)
+            sizes[split] += len(chunk)
+            if sizes[split] >= TASK_CHARACTERS:
                 yield split, waiting[split]
                 waiting[split], sizes[split] = [], 0
         waiting[split].append(None)
     yield from waiting.items()
 
 
-def encode(tokenizer: Tokenizer, end_of_text: int, pieces: list[str | None]) -> np.ndarray:
-    """The tokens of a task."""
-    encoded = tokenization.encode_each(tokenizer, (piece for piece in pieces if piece is not None))
-    end = np.array([end_of_text], tokenization.token_dtype(tokenizer))
-    return np.concatenate([end[:0], *(end if piece is None else next(encoded) for piece in pieces)])
+def encode(tokenizer: Tokenizer, end_of_text: int, chunks: list[str | None]) -> np.ndarray:
+    """Return the tokens of a task."""
+    texts = (chunk for chunk in chunks if chunk is not None)
+    encoded = encode_texts(tokenizer, texts, special_tokens=False)
+    end = np.array([end_of_text], token_dtype(tokenizer))
+    return np.concatenate([end[:0], *(end if chunk is None else next(encoded) for chunk in chunks)])
 
 
-def work(pieces: list[str | None]) -> np.ndarray:
-    """`encode`, in a worker."""
-    return encode(*_of_worker, pieces)
+def encode_in_worker(chunks: list[str | None]) -> np.ndarray:
+    return encode(*_worker_tokenizer, chunks)
 
 
-_of_worker: tuple[Tokenizer, int]
+_worker_tokenizer: tuple[Tokenizer, int]
 
 
-def begin_to_work(tokenizer_json: str, end_of_text: int) -> None:
-    global _of_worker
-    _of_worker = Tokenizer.from_str(tokenizer_json), end_of_text
+def initialize_worker(tokenizer_json: str, end_of_text: int) -> None:
+    global _worker_tokenizer
+    _worker_tokenizer = Tokenizer.from_str(tokenizer_json), end_of_text
 
 
-def encoded(
+def encode_all(
     documents: Iterable[Document], tokenizer: Tokenizer, end_of_text: int, workers: int
 ) -> Iterator[tuple[str, int, np.ndarray]]:
-    """Split, characters and tokens of all tasks, in their order."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a process
+    """Return split, number of characters and tokens of all tasks, in order."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread per process
     with ExitStack() as stack:
         submit: Callable[[list[str | None]], Callable[[], np.ndarray]]
         if workers == 1:
-            submit = lambda pieces: lambda: encode(tokenizer, end_of_text, pieces)  # noqa: E731
+            submit = lambda chunks: lambda: encode(tokenizer, end_of_text, chunks)  # noqa: E731
         else:
-            # A forked worker has all modules already, which take seconds to import; it uses none
-            # that has threads.
+            # A forked worker does not import all modules again, which takes seconds; none of those
+            # that it uses has threads.
             pool = ProcessPoolExecutor(
                 workers,
                 mp_context=get_context("fork" if sys.platform == "linux" else "spawn"),
-                initializer=begin_to_work,
+                initializer=initialize_worker,
                 initargs=(tokenizer.to_str(), end_of_text),
             )
             stack.callback(pool.shutdown, cancel_futures=True)
-            submit = lambda pieces: pool.submit(work, pieces).result  # noqa: E731
-        ahead: deque = deque()  # never more than two tasks a worker are in memory
-        for split, pieces in chain(tasks(documents), [("", None)] * 2 * workers):
-            if pieces is not None:
-                ahead.append((split, sum(len(p) for p in pieces if p is not None), submit(pieces)))
-            if ahead and (pieces is None or len(ahead) >= 2 * workers):
-                split, characters, result = ahead.popleft()
+            submit = lambda chunks: pool.submit(encode_in_worker, chunks).result  # noqa: E731
+        pending: deque = deque()  # at most two tasks per worker are in memory
+        for split, chunks in chain(
+            tasks(documents, chunk_size(tokenizer)), [("", None)] * 2 * workers
+        ):
+            if chunks is not None:
+                characters = sum(len(chunk) for chunk in chunks if chunk is not None)
+                pending.append((split, characters, submit(chunks)))
+            if pending and (chunks is None or len(pending) >= 2 * workers):
+                split, characters, result = pending.popleft()
                 try:
                     yield split, characters, result()
                 except BrokenProcessPool as error:
-                    raise MisconfigurationException(
-                        "a worker was killed, most likely for want of memory: give fewer --workers."
+                    raise UserError(
+                        "a worker was killed, probably because memory ran out: use fewer --workers."
                     ) from error
 
 
-def make_shards(options: argparse.Namespace, corpus: Corpus) -> None:
-    """Writes the folder."""
+def write_shards(options: argparse.Namespace, corpus: Corpus) -> None:
     console = Console(stderr=True)
-    with console.status(f"making the tokenizer ({options.tokenizer})"):
-        tokenizer, end_of_text = make_tokenizer(options, corpus)
-    dtype = DTYPES[np.dtype(tokenization.token_dtype(tokenizer)).name]
+    with console.status(f"preparing the tokenizer ({options.tokenizer})"):
+        tokenizer, end_of_text = tokenizer_and_end(options, corpus)
+    dtype = DTYPES[np.dtype(token_dtype(tokenizer)).name]
     writers = {
         split: ShardWriter(options.output, split, dtype, options.shard_tokens)
         for split in ("train", "val")
     }
-    started, tokens = time.perf_counter(), 0
-    results = encoded(corpus.documents(), tokenizer, end_of_text, options.workers)
+    started, written = time.perf_counter(), 0
+    results = encode_all(corpus.documents(), tokenizer, end_of_text, options.workers)
     columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         bar = progress.add_task("", total=corpus.size)
-        for split, characters, row in results:
-            writers[split].write(row)
-            tokens += len(row)
-            rate = tokens / (time.perf_counter() - started)
-            told = f"{tokens:,} tokens, {rate:,.0f} tokens/s"
-            # Bytes are more than characters where the text is not English: the end corrects it.
-            progress.update(bar, advance=characters, description=told)
+        for split, characters, tokens in results:
+            writers[split].write(tokens)
+            written += len(tokens)
+            rate = written / (time.perf_counter() - started)
+            # Characters approximate bytes; the last update below is exact.
+            progress.update(
+                bar, advance=characters, description=f"{written:,} tokens, {rate:,.0f} tokens/s"
+            )
         progress.update(bar, total=corpus.size or 1, completed=corpus.size or 1)
     for writer in writers.values():
         writer.close()
     shards = [shard for writer in writers.values() for shard in writer.shards]
-    counted = {name: sum(s["tokens"] for s in shards if s["split"] == name) for name in writers}
+    counts = {name: sum(s["tokens"] for s in shards if s["split"] == name) for name in writers}
     documents = sum(corpus.counts.values())
-    for split, number in counted.items():
-        if not number:
+    for split, count in counts.items():
+        if not count:
             clear(options.output)
-            raise MisconfigurationException(
-                f"no document is left for {split}: there are {documents}. Name files to validate "
-                "by --val_files, where documents end by --split_at, or another --val_fraction."
+            raise UserError(
+                f"of {documents} documents none is left for {split}: give --val_files, separate "
+                "documents with --split_at, or change --val_fraction."
             )
     sources = [{"name": name, "documents": n} for name, n in corpus.counts.items()]
     write_index(options.output, tokenizer, end_of_text, shards, sources)
     seconds = time.perf_counter() - started
     print(
-        f"{options.output}: {counted['train']:,} tokens to train and {counted['val']:,} to "
-        f"validate, of {documents:,} documents, in {len(shards)} shards of {dtype.name}; "
-        f"vocabulary {tokenizer.get_vocab_size():,}\n"
-        f"{seconds:.1f} s, {sum(counted.values()) / seconds:,.0f} tokens/s with "
+        f"{options.output}: {counts['train']:,} training and {counts['val']:,} validation tokens "
+        f"of {documents:,} documents, {len(shards)} shards of {dtype.name}, vocabulary "
+        f"{tokenizer.get_vocab_size():,}\n"
+        f"{seconds:.1f} s, {sum(counts.values()) / seconds:,.0f} tokens/s with "
         f"{options.workers} process{'es' if options.workers > 1 else ''}"
     )
 

@@ -17,7 +17,7 @@ from transformers import GPT2LMHeadModel as TheirGPT2
 
 import export
 import generate
-from datamodules.text import tokenization
+from datamodules.text.tokenizers import character_tokenizer, train_bpe
 from modules import Classifier, LanguageModel
 from modules.inference.pretrained import open_language_model
 from modules.nets import CNN, GPT, RNNLM, Bigram
@@ -27,7 +27,7 @@ TEXT = "To be, or not to be: that is the question. don't .  two\n\tblanks é 漢
 
 
 def byte_pairs() -> Tokenizer:
-    return tokenization.byte_pairs([TEXT * 5], 300)
+    return train_bpe([TEXT * 5], 300)
 
 
 def gpt2_like() -> Tokenizer:
@@ -38,7 +38,7 @@ def gpt2_like() -> Tokenizer:
 
 
 TOKENIZERS = {
-    "characters": lambda: tokenization.characters(TEXT),
+    "characters": lambda: character_tokenizer(TEXT),
     "bpe": byte_pairs,
     "gpt2-like": gpt2_like,
 }

@@ -22,9 +22,16 @@ from datamodules.loading.ragged import LabeledTokens, RaggedTokens
 from datamodules.loading.splits import split_rows
 from datamodules.loading.tables import Row, Target, read_table
 from datamodules.loading.whole_batches import local_batch_size
-from datamodules.text.reading import matching_files
-from datamodules.text.tokenization import NUM_BYTES, encode_each
-from datamodules.text.tokenizers import choose, file_of, with_cutting_and_padding
+from datamodules.text.encoding import encode_texts
+from datamodules.text.reading import find_files
+from datamodules.text.tokenizer_files import find_tokenizer, load_or_build
+from datamodules.text.tokenizers import (
+    KINDS,
+    NUM_BYTES,
+    Kind,
+    train_tokenizer,
+    with_truncation_and_padding,
+)
 from engine.errors import UserError
 from preprocessing.special_tokens import IGNORE_INDEX, PAD, UNK
 
@@ -106,7 +113,7 @@ class TextClassificationDataModule(BucketedDataModule):
         self.context = context
         self.batch_size = batch_size
         self.data_dir = Path(data_dir or default_data_dir())
-        file_of(tokenizer, self.data_dir)  # fail now, not after all texts were read
+        find_tokenizer(tokenizer, KINDS, self.data_dir)  # fail now, not after all texts were read
         self.seed = seed
         self.balanced_sampling = balanced_sampling
         self.predict = predict
@@ -136,7 +143,7 @@ class TextClassificationDataModule(BucketedDataModule):
         """The rows to predict, if `predict` names any."""
         if self.predict is None:
             return []
-        files = matching_files(self.predict, "--data.predict")
+        files = find_files([self.predict], "--data.predict")
         columns = (self.text_column, self.label_column, self.target)
         return [row for file in files for row in read_table(file, *columns, labeled=False)]
 
@@ -150,9 +157,12 @@ class TextClassificationDataModule(BucketedDataModule):
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """Tokenizer of single texts, without truncation and padding."""
-        return choose(
-            self.kind,
-            lambda: self.texts["train"].texts,
+        return load_or_build(self.kind, KINDS, self._train_tokenizer, self.data_dir, (PAD, UNK))
+
+    def _train_tokenizer(self, kind: Kind) -> Tokenizer:
+        return train_tokenizer(
+            kind,
+            self.texts["train"].texts,
             self.max_vocab_size,
             self.min_count,
             self.lowercase,
@@ -167,7 +177,7 @@ class TextClassificationDataModule(BucketedDataModule):
     @property
     def tokenizer_json(self) -> str:
         """The tokenizer with truncation and padding, for `Tokenizer.from_str`."""
-        return with_cutting_and_padding(self.tokenizer, self.context)
+        return with_truncation_and_padding(self.tokenizer, self.context)
 
     @property
     def class_counts(self) -> list[int]:
@@ -226,7 +236,7 @@ class TextClassificationDataModule(BucketedDataModule):
         for split, (raw, labels) in texts.items():
             rows = [
                 row if len(row) else np.array([unknown], row.dtype)  # a mask must not be empty
-                for row in encode_each(self.tokenizer, raw)
+                for row in encode_texts(self.tokenizer, raw)
             ]
             full = RaggedTokens.from_sequences(rows)
             empty[split] = sum(not text.strip() for text in raw)

@@ -1,44 +1,46 @@
-"""A long row of tokens for a language model: what text files and token shards have in common."""
+"""Base of the data modules for language models: random crops of a long token sequence."""
 
 from abc import abstractmethod
+from functools import cached_property
 
-from lightning import LightningDataModule
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Tokenizer
 from torch.utils.data import DataLoader
 
 from datamodules.language_modeling.token_batches import (
-    AllWindows,
     RandomCrops,
-    Tokens,
+    SequentialWindows,
+    TokenSequence,
     train_loader,
     val_loader,
 )
 from datamodules.loading.loader import rank_and_world_size
 from datamodules.loading.whole_batches import local_batch_size
+from datamodules.text.unchanged import UnchangedText, hash_arrays
+from engine.errors import UserError
+
+BLOCK = 2**24  # tokens hashed at once
 
 
-class TokenDataModule(LightningDataModule):
-    """Batches of (inputs, targets), both int64 of shape (B, T), from two long rows of tokens.
+class TokenDataModule(UnchangedText):
+    """Serve (inputs, targets), both int64 (B, T), from one token sequence per split.
 
     Args:
-        context: T, the tokens that the net sees at once.
-        batch_size: B, the rows of a step on all devices together.
-        seed: Decides where the crops lie.
+        context: T, tokens per row.
+        batch_size: B, rows per batch over all processes.
+        seed: Seed of the positions of the crops.
     """
 
-    train_tokens: Tokens
-    val_tokens: Tokens
+    train_tokens: TokenSequence
+    val_tokens: TokenSequence
 
     def __init__(self, context: int, batch_size: int, seed: int) -> None:
         super().__init__()
-        refuse(
-            {
-                f"context is {context}: a net must see 1 token or more.": context < 1,
-                f"batch_size is {batch_size}: a step needs 1 row or more.": batch_size < 1,
-                f"seed is {seed}: it must be 0 or more.": seed < 0,
-            }
-        )
+        if context < 1:
+            raise UserError(f"data.context must be at least 1, got {context}.")
+        if batch_size < 1:
+            raise UserError(f"data.batch_size must be at least 1, got {batch_size}.")
+        if seed < 0:
+            raise UserError(f"data.seed must be at least 0, got {seed}.")
         self.context = context
         self.batch_size = batch_size
         self.seed = seed
@@ -46,18 +48,18 @@ class TokenDataModule(LightningDataModule):
     @property
     @abstractmethod
     def tokenizer(self) -> Tokenizer:
-        """What made the tokens. It may be wanted before `setup`."""
+        """The tokenizer of the tokens; must be available before `setup`."""
 
     @abstractmethod
-    def load(self, split: str) -> Tokens:
-        """The tokens of `train` or `val`."""
+    def load(self, split: str) -> TokenSequence:
+        """Return the tokens of `train` or `val`."""
 
     @property
     @abstractmethod
     def remedy(self) -> str:
-        """What a user can do about too short a text."""
+        """What to do about a text that is too short, for the error message."""
 
-    # What the net and the task want to know before training.
+    # Linked to the model before training.
 
     @property
     def vocab_size(self) -> int:
@@ -65,43 +67,44 @@ class TokenDataModule(LightningDataModule):
 
     @property
     def tokenizer_json(self) -> str:
-        """The tokenizer as `tokenizers.Tokenizer.from_str` reads it."""
+        """The tokenizer as JSON, for `tokenizers.Tokenizer.from_str`."""
         return self.tokenizer.to_str()
 
     # From tokens to batches.
 
     def setup(self, stage: str) -> None:
-        local_batch_size(self.batch_size, rank_and_world_size(self.trainer)[1])
+        local_batch_size(self.batch_size, self._rank_and_size["world_size"])
         if not hasattr(self, "train_tokens"):
             train_tokens, val_tokens = self.load("train"), self.load("val")
-            self._check_length(len(train_tokens), len(val_tokens))
+            if min(len(train_tokens), len(val_tokens)) <= self.context:
+                raise UserError(
+                    f"The text is too short: {len(train_tokens)} training tokens and "
+                    f"{len(val_tokens)} validation tokens, but a context of {self.context} needs "
+                    f"{self.context + 1} of each. Use a smaller --data.context, or {self.remedy}."
+                )
             self.train_tokens, self.val_tokens = train_tokens, val_tokens
 
-    def _check_length(self, train: int, val: int) -> None:
-        if min(train, val) <= self.context:
-            raise MisconfigurationException(
-                f"The text is too short: it has {train} tokens to train and {val} to validate, and "
-                f"a context of {self.context} needs {self.context + 1} of each. Give "
-                f"a smaller --data.context, or {self.remedy}."
-            )
+    @cached_property
+    def fingerprint(self) -> str:
+        return hash_arrays(
+            tokens[start : start + BLOCK]
+            for tokens in (self.train_tokens, self.val_tokens)
+            for start in range(0, len(tokens), BLOCK)
+        )
 
-    def _share(self) -> dict[str, int]:
+    @property
+    def _rank_and_size(self) -> dict[str, int]:
         rank, world_size = rank_and_world_size(self.trainer)
         return {"rank": rank, "world_size": world_size}
 
     def train_dataloader(self) -> DataLoader:
         crops = RandomCrops(
-            self.train_tokens, self.context, self.batch_size, self.seed, **self._share()
+            self.train_tokens, self.context, self.batch_size, self.seed, **self._rank_and_size
         )
         return train_loader(crops, crops.seed, crops.rank)
 
     def val_dataloader(self) -> DataLoader:
-        windows = AllWindows(self.val_tokens, self.context, self.batch_size, **self._share())
+        windows = SequentialWindows(
+            self.val_tokens, self.context, self.batch_size, **self._rank_and_size
+        )
         return val_loader(windows)
-
-
-def refuse(complaints: dict[str, bool]) -> None:
-    """Raises the first justified complaint about an argument."""
-    for complaint, justified in complaints.items():
-        if justified:
-            raise MisconfigurationException(complaint)

@@ -1,4 +1,4 @@
-"""Plain texts cut into rows of equal length, for a net that guesses their hidden words."""
+"""Texts in rows of equal length for masked language models."""
 
 import re
 from abc import abstractmethod
@@ -6,15 +6,12 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
-import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from datamodules.language_modeling.base import refuse
 from datamodules.loading.files import default_data_dir
 from datamodules.loading.loader import BatchLoader, rank_and_world_size
 from datamodules.loading.ragged import Inputs
@@ -23,32 +20,37 @@ from datamodules.loading.whole_batches import (
     TrainingBatchSampler,
     local_batch_size,
 )
-from datamodules.text.reading import matching_files, read_text, survey
-from datamodules.text.tokenization import encode_each
-from datamodules.text.tokenizers import choose, file_of
-from datamodules.text.tokenizers import with_cutting_and_padding as complete
+from datamodules.text.encoding import encode_texts
+from datamodules.text.reading import SplitText, find_files
+from datamodules.text.tokenizer_files import find_tokenizer, load_or_build
+from datamodules.text.tokenizers import Kind, train_tokenizer, with_truncation_and_padding
+from datamodules.text.unchanged import UnchangedText, hash_arrays
+from engine.errors import UserError
 from preprocessing.special_tokens import CLS, MASK, PAD, SEP, UNK
 
+KINDS = ("wordpiece", "bert")
+SPECIAL_TOKENS = (PAD, UNK, CLS, SEP, MASK)
 BLANK_LINE = re.compile(r"\r?\n\r?\n")
-Visits = tuple[Tensor, Tensor]  # which rows, and a number for each that its masks hang on; (B,)
+SeededRows = tuple[Tensor, Tensor]  # row numbers and a seed of the mask for each, both (B,)
 
 
-class PackedTexts(L.LightningDataModule):
+class PackedTexts(UnchangedText):
     """Serve `({"input_ids", "attention_mask", "draw"}, tokens)`: (B, T), (B, T), (B,) and (B, T).
 
-    The texts stand one after the other, each followed by [SEP], and are cut into rows of
-    [CLS] … [SEP]; only the last row of a split has padding. `draw` decides which words of a row the
-    task hides: it is another one in every epoch, and always the same in validation.
+    The texts are concatenated, each followed by [SEP], and split into rows [CLS] … [SEP]; only the
+    last row of a split has padding. `draw` seeds the choice of the tokens that the task masks:
+    different in every epoch of training, always the same in validation.
 
     Args:
-        tokenizer: `wordpiece`, learnt from the training texts alone; `bert`, BERT's own uncased
-            word pieces; or a file or folder that has one: see TextClassificationDataModule.
-        max_vocab_size: The most tokens that `wordpiece` learns.
-        min_count: How often a piece must occur in the training texts to be learnt.
-        lowercase: Read capital letters as small ones.
-        context: T, the tokens of a row, [CLS] and [SEP] among them.
-        batch_size: Rows of an optimizer step over all processes.
-        data_dir: Folder of the data sets; the environment's DATA_DIR, else `data`.
+        tokenizer: `wordpiece`, trained on the training texts; `bert`, the uncased vocabulary of
+            BERT; or that of another BERT model: its checkpoint, a tokenizer.json or a Hugging Face
+            folder. For the last two `max_vocab_size`, `min_count` and `lowercase` have no effect.
+        max_vocab_size: Maximum vocabulary of `wordpiece`.
+        min_count: Occurrences in the training texts that a piece needs.
+        lowercase: Convert texts to lower case.
+        context: T, tokens per row, including [CLS] and [SEP].
+        batch_size: Rows per batch over all processes.
+        data_dir: Folder of the data sets; by default DATA_DIR, else `data`.
         seed: Seed of the order of rows and of `draw`; train.py links it from `seed_everything`.
     """
 
@@ -64,60 +66,62 @@ class PackedTexts(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        refuse(
-            {
-                f"max_vocab_size is {max_vocab_size}: it must be 6 or more.": max_vocab_size < 6,
-                f"min_count is {min_count}: it must be 1 or more.": min_count < 1,
-                f"context is {context}: a row needs 4 tokens or more.": context < 4,
-                f"seed is {seed}: it must be 0 or more.": seed < 0,
-            }
-        )
+        if max_vocab_size < 6:
+            raise UserError(f"data.max_vocab_size must be at least 6, got {max_vocab_size}.")
+        if min_count < 1:
+            raise UserError(f"data.min_count must be at least 1, got {min_count}.")
+        if context < 4:
+            raise UserError(f"data.context must be at least 4, got {context}.")
+        if seed < 0:
+            raise UserError(f"data.seed must be at least 0, got {seed}.")
         self.kind = tokenizer
         self.max_vocab_size = max_vocab_size
         self.min_count = min_count
         self.lowercase = lowercase
         self.context = context
         self.batch_size = batch_size
-        self.data_dir = Path(data_dir or default_data_dir())
-        file_of(tokenizer, self.data_dir)  # an error now, and not after all texts were read
+        self.data_dir = Path(data_dir or default_data_dir()).expanduser()
+        find_tokenizer(tokenizer, KINDS, self.data_dir)  # fail before the texts are read
         self.seed = seed
         self.splits: dict[str, PackedRows] = {}
 
     @abstractmethod
     def documents(self, split: str) -> Iterable[str]:
-        """The texts of `train` or `val`."""
+        """Return the texts of `train` or `val`."""
 
-    # What the net and the task want to know before training.
+    # Linked to the model before training.
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """What turns one text into tokens, without cutting and padding."""
-        made = choose(
-            self.kind,
-            lambda: self.documents("train"),
+        """The tokenizer, without truncation and padding."""
+        tokenizer = load_or_build(
+            self.kind, KINDS, self._train_tokenizer, self.data_dir, SPECIAL_TOKENS
+        )
+        if tokenizer.num_special_tokens_to_add(False) != 2:
+            raise UserError(
+                f"the tokenizer {self.kind} does not encode a text as {CLS} … {SEP}: choose "
+                "--data.tokenizer wordpiece, bert or that of a BERT model."
+            )
+        return tokenizer
+
+    def _train_tokenizer(self, kind: Kind) -> Tokenizer:
+        return train_tokenizer(
+            kind,
+            self.documents("train"),
             self.max_vocab_size,
             self.min_count,
             self.lowercase,
             data_dir=self.data_dir,
         )
-        lacking = [name for name in (PAD, CLS, SEP, MASK) if made.token_to_id(name) is None]
-        if lacking or made.num_special_tokens_to_add(False) != 2:
-            raise MisconfigurationException(
-                f"The tokenizer {self.kind!r} does not read a text as {CLS} … {SEP} with a {MASK} "
-                f"to hide words behind{f' (it lacks {lacking[0]})' if lacking else ''}: choose "
-                "--data.tokenizer wordpiece or bert."
-            )
-        return made
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens, the special ones among them."""
         return self.tokenizer.get_vocab_size()
 
     @property
     def tokenizer_json(self) -> str:
-        """The tokenizer, with cutting and padding, as `Tokenizer.from_str` reads it."""
-        return complete(self.tokenizer, self.context)
+        """The tokenizer with truncation and padding as JSON, for `Tokenizer.from_str`."""
+        return with_truncation_and_padding(self.tokenizer, self.context)
 
     # From texts to batches.
 
@@ -128,30 +132,34 @@ class PackedTexts(L.LightningDataModule):
         vocab = self.tokenizer.get_vocab()
         cls, sep, pad = (vocab[name] for name in (CLS, SEP, PAD))
         for split in ("train", "val"):
-            # Each text comes as [CLS] … [SEP]: one [CLS] a row is enough.
-            texts = [row[1:] for row in encode_each(self.tokenizer, self.documents(split))]
+            # Each text is encoded as [CLS] … [SEP]; a row has only one [CLS].
+            texts = [row[1:] for row in encode_texts(self.tokenizer, self.documents(split))]
             tokens = np.concatenate([np.empty(0, np.int32), *texts]).astype(np.int32)
             if len(tokens) <= len(texts):
-                raise MisconfigurationException(f"The split {split!r} of the data holds no text.")
-            rows = packed(torch.from_numpy(tokens), self.context, cls, sep, pad)
+                raise UserError(f"The {split} split contains no text.")
+            rows = pack(torch.from_numpy(tokens), self.context, cls, sep, pad)
             self.splits[split] = PackedRows(rows, pad)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return hash_arrays(data.rows.numpy() for data in self.splits.values())
 
     @property
     def summary(self) -> str:
-        """What was loaded, in a sentence: sizes, and unknown tokens."""
+        """Sizes and the fraction of unknown tokens, in one line."""
         parts = []
         unknown = self.tokenizer.get_vocab()[UNK]
         for split, data in self.splits.items():
-            share = torch.eq(data.rows, unknown).sum() / torch.ne(data.rows, data.pad).sum()
-            parts.append(f"{len(data):,} {split} rows ({share:.2%} unknown)")
+            fraction = torch.eq(data.rows, unknown).sum() / torch.ne(data.rows, data.pad).sum()
+            parts.append(f"{len(data):,} {split} rows ({fraction:.2%} unknown)")
         return (
-            f"{', '.join(parts)} of {self.context} tokens each; {self.vocab_size:,} kinds of tokens"
+            f"{', '.join(parts)} of {self.context} tokens each; vocabulary of {self.vocab_size:,}"
         )
 
     def train_dataloader(self) -> DataLoader:
         rank, world_size = rank_and_world_size(self.trainer)
         rows = self.splits["train"]
-        batches = TrainingVisits(len(rows), self.batch_size, self.seed, rank, world_size)
+        batches = SeededTrainingSampler(len(rows), self.batch_size, self.seed, rank, world_size)
         return BatchLoader(rows, batches=batches, seed=self.seed, rank=rank)
 
     def val_dataloader(self) -> DataLoader:
@@ -159,38 +167,38 @@ class PackedTexts(L.LightningDataModule):
         batches = EvaluationBatchSampler(
             len(rows), self.batch_size, *rank_and_world_size(self.trainer)
         )
-        return BatchLoader(rows, batches=EvaluationVisits(batches))
+        return BatchLoader(rows, batches=SeededEvaluationSampler(batches))
 
 
-def packed(tokens: Tensor, context: int, cls: int, sep: int, pad: int) -> Tensor:
-    """Cuts a long row of tokens into rows [CLS] … [SEP], (N, context); the last one is padded.
+def pack(tokens: Tensor, context: int, cls: int, sep: int, pad: int) -> Tensor:
+    """Split a token sequence into rows [CLS] … [SEP], (N, context), and pad the last one.
 
     Args:
-        tokens: (total,), int32, 1 or more.
-        context: Tokens of a row.
-        cls: Begins every row.
-        sep: Ends it.
-        pad: Follows in the last row.
+        tokens: (total,), int32, not empty.
+        context: Tokens per row.
+        cls: First token of every row.
+        sep: Last token of every row.
+        pad: Token that fills the last row.
     """
-    inside = context - 2
-    number = -(-len(tokens) // inside)  # rounded up
+    inner = context - 2
+    number = -(-len(tokens) // inner)  # rounded up
     rows = torch.full((number, context), pad, dtype=tokens.dtype)
     rows[:, 0] = cls
     rows[:-1, -1] = sep
-    whole = (number - 1) * inside
-    rows[:-1, 1:-1] = tokens[:whole].view(number - 1, inside)
-    rest = tokens[whole:]
+    full = (number - 1) * inner
+    rows[:-1, 1:-1] = tokens[:full].view(number - 1, inner)
+    rest = tokens[full:]
     rows[-1, 1 : len(rest) + 1] = rest
     rows[-1, len(rest) + 1] = sep
     return rows
 
 
 class PackedRows(Dataset[tuple[Inputs, Tensor]]):
-    """Rows of tokens; an item is the batch of the rows asked for.
+    """Token rows; an item is a batch of them.
 
     Args:
         rows: (N, T), int32.
-        pad: The token that is none.
+        pad: Padding token.
     """
 
     def __init__(self, rows: Tensor, pad: int) -> None:
@@ -200,33 +208,29 @@ class PackedRows(Dataset[tuple[Inputs, Tensor]]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, visits: Visits) -> tuple[Inputs, Tensor]:
-        rows, draw = visits
+    def __getitem__(self, batch: SeededRows) -> tuple[Inputs, Tensor]:
+        rows, draw = batch
         tokens = self.rows.index_select(0, rows).long()  # (B, T)
         inputs = {"input_ids": tokens, "attention_mask": tokens != self.pad, "draw": draw}
         return inputs, tokens
 
 
-class TrainingVisits(TrainingBatchSampler):
-    """The rows of each batch, with a number for each row that no other row or epoch shares.
+class SeededTrainingSampler(TrainingBatchSampler):
+    """Sample training batches with a mask seed per row that no other row or epoch shares.
 
-    The numbers of an epoch count from one that seed and epoch decide, row by row: which process
-    takes a row, and in which batch, does not matter.
+    The seeds of an epoch are consecutive from a number that depends on (seed, epoch), so they do
+    not depend on the batch or the process of a row.
     """
 
-    def __iter__(self) -> Iterator[Visits]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[SeededRows]:  # type: ignore[override]
         first = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)[0]
-        base = int(first >> np.uint64(2))  # far from the end of int64
+        base = int(first >> np.uint64(2))  # adding the row number cannot overflow int64
         for rows in super().__iter__():
             yield rows, rows + base
 
 
-class EvaluationVisits(Sampler[Visits]):
-    """The rows of each batch, with their own numbers: every evaluation is the same.
-
-    Args:
-        batches: Which rows.
-    """
+class SeededEvaluationSampler(Sampler[SeededRows]):
+    """Sample evaluation batches, always with the row numbers as mask seeds."""
 
     def __init__(self, batches: EvaluationBatchSampler) -> None:
         self.start = 0
@@ -235,18 +239,18 @@ class EvaluationVisits(Sampler[Visits]):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[Visits]:
+    def __iter__(self) -> Iterator[SeededRows]:
         return ((rows, rows) for rows in self.batches)
 
 
 class PackedFiles(PackedTexts):
-    """Text files of one's own, whose last part validates; a blank line ends a text.
+    """Your own text files, split into texts at blank lines; the last part is for validation.
 
     Takes the arguments of PackedTexts, and these.
 
     Args:
-        files: Text files in UTF-8; `*`, `?` and `**` stand for many, which are then sorted.
-        val_fraction: The share of the characters, taken from the end, that validates.
+        files: UTF-8 text files, or patterns with `*`, `?` and `**`, sorted within each pattern.
+        val_fraction: Fraction of the characters, at the end, for validation.
     """
 
     def __init__(
@@ -265,32 +269,20 @@ class PackedFiles(PackedTexts):
         super().__init__(
             tokenizer, max_vocab_size, min_count, lowercase, context, batch_size, data_dir, seed
         )
-        refuse(
-            {
-                f"val_fraction is {val_fraction}: it must lie between 0 and 1, for example 0.1.": (
-                    not 0 < val_fraction < 1
-                )
-            }
-        )
+        if not 0 < val_fraction < 1:
+            raise UserError(f"data.val_fraction must be between 0 and 1, got {val_fraction}.")
         self.files = files
         self.val_fraction = val_fraction
 
     def find(self) -> list[Path]:
-        """The files in the order of their text. A data set of its own obtains them here."""
-        found = (path for pattern in self.files for path in matching_files(pattern))
-        return list(dict.fromkeys(found))  # two patterns may name the same
+        """Return the files in the order of their text; subclasses may download them here."""
+        return find_files(self.files)
 
     @cached_property
-    def _paths(self) -> list[Path]:
-        return self.find()
-
-    @cached_property
-    def _split(self) -> int:
-        """The number of characters that train."""
-        return int(survey(self._paths)[0] * (1 - self.val_fraction))
+    def text(self) -> SplitText:
+        return SplitText(self.find(), self.val_fraction)
 
     def documents(self, split: str) -> Iterator[str]:
-        part = (0, self._split) if split == "train" else (self._split, None)
-        for text in BLANK_LINE.split("".join(read_text(self._paths, *part))):
+        for text in BLANK_LINE.split("".join(self.text.read(split))):
             if text.strip():
                 yield text

@@ -1,4 +1,4 @@
-"""Tiny Shakespeare: 1,115,394 characters of plays, 90 % to train, the rest to validate."""
+"""Tiny Shakespeare: plays of 1,115,394 characters; 90 % for training, the rest for validation."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 class Shakespeare(TextFile):
     """Tiny Shakespeare (Karpathy 2015), found in `data_dir/tinyshakespeare` or downloaded.
 
-    Takes the arguments of TextFile, less `files`.
+    Takes the arguments of TextFile except `files`.
     """
 
     def __init__(self, **text_file: Any) -> None:

@@ -1,15 +1,14 @@
-"""Python's own source code: some 1.8 million characters that are on every machine already."""
+"""Source code of Python's standard library: about 1.8 million characters, on every machine."""
 
 import sysconfig
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
 from datamodules.language_modeling.packed_texts import PackedFiles
 from datamodules.language_modeling.text_file import TextFile
+from engine.errors import UserError
 
-# Modules of one file each, in every Python from 3.11 on, in plain ASCII, and no tests among them.
+# Single-file modules in plain ASCII that every Python since 3.11 has.
 MODULES = (
     "argparse ast base64 bdb bisect cmd code codecs configparser contextlib copy csv dataclasses "
     "difflib dis enum fileinput gettext graphlib gzip inspect ipaddress locale operator os pickle "
@@ -19,25 +18,25 @@ MODULES = (
 
 
 def standard_library() -> list[Path]:
-    """The files of the modules, in alphabetical order.
+    """Return the files of the modules, in alphabetical order.
 
     Raises:
-        MisconfigurationException: If this Python keeps no source code.
+        UserError: If this Python installation has no source code.
     """
     folder = Path(sysconfig.get_paths()["stdlib"])
     found = [file for name in MODULES.split() if (file := folder / f"{name}.py").is_file()]
     if not found:
-        raise MisconfigurationException(
-            f"This Python keeps no source code of its standard library in {folder}. Train on "
-            "text files of your own: --data TextFile --data.files \"['texts/*.txt']\"."
+        raise UserError(
+            f"This Python has no source code of its standard library in {folder}. Train on your "
+            "own text files: --data TextFile --data.files \"['texts/*.txt']\"."
         )
     return found
 
 
 class PythonSource(TextFile):
-    """Modules of the standard library of the Python that runs, in alphabetical order.
+    """Source code of the standard library. The text differs between versions of Python.
 
-    Takes the arguments of TextFile, less `files`. Another version of Python is another text.
+    Takes the arguments of TextFile except `files`.
     """
 
     def __init__(self, **text_file: Any) -> None:
@@ -48,9 +47,9 @@ class PythonSource(TextFile):
 
 
 class PackedSource(PackedFiles):
-    """The same modules in rows of equal length, for a net that guesses hidden words.
+    """The same source code in rows of equal length, for a masked language model.
 
-    Takes the arguments of PackedFiles, less `files`.
+    Takes the arguments of PackedFiles except `files`.
     """
 
     def __init__(self, **packed: Any) -> None:

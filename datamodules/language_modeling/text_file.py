@@ -1,7 +1,7 @@
-"""Text files of one's own, cut into tokens, for a language model to continue.
+"""Language modeling on your own text files: the first part for training, the rest for validation.
 
-The files are joined as they are, in the order named. The first part of the text trains, in random
-crops; the last validates, every token of it once.
+The files are joined in the given order. Training takes random crops; validation predicts every
+token once.
 """
 
 import hashlib
@@ -10,39 +10,43 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from filelock import FileLock
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Tokenizer
 
-from datamodules.language_modeling.base import TokenDataModule, refuse
+from datamodules.language_modeling.base import TokenDataModule
 from datamodules.loading.files import default_data_dir
-from datamodules.text import tokenization
-from datamodules.text.reading import matching_files, read_text, survey
+from datamodules.text.encoding import encode_long_text, split_into_chunks, token_dtype
+from datamodules.text.reading import SplitText, find_files
+from datamodules.text.tokenizer_files import find_tokenizer, load_or_build
+from datamodules.text.tokenizers import NUM_BYTES, character_tokenizer, gpt2_tokenizer, train_bpe
+from engine.errors import UserError
+
+KINDS = ("characters", "bpe", "gpt2")
 
 
 class TextFile(TokenDataModule):
-    """Text files as tokens, in batches of (inputs, targets), both int64 of shape (B, T).
+    """Serve text files as tokens: (inputs, targets), both int64 (B, T).
 
     Args:
-        files: Text files in UTF-8; `*`, `?` and `**` stand for many, which are then sorted.
-        tokenizer: `characters`, `bpe` (byte pairs learnt from the training part) or `gpt2`.
-        bpe_vocab_size: The most tokens that `bpe` may have, at least 256.
-        context: T, the tokens that the net sees at once.
-        batch_size: B, the rows of a step on all devices together.
-        val_fraction: The share of the characters, taken from the end, that validates.
-        seed: Decides where the crops lie.
-        data_dir: The folder for downloads and memory maps; DATA_DIR or `data` unless given.
-        memory_map: Keep the tokens in a file below `data_dir` instead of in memory, made once: for
-            a text that is larger than memory, or that many processes of one machine read.
+        files: UTF-8 text files, or patterns with `*`, `?` and `**`, sorted within each pattern.
+        tokenizer: `characters`, `bpe` (byte-level, trained on the training split), `gpt2`, or that
+            of another model: its checkpoint, a tokenizer.json or a Hugging Face folder.
+        bpe_vocab_size: Maximum vocabulary of `bpe`, at least 256.
+        context: T, tokens per row.
+        batch_size: B, rows per batch over all processes.
+        val_fraction: Fraction of the characters, at the end, for validation.
+        seed: Seed of the positions of the crops.
+        data_dir: Folder for downloads and memory maps; by default DATA_DIR, else `data`.
+        memory_map: Write the tokens to a file in `data_dir` once and map it, for a text larger than
+            memory or read by many processes of a machine.
     """
 
     def __init__(
         self,
         files: list[str],
-        tokenizer: Literal["characters", "bpe", "gpt2"] = "characters",
+        tokenizer: str = "characters",
         bpe_vocab_size: int = 1024,
         context: int = 256,
         batch_size: int = 64,
@@ -52,85 +56,70 @@ class TextFile(TokenDataModule):
         memory_map: bool = False,
     ) -> None:
         super().__init__(context, batch_size, seed)
-        refuse(
-            {
-                f"tokenizer is {tokenizer!r}: choose characters, bpe or gpt2.": (
-                    tokenizer not in ("characters", "bpe", "gpt2")
-                ),
-                f"bpe_vocab_size is {bpe_vocab_size}: it must be 256 or more, one for each byte.": (
-                    bpe_vocab_size < tokenization.NUM_BYTES
-                ),
-                f"val_fraction is {val_fraction}: it must lie between 0 and 1, for example 0.1.": (
-                    not 0 < val_fraction < 1
-                ),
-            }
-        )
+        if bpe_vocab_size < NUM_BYTES:
+            raise UserError(
+                "data.bpe_vocab_size must be at least 256, one token per byte, got "
+                f"{bpe_vocab_size}."
+            )
+        if not 0 < val_fraction < 1:
+            raise UserError(f"data.val_fraction must be between 0 and 1, got {val_fraction}.")
         self.files = files
         self.kind = tokenizer
         self.bpe_vocab_size = bpe_vocab_size
         self.val_fraction = val_fraction
-        self.data_dir = Path(data_dir or default_data_dir())
+        self.data_dir = Path(data_dir or default_data_dir()).expanduser()
         self.memory_map = memory_map
+        find_tokenizer(tokenizer, KINDS, self.data_dir)  # fail before the text is read
+
+    def find(self) -> list[Path]:
+        """Return the files in the order of their text; subclasses may download them here."""
+        return find_files(self.files)
+
+    @cached_property
+    def text(self) -> SplitText:
+        return SplitText(self.find(), self.val_fraction)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        if not self.memory_map:
-            return self._make_tokenizer()
+        if not self.memory_map or self.kind not in KINDS:
+            return load_or_build(self.kind, KINDS, self._build_tokenizer, self.data_dir)
         path = self._cache / "tokenizer.json"
-        _make(path, lambda: [self._make_tokenizer().to_str().encode()])
+        _write_once(path, lambda: [self._build_tokenizer(self.kind).to_str().encode()])
         return Tokenizer.from_file(str(path))
 
-    def _make_tokenizer(self) -> Tokenizer:
-        if self.kind == "gpt2":
-            return tokenization.gpt2(self.data_dir)
-        if self.kind == "characters":
-            return tokenization.characters(self._survey[1])
-        text = tokenization.in_chunks(read_text(self._paths, stop=self._split))
-        return tokenization.byte_pairs(text, self.bpe_vocab_size)
+    def _build_tokenizer(self, kind: str) -> Tokenizer:
+        if kind == "gpt2":
+            return gpt2_tokenizer(self.data_dir)
+        if kind == "characters":
+            return character_tokenizer(self.text.alphabet)
+        return train_bpe(split_into_chunks(self.text.read("train")), self.bpe_vocab_size)
 
     # From files to tokens.
 
-    def find(self) -> list[Path]:
-        """The files in the order of their text. A data set of its own obtains them here."""
-        found = (path for pattern in self.files for path in matching_files(pattern))
-        return list(dict.fromkeys(found))  # two patterns may name the same
-
-    @cached_property
-    def _paths(self) -> list[Path]:
-        return self.find()
-
-    @cached_property
-    def _survey(self) -> tuple[int, str]:
-        return survey(self._paths)
-
-    @property
-    def _split(self) -> int:
-        """The number of characters that train."""
-        return int(self._survey[0] * (1 - self.val_fraction))
-
     @cached_property
     def _cache(self) -> Path:
-        """The folder of this text's memory map. A file changed since then has another folder."""
-        stamps = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in self._paths]
-        bpe_vocab_size = self.bpe_vocab_size if self.kind == "bpe" else None
-        made_from = json.dumps([stamps, self.kind, bpe_vocab_size, self.val_fraction])
-        return self.data_dir / "tokens" / hashlib.sha256(made_from.encode()).hexdigest()[:16]
+        """Folder of the memory map, named after the files, their times and the tokenizer."""
+        files = [
+            (str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in self.text.paths
+        ]
+        kind = self.kind if self.kind in KINDS else self.tokenizer_json
+        bpe_vocab_size = self.bpe_vocab_size if kind == "bpe" else None
+        origin = json.dumps([files, kind, bpe_vocab_size, self.val_fraction])
+        return self.data_dir / "tokens" / hashlib.sha256(origin.encode()).hexdigest()[:16]
 
     def load(self, split: str) -> np.ndarray:
-        dtype = tokenization.token_dtype(self.tokenizer)
+        dtype = token_dtype(self.tokenizer)
         if not self.memory_map:
-            return np.concatenate([np.empty(0, dtype), *self._encoded(split)])
+            return np.concatenate([np.empty(0, dtype), *self._encode(split)])
         path = self._cache / f"{split}.{np.dtype(dtype).name}"
-        _make(path, lambda: (tokens.tobytes() for tokens in self._encoded(split)))
-        # numpy cannot map an empty file
-        if not path.stat().st_size:
+        _write_once(path, lambda: (tokens.tobytes() for tokens in self._encode(split)))
+        if not path.stat().st_size:  # numpy cannot map an empty file
             return np.empty(0, dtype)
-        # A plain array: slices of a memmap object take three times as long.
+        # A view as ndarray: slices of a memmap object take three times as long.
         return np.memmap(path, dtype, mode="r").view(np.ndarray)
 
-    def _encoded(self, split: str) -> Iterator[np.ndarray]:
-        part = (0, self._split) if split == "train" else (self._split, None)
-        return tokenization.encode_corpus(self.tokenizer, read_text(self._paths, *part))
+    def _encode(self, split: str) -> Iterator[np.ndarray]:
+        return encode_long_text(self.tokenizer, self.text.read(split))
 
     @property
     def remedy(self) -> str:
@@ -142,11 +131,8 @@ class TextFile(TokenDataModule):
                 self.load(split)
 
 
-# Writing memory maps: several processes may want the same one at once.
-
-
-def _make(path: Path, parts: Callable[[], Iterable[bytes]]) -> None:
-    """Writes a file unless it is there; it is there either whole or not at all."""
+def _write_once(path: Path, parts: Callable[[], Iterable[bytes]]) -> None:
+    """Write a file unless it exists, atomically: several processes may write it at once."""
     if path.exists():
         return
     try:
@@ -159,7 +145,7 @@ def _make(path: Path, parts: Callable[[], Iterable[bytes]]) -> None:
                         file.write(part)
                 os.replace(partial, path)
     except OSError as error:
-        raise MisconfigurationException(
-            f"The tokens' memory map cannot be kept in {path.parent} ({error}): name a folder "
-            "that can be written to by --data.data_dir, or set --data.memory_map false."
+        raise UserError(
+            f"The memory map of the tokens cannot be written to {path.parent} ({error}): set "
+            "--data.data_dir to a writable folder, or --data.memory_map false."
         ) from error

@@ -1,4 +1,4 @@
-"""Batches from a long row of tokens: random crops of it to train, the whole of it to validate.
+"""Batches from a long token sequence: random crops for training, all of it for validation.
 
 A batch is (inputs, targets); the target at position t is the input at t + 1, the next token.
 """
@@ -17,8 +17,8 @@ from preprocessing.special_tokens import IGNORE_INDEX
 Batch = tuple[Tensor, Tensor]
 
 
-class Tokens(Protocol):
-    """A long row of tokens: a numpy array, or what reads like one."""
+class TokenSequence(Protocol):
+    """A long sequence of tokens: a numpy array, or an object that is sliced like one."""
 
     def __len__(self) -> int: ...
 
@@ -26,15 +26,15 @@ class Tokens(Protocol):
 
 
 class RandomCrops(Dataset[Batch]):
-    """The batch of step s: crops of the text at places that are a function of (seed, s) alone.
+    """The batch of a step: crops at random positions, a pure function of (seed, step).
 
-    Every process draws the places of the whole batch and takes its share of the rows, so that a
-    step is the same however many processes there are, and a run goes on where it stopped.
+    Every process draws the positions of the global batch and takes its shard of the rows. The
+    global batch therefore does not depend on the world size, and any step can be computed first.
     """
 
     def __init__(
         self,
-        tokens: Tokens,
+        tokens: TokenSequence,
         context: int,
         batch_size: int,
         seed: int,
@@ -51,17 +51,17 @@ class RandomCrops(Dataset[Batch]):
         self.rows = slice(rank * rows, (rank + 1) * rows)
 
     def __len__(self) -> int:
-        """The steps of an epoch, in which as many tokens are seen as the text has."""
+        """Steps per epoch: an epoch has as many tokens as the text."""
         return self.steps
 
-    def row(self, step: int) -> Tokens:
-        """What the crops of a step are taken from."""
+    def tokens_at(self, step: int) -> TokenSequence:
+        """Return the tokens that the crops of a step come from."""
         return self.tokens
 
     def __getitem__(self, step: int) -> Batch:
-        tokens = self.row(step)
-        draw = np.random.default_rng((self.seed, step))
-        starts = draw.integers(len(tokens) - self.context, size=self.batch_size)  # (B,)
+        tokens = self.tokens_at(step)
+        generator = np.random.default_rng((self.seed, step))
+        starts = generator.integers(len(tokens) - self.context, size=self.batch_size)  # (B,)
         crops = np.stack(
             [tokens[start : start + self.context + 1] for start in starts[self.rows].tolist()]
         )  # (B, T + 1)
@@ -69,17 +69,17 @@ class RandomCrops(Dataset[Batch]):
         return torch.from_numpy(inputs), torch.from_numpy(targets)  # (B, T), (B, T)
 
 
-class AllWindows(Dataset[Batch]):
-    """The whole text in windows side by side: every token but the first is a target exactly once.
+class SequentialWindows(Dataset[Batch]):
+    """The full text in adjacent windows: every token but the first is a target exactly once.
 
-    All batches have one shape, which spares a compiled net its recompilation. What the text does
-    not fill has the target -100. The rows of a batch are dealt evenly to the processes; one may
-    have none at all in the last batch, but every process has as many batches as the others.
+    All batches have the same shape, so that a compiled net is not recompiled; positions beyond the
+    text have the target IGNORE_INDEX. The rows of a batch are distributed evenly over the
+    processes: a process may have none in the last batch, but all have the same number of batches.
     """
 
     def __init__(
         self,
-        tokens: Tokens,
+        tokens: TokenSequence,
         context: int,
         batch_size: int,
         rank: int = 0,
@@ -109,14 +109,14 @@ class AllWindows(Dataset[Batch]):
         return inputs, targets
 
 
-class Steps(DistributedSampler[int]):
-    """The numbers of an epoch's steps, counted on from the epochs before.
+class StepSampler(DistributedSampler[int]):
+    """Sample the step numbers of an epoch, counted over all epochs.
 
-    It is a DistributedSampler only in name, so that Lightning leaves it in place: every process
-    takes every step, and the data set gives it its rows.
+    Subclass DistributedSampler only so that Lightning does not wrap it: every process takes every
+    step, and the dataset selects its rows.
     """
 
-    start = 0  # steps of the epoch that are left out: a run that goes on has seen them
+    start = 0  # steps of the epoch to skip, set when a run is resumed
 
     def __iter__(self) -> Iterator[int]:
         first = self.epoch * len(self)
@@ -124,12 +124,12 @@ class Steps(DistributedSampler[int]):
 
 
 def train_loader(batches: Dataset, seed: int, rank: int) -> DataLoader:
-    """Serves the item of every step: a pure function of (seed, step)."""
-    sampler = Steps(batches, num_replicas=1, rank=0, shuffle=False)
+    """Return a loader of the item of every step."""
+    sampler = StepSampler(batches, num_replicas=1, rank=0, shuffle=False)
     return BatchLoader(batches, batches=sampler, seed=seed, rank=rank)
 
 
 def val_loader(batches: Dataset) -> DataLoader:
-    """Serves every item, in order."""
+    """Return a loader of all items, in order."""
     sampler: DistributedSampler = DistributedSampler(batches, num_replicas=1, rank=0, shuffle=False)
     return BatchLoader(batches, batches=sampler)

@@ -1,13 +1,13 @@
-"""Token shards: tokens in files of a folder, made once, mapped from disk, larger than memory.
+"""Token shards: tokens prepared once, in files that are memory-mapped and may exceed memory.
 
-    index.json        what the shards are; written last, so a folder with an index is whole
-    train-00000.bin   tokens, unsigned integers of 2 or 4 bytes, the lowest byte first
-    train-00001.bin   goes on where the one before ends, in the middle of a word if need be
-    val-00000.bin     tokens that validate
+    index.json        description of the shards; written last, so a folder with an index is complete
+    train-00000.bin   little-endian unsigned integers of 2 or 4 bytes
+    train-00001.bin   continues the previous shard, possibly in the middle of a word
+    val-00000.bin     validation tokens
 
-`python -m scripts.tokenize_text` makes such a folder. All shards of a split are one long row of
-tokens: a crop that reaches the end of a shard reads on in the next. So the batches of a step depend
-on seed and step alone, and are the same however the row was cut.
+`python -m scripts.tokenize_text` writes such a folder. The shards of a split form one token
+sequence, and a crop may span two of them: batches depend on (seed, step) alone, not on the sizes of
+the shards.
 """
 
 import errno
@@ -21,28 +21,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Tokenizer
 
-from datamodules.language_modeling.base import TokenDataModule, refuse
-from datamodules.language_modeling.token_batches import Tokens
+from datamodules.language_modeling.base import TokenDataModule
+from datamodules.language_modeling.token_batches import TokenSequence
 from datamodules.loading.files import default_data_dir, verify
-from datamodules.text.tokenization import token_dtype
+from datamodules.text.encoding import token_dtype
+from engine.errors import UserError
 
 INDEX = "index.json"
 VERSION = 1
 DTYPES: dict[str, np.dtype] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
-MAKE = "python -m scripts.tokenize_text"
-REMEDY = f"Copy the shard anew from where it was made, or make the folder anew: {MAKE} …"
+COMMAND = "python -m scripts.tokenize_text"
+REMEDY = f"Copy the shard again from its source, or create the folder again with {COMMAND}."
 
 
-class JoinedShards:
-    """The shards of a split as one row of tokens.
+class ConcatenatedShards:
+    """The shards of a split as one token sequence.
 
     Args:
-        shards: The tokens of each shard.
-        names: What to call each in an error.
-        vocab_size: Every token must be below it.
+        shards: Tokens of each shard.
+        names: Name of each shard in error messages.
+        vocab_size: Exclusive upper bound of the tokens.
     """
 
     def __init__(self, shards: Sequence[np.ndarray], names: Sequence[str], vocab_size: int) -> None:
@@ -62,11 +62,11 @@ class JoinedShards:
             end = min(stop, self.starts[number + 1])
             offset = self.starts[number]
             piece = self.shards[number][start - offset : end - offset]
-            if len(piece) and piece.max() >= self.vocab_size:  # else an index error inside the net
-                raise MisconfigurationException(
-                    f"{self.names[number]} holds the token {piece.max()}, but there are only "
-                    f"{self.vocab_size}: shards and {INDEX} do not belong together. Make the "
-                    f"folder anew: {MAKE} …"
+            if len(piece) and piece.max() >= self.vocab_size:  # otherwise an IndexError in the net
+                raise UserError(
+                    f"{self.names[number]} contains the token {piece.max()}, but the vocabulary of "
+                    f"{INDEX} has {self.vocab_size}: the files do not belong together. Create the "
+                    f"folder again with {COMMAND}."
                 )
             pieces.append(piece)
             start, number = end, number + 1
@@ -74,18 +74,20 @@ class JoinedShards:
 
 
 class TokenShards(TokenDataModule):
-    """A folder of token shards, in batches of (inputs, targets), both int64 of shape (B, T).
+    """Serve a folder of token shards: (inputs, targets), both int64 (B, T).
+
+    The tokenizer was chosen when the shards were written (`--tokenizer` of scripts.tokenize_text).
 
     Args:
-        folder: Where `index.json` lies, from `data_dir` on.
-        context: T, the tokens that the net sees at once.
-        batch_size: B, the rows of a step on all devices together.
-        seed: Decides where the crops lie.
-        data_dir: The folder for data; DATA_DIR or `data` unless given.
-        vocab_multiple: Round vocab_size up to a multiple of this. GPUs multiply matrices of 64 · n
-            columns faster; the tokens added, GPT-2's 50,257 to 50,304, never occur.
-        verify: Compare every shard with its sha256 before training: reads all of it. The sizes of
-            the files are compared always.
+        folder: Folder of `index.json`, relative to `data_dir`.
+        context: T, tokens per row.
+        batch_size: B, rows per batch over all processes.
+        seed: Seed of the positions of the crops.
+        data_dir: Folder of the data sets; by default DATA_DIR, else `data`.
+        vocab_multiple: Round vocab_size up to a multiple of this, such as GPT-2's 50,257 to 50,304
+            for 64: GPUs multiply such matrices faster. The additional tokens never occur.
+        verify: Compare the sha256 of every shard before training, which reads all of them. File
+            sizes are always compared.
     """
 
     def __init__(
@@ -99,16 +101,16 @@ class TokenShards(TokenDataModule):
         verify: bool = False,
     ) -> None:
         super().__init__(context, batch_size, seed)
-        refuse(
-            {f"vocab_multiple is {vocab_multiple}: it must be 1 or more.": vocab_multiple < 1},
-        )
-        self.folder = Path(data_dir or default_data_dir()) / folder
+        if vocab_multiple < 1:
+            raise UserError(f"data.vocab_multiple must be at least 1, got {vocab_multiple}.")
+        base = Path(data_dir or default_data_dir()).expanduser()
+        self.folder = base / Path(folder).expanduser()
         self.vocab_multiple = vocab_multiple
         self.verify = verify
 
     @cached_property
     def index(self) -> dict[str, Any]:
-        """What index.json says."""
+        """The content of index.json."""
         return read_index(self.folder)
 
     @cached_property
@@ -121,7 +123,12 @@ class TokenShards(TokenDataModule):
 
     @property
     def remedy(self) -> str:
-        return f"make {self.folder} anew from more text, with another part of it to validate"
+        return f"create {self.folder} again from more text or with another --val_fraction"
+
+    @property
+    def fingerprint(self) -> str:
+        shards = [shard.get("sha256", shard["tokens"]) for shard in self.index["shards"]]
+        return hashlib.sha256(json.dumps(shards).encode()).hexdigest()
 
     def prepare_data(self) -> None:
         if self.verify:
@@ -130,14 +137,17 @@ class TokenShards(TokenDataModule):
                 self._check_size(path, shard["tokens"])
                 verify(path, f"sha256:{shard['sha256']}", REMEDY)
 
-    def load(self, split: str) -> Tokens:
-        shards = [shard for shard in self.index["shards"] if shard["split"] == split]
+    def load(self, split: str) -> TokenSequence:
+        shards = self._shards(split)
         paths = [self.folder / shard["file"] for shard in shards]
         for path, shard in zip(paths, shards, strict=True):
             self._check_size(path, shard["tokens"])
-        # Views as plain arrays: slices of a memmap object take three times as long.
+        # Views as ndarray: slices of a memmap object take three times as long.
         tokens = [np.memmap(path, self._dtype, mode="r").view(np.ndarray) for path in paths]
-        return JoinedShards(tokens, list(map(str, paths)), self.index["vocab_size"])
+        return ConcatenatedShards(tokens, list(map(str, paths)), self.index["vocab_size"])
+
+    def _shards(self, split: str) -> list[dict[str, Any]]:
+        return [shard for shard in self.index["shards"] if shard["split"] == split]
 
     @property
     def _dtype(self) -> np.dtype:
@@ -148,71 +158,69 @@ class TokenShards(TokenDataModule):
         found = path.stat().st_size if path.is_file() else None
         if found != expected:
             has = "is missing" if found is None else f"has {found:,} bytes"
-            raise MisconfigurationException(
-                f"{path} {has}, but {INDEX} says {expected:,} bytes ({tokens:,} tokens). {REMEDY}"
+            raise UserError(
+                f"{path} {has}, but {INDEX} expects {expected:,} bytes ({tokens:,} tokens). "
+                f"{REMEDY}"
             )
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """What the index of a folder says.
+    """Read the index of a folder.
 
     Raises:
-        MisconfigurationException: If there is none, or not one that this version understands.
+        UserError: If there is none, or this version cannot read it.
     """
     path = folder / INDEX
     if not path.is_file():
-        what = f"has no {INDEX}, so it is not finished" if folder.is_dir() else "does not exist"
-        raise MisconfigurationException(
-            f"{folder} {what}: make token shards first, for example by "
-            f"`{MAKE} 'texts/*.txt' --output {folder}`, or name another --data.folder."
+        what = f"has no {INDEX} and is incomplete" if folder.is_dir() else "does not exist"
+        raise UserError(
+            f"{folder} {what}: create token shards first, for example with "
+            f"`{COMMAND} 'texts/*.txt' --output {folder}`, or set another --data.folder."
         )
     return parse_index(path.read_bytes(), str(path))
 
 
 def parse_index(data: bytes, path: str) -> dict[str, Any]:
-    """What an index says that was read from somewhere.
+    """Parse and check the content of an index.
 
     Raises:
-        MisconfigurationException: If it is not one that this version understands.
+        UserError: If this version cannot read it.
     """
+    again = f"create the folder again with {COMMAND}"
     try:
-        index = json.loads(data)
+        index: dict[str, Any] = json.loads(data)
         version = index["version"]
     except (ValueError, TypeError, KeyError) as error:
-        raise MisconfigurationException(
-            f"{path} is damaged or no index of token shards ({type(error).__name__}: {error}). "
-            f"Make the folder anew: {MAKE} …"
+        raise UserError(
+            f"{path} is damaged or not an index of token shards ({type(error).__name__}: {error}): "
+            f"{again}."
         ) from error
     if version != VERSION:
-        raise MisconfigurationException(
-            f"{path} is of version {version!r}, and this program reads version {VERSION}: make the "
-            f"folder anew with its own {MAKE} …"
+        raise UserError(
+            f"{path} has version {version!r}, but only version {VERSION} is supported: {again}."
         )
     missing = {"dtype", "vocab_size", "end_of_text", "tokenizer", "shards", "sources"} - set(index)
-    if missing or index["dtype"] not in DTYPES:
-        wrong = ", ".join(sorted(missing)) or "a dtype that is uint16 or uint32"
-        raise MisconfigurationException(f"{path} lacks {wrong}: make the folder anew: {MAKE} …")
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(sorted(missing))}: {again}.")
+    if index["dtype"] not in DTYPES:
+        raise UserError(f"{path}: dtype must be uint16 or uint32: {again}.")
     for number, shard in enumerate(index["shards"]):
-        if lost := {"file", "split", "tokens"} - set(shard):
-            raise MisconfigurationException(
-                f"{path}: shard {number} lacks {', '.join(sorted(lost))}: make the folder anew: "
-                f"{MAKE} …"
-            )
-    found: dict[str, Any] = index
-    return found
+        if missing := {"file", "split", "tokens"} - set(shard):
+            raise UserError(f"{path}: shard {number} lacks {', '.join(sorted(missing))}: {again}.")
+    return index
 
 
 # Writing.
 
 
 class ShardWriter:
-    """Cuts the tokens of one split into shards of equal size; each appears when it is whole.
+    """Write the tokens of a split in shards of equal size, each of them atomically.
 
     Args:
-        folder: Where the shards go.
+        folder: Folder of the shards.
         split: `train` or `val`.
-        dtype: Of the tokens.
-        shard_tokens: Tokens of every shard but the last.
+        dtype: Integer type of the tokens.
+        shard_tokens: Tokens per shard; the last one may have fewer.
     """
 
     def __init__(self, folder: Path, split: str, dtype: np.dtype, shard_tokens: int) -> None:
@@ -220,52 +228,53 @@ class ShardWriter:
         self.split = split
         self.dtype = dtype
         self.shard_tokens = shard_tokens
-        self.shards: list[dict[str, Any]] = []  # those that are whole, as the index names them
-        self._room = 0
+        self.shards: list[dict[str, Any]] = []  # entries of the index for complete shards
+        self._remaining = 0  # tokens until the current shard is full
         self._name = ""
 
     def write(self, tokens: np.ndarray) -> None:
         while len(tokens):
-            if not self._room:
-                self._begin()
-            part, tokens = tokens[: self._room], tokens[self._room :]
+            if not self._remaining:
+                self._open()
+            part, tokens = tokens[: self._remaining], tokens[self._remaining :]
             data = part.astype(self.dtype, copy=False).tobytes()
             try:
                 self._file.write(data)
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise
-                raise MisconfigurationException(
-                    f"The disk of {self.folder} is full: name another --output, and delete this."
+                raise UserError(
+                    f"No space left on the disk of {self.folder}: delete that folder and choose "
+                    "another --output."
                 ) from error
             self._hash.update(data)
-            self._room -= len(part)
-            if not self._room:
-                self._end()
+            self._remaining -= len(part)
+            if not self._remaining:
+                self._finish()
 
-    def _begin(self) -> None:
+    def _open(self) -> None:
         self._name = f"{self.split}-{len(self.shards):05}.bin"
         self._file = (self.folder / f"{self._name}.partial").open("wb")
         self._hash = hashlib.sha256()
-        self._room = self.shard_tokens
+        self._remaining = self.shard_tokens
 
-    def _end(self) -> None:
+    def _finish(self) -> None:
         self._file.close()
         (self.folder / f"{self._name}.partial").replace(self.folder / self._name)
         self.shards.append(
             {
                 "file": self._name,
                 "split": self.split,
-                "tokens": self.shard_tokens - self._room,
+                "tokens": self.shard_tokens - self._remaining,
                 "sha256": self._hash.hexdigest(),
             }
         )
-        self._room = 0
+        self._remaining = 0
 
     def close(self) -> None:
-        """The last shard may be shorter than the others."""
-        if self._room:
-            self._end()
+        """Finish the last shard."""
+        if self._remaining:
+            self._finish()
 
 
 def write_index(
@@ -275,14 +284,14 @@ def write_index(
     shards: Sequence[dict[str, Any]],
     sources: Sequence[dict[str, Any]],
 ) -> None:
-    """Declares a folder to be whole.
+    """Write the index, which marks a folder as complete.
 
     Args:
-        folder: Where the shards are.
-        tokenizer: What made the tokens.
-        end_of_text: The token that follows each document.
-        shards: Of each: file, split (`train` or `val`), tokens, sha256.
-        sources: Of each: its name and how many documents it gave.
+        folder: Folder of the shards.
+        tokenizer: Tokenizer of the tokens.
+        end_of_text: Token that follows each document.
+        shards: For each, its file, split (`train` or `val`), tokens and sha256.
+        sources: For each, its name and number of documents.
     """
     index = {
         "version": VERSION,

@@ -1,16 +1,16 @@
-"""Token shards that lie elsewhere: fetched when their turn comes, dropped when it is over.
+"""Remote token shards: downloaded before they are needed and deleted afterwards.
 
-For a corpus larger than the disk. Random crops of all of it would need all of it at once, so the
-crops of a step are taken from a window of a few shards. In every epoch the shards come in another
-order, and the window moves over them one by one:
+For a corpus larger than the disk. Random crops of all shards would need all of them at once, so the
+crops of a step come from a window of a few shards. Every epoch shuffles the shards and moves the
+window over them one by one:
 
     order of the epoch    7  2  5  0  3  6  1  4      window of 3
-    early                [7  2  5] 0  3  6  1  4      0 is on its way
-    a little later        7 [2  5  0] 3  6  1  4      7 is dropped, 3 is on its way
-    at the end            7] 2  5  0  3  6  1 [4      2 closes the circle: each is seen as often
+    early                [7  2  5] 0  3  6  1  4      0 is being downloaded
+    a little later        7 [2  5  0] 3  6  1  4      7 is deleted, 3 is being downloaded
+    at the end            7] 2  5  0  3  6  1 [4      it wraps around: each shard is used as often
 
-Order, window and crops depend on seed and step alone: neither on what lies on the disk, nor on the
-number of processes. So a run goes on bit for bit, on a machine that holds other shards or none.
+Order, window and crops depend on (seed, step) alone, not on the shards on the disk or the number of
+processes. A run therefore resumes bit for bit on a machine with other shards or none.
 """
 
 import hashlib
@@ -26,33 +26,33 @@ import numpy as np
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
-from datamodules.language_modeling.base import refuse
-from datamodules.language_modeling.token_batches import RandomCrops, Tokens, train_loader
+from datamodules.language_modeling.token_batches import RandomCrops, TokenSequence, train_loader
 from datamodules.language_modeling.token_shards import (
+    COMMAND,
     INDEX,
-    MAKE,
-    JoinedShards,
+    ConcatenatedShards,
     TokenShards,
     parse_index,
 )
-from datamodules.loading.files import default_data_dir, obtain, open_url
+from datamodules.loading.files import obtain, open_url
+from engine.errors import UserError
 
-TRIES = 3  # of a download
-NO_STREAM = "configs/source/gpt.yaml"
+ATTEMPTS = 3  # per download
+OFFLINE_CONFIG = "configs/source/gpt.yaml"
 
 
-class FetchedShards:
-    """The shards of a split, on this machine as long as they are wanted.
+class ShardCache:
+    """Local copies of the remote shards of a split.
 
-    A file is named by its checksum and appears when it is whole, so what lies in the folder is
-    right whoever put it there. Several processes share the folder.
+    A file is named after its checksum and written atomically, so every file in the folder is valid
+    and several processes can share the folder.
 
     Args:
-        url: The folder elsewhere.
-        folder: Where they go.
-        shards: As the index names them.
-        dtype: Of the tokens.
-        keep: Whether a shard stays on the disk when its turn is over.
+        url: Remote folder.
+        folder: Local folder.
+        shards: Entries of the index.
+        dtype: Integer type of the tokens.
+        keep: Whether to keep shards on the disk after use.
     """
 
     def __init__(
@@ -72,44 +72,44 @@ class FetchedShards:
     def path(self, number: int) -> Path:
         return self.folder / f"{self.shards[number]['sha256']}.bin"
 
-    def fetch(self, number: int) -> None:
+    def download(self, number: int) -> None:
         shard = self.shards[number]
         obtain(
             self.path(number),
-            [f"{self.url}/{shard['file']}"] * TRIES,
+            [f"{self.url}/{shard['file']}"] * ATTEMPTS,
             f"sha256:{shard['sha256']}",
-            NO_STREAM,
+            OFFLINE_CONFIG,
         )
 
     def open(self, numbers: Iterable[int]) -> list[np.ndarray]:
-        """The tokens of these shards, which are fetched side by side if they are not here."""
+        """Return the tokens of shards, downloading missing ones in parallel."""
         numbers = list(numbers)
         list(self._threads.map(self._map, dict.fromkeys(set(numbers) - set(self._open))))
         return [self._open[number] for number in numbers]
 
     def _map(self, number: int) -> None:
-        for left in reversed(range(TRIES)):
-            self.fetch(number)
+        for remaining in reversed(range(ATTEMPTS)):
+            self.download(number)
             try:
-                mapped = np.memmap(self.path(number), self.dtype, mode="r")
-            except FileNotFoundError:  # another process had just dropped it
-                if not left:
+                tokens = np.memmap(self.path(number), self.dtype, mode="r")
+            except FileNotFoundError:  # another process has just deleted it
+                if not remaining:
                     raise
             else:
-                self._open[number] = mapped.view(np.ndarray)
+                self._open[number] = tokens.view(np.ndarray)
                 return
 
-    def prepare(self, numbers: Iterable[int]) -> None:
-        """Begin to fetch what will be wanted next. An error is met when it is wanted."""
+    def prefetch(self, numbers: Iterable[int]) -> None:
+        """Start downloads in the background; `open` reports their errors."""
         for number in set(numbers) - set(self._open):
-            self._threads.submit(self._try_to_fetch, number)
+            self._threads.submit(self._try_download, number)
 
-    def _try_to_fetch(self, number: int) -> None:
+    def _try_download(self, number: int) -> None:
         with suppress(MisconfigurationException):
-            self.fetch(number)
+            self.download(number)
 
-    def drop_others(self, numbers: Iterable[int]) -> None:
-        """Forget all shards but these. A process that still reads one keeps what it has mapped."""
+    def close_except(self, numbers: Iterable[int]) -> None:
+        """Close and delete all other shards; other processes keep what they have mapped."""
         for number in set(self._open) - set(numbers):
             del self._open[number]
             if not self.keep:
@@ -117,54 +117,55 @@ class FetchedShards:
 
 
 class WindowCrops(RandomCrops):
-    """Random crops of a few shards at a time.
+    """Random crops from a moving window of shards.
 
     Args:
-        fetched: The shards.
-        tokens: How many all of them hold.
-        vocab_size: Every token must be below it.
-        window: Shards from which the crops of a step are taken.
-        others: Of RandomCrops: context, batch_size, seed, rank, world_size.
+        cache: The shards.
+        tokens: Number of tokens in all of them.
+        vocab_size: Exclusive upper bound of the tokens.
+        window: Shards that the crops of a step come from.
+        others: Arguments of RandomCrops: context, batch_size, seed, rank, world_size.
     """
 
     def __init__(
-        self, fetched: FetchedShards, tokens: Tokens, vocab_size: int, window: int, **others: int
+        self, cache: ShardCache, tokens: TokenSequence, vocab_size: int, window: int, **others: int
     ) -> None:
         super().__init__(tokens, **others)
-        self.fetched = fetched
+        self.cache = cache
         self.vocab_size = vocab_size
-        self.window = min(window, len(fetched.shards))
-        self._row: JoinedShards | None = None
-        self._place = (-1, -1)
+        self.window = min(window, len(cache.shards))
+        self._tokens: ConcatenatedShards | None = None
+        self._position = (-1, -1)
 
-    def place(self, step: int) -> tuple[int, int]:
-        """Epoch and number of the window in it."""
-        epoch, position = divmod(step, self.steps)
-        return epoch, position * len(self.fetched.shards) // self.steps
+    def position(self, step: int) -> tuple[int, int]:
+        """Return the epoch of a step and the number of its window in the epoch."""
+        epoch, step_of_epoch = divmod(step, self.steps)
+        return epoch, step_of_epoch * len(self.cache.shards) // self.steps
 
-    def shards_at(self, place: tuple[int, int]) -> list[int]:
-        """The shards of a window."""
-        epoch, first = place
-        count = len(self.fetched.shards)
-        if first >= count:  # one after the last: the first of the next epoch
+    def shards_at(self, position: tuple[int, int]) -> list[int]:
+        """Return the shards of a window."""
+        epoch, first = position
+        count = len(self.cache.shards)
+        if first >= count:  # after the last window comes the first of the next epoch
             epoch, first = epoch + 1, 0
         order = np.random.default_rng((self.seed, epoch, 1)).permutation(count)
         return order[np.arange(first, first + self.window) % count].tolist()
 
-    def row(self, step: int) -> JoinedShards:
-        place = self.place(step)
-        if self._row is None or place != self._place:
-            numbers = self.shards_at(place)
-            self.fetched.drop_others(numbers)
-            tokens = self.fetched.open(numbers)
-            names = [str(self.fetched.path(number)) for number in numbers]
-            self._row, self._place = JoinedShards(tokens, names, self.vocab_size), place
-            self.fetched.prepare(self.shards_at((place[0], place[1] + 1)))
-        return self._row
+    def tokens_at(self, step: int) -> ConcatenatedShards:
+        position = self.position(step)
+        if self._tokens is None or position != self._position:
+            numbers = self.shards_at(position)
+            self.cache.close_except(numbers)
+            tokens = self.cache.open(numbers)
+            names = [str(self.cache.path(number)) for number in numbers]
+            self._tokens = ConcatenatedShards(tokens, names, self.vocab_size)
+            self._position = position
+            self.cache.prefetch(self.shards_at((position[0], position[1] + 1)))
+        return self._tokens
 
 
-class Length:
-    """Stands for tokens that are not here: it is known how many they are."""
+class LengthOnly:
+    """Token sequence whose tokens are not on this machine; only its length is known."""
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -173,26 +174,25 @@ class Length:
         return self.length
 
     def __getitem__(self, part: slice) -> np.ndarray:
-        raise NotImplementedError("these tokens are read window by window")
+        raise NotImplementedError("the tokens are read window by window")
 
 
 class TokenStream(TokenShards):
-    """Token shards that lie elsewhere, in batches of (inputs, targets), both int64 of shape (B, T).
+    """Serve remote token shards: (inputs, targets), both int64 (B, T).
 
     Args:
-        url: The folder that `python -m scripts.tokenize_text` made, where it was put: `https://…`,
-            `file:///…`, or what fsspec opens, each by a package of its own: `s3://…` (s3fs),
-            `gs://…` (gcsfs), `hf://datasets/…`.
-        context: T, the tokens that the net sees at once.
-        batch_size: B, the rows of a step on all devices together.
-        seed: Decides the order of the shards and where the crops lie.
-        data_dir: The folder for data; DATA_DIR or `data` unless given. Shards go to `streams`.
+        url: Folder written by `python -m scripts.tokenize_text`, as `https://…`, `file:///…`, or
+            any URL of fsspec with the package that it needs: `s3://…` (s3fs), `gs://…` (gcsfs),
+            `hf://datasets/…`.
+        context: T, tokens per row.
+        batch_size: B, rows per batch over all processes.
+        seed: Seed of the order of the shards and of the positions of the crops.
+        data_dir: Folder of the data sets; by default DATA_DIR, else `data`. Shards are stored in
+            its folder `streams`.
         vocab_multiple: Round vocab_size up to a multiple of this.
-        window: Shards from which the crops of a step are taken. One more is on its way: the disk
-            must hold window + 1 of them, and those that validate. At the turn of an epoch up to
-            twice as many.
-        keep: Keep all shards that were fetched, for a disk that holds them: the second epoch then
-            needs no network.
+        window: Shards that the crops of a step come from. The disk must hold window + 1 of them and
+            the validation shards; between two epochs up to twice as many.
+        keep: Keep all shards on the disk, so that the second epoch needs no network.
     """
 
     def __init__(
@@ -206,74 +206,70 @@ class TokenStream(TokenShards):
         window: int = 8,
         keep: bool = False,
     ) -> None:
-        refuse(
-            {
-                f"window is {window}: it must be 1 shard or more.": window < 1,
-                f"url is {url!r}: it must begin with https://, s3://, gs:// or another protocol; "
-                "a folder of this machine is for datamodules.TokenShards.": "://" not in url,
-            }
-        )
+        if window < 1:
+            raise UserError(f"data.window must be at least 1, got {window}.")
+        if "://" not in url:
+            raise UserError(
+                f"data.url must start with https://, s3://, gs:// or another scheme, got {url!r}; "
+                "use datamodules.TokenShards for a local folder."
+            )
         self.url = url.rstrip("/")
         name = f"streams/{hashlib.sha256(self.url.encode()).hexdigest()[:16]}"
-        data_dir = str(Path(data_dir or default_data_dir()))
         super().__init__(name, context, batch_size, seed, data_dir, vocab_multiple)
         self.window = window
         self.keep = keep
 
     @cached_property
     def index(self) -> dict[str, Any]:
-        """What index.json says, read anew in every process."""
-        where = f"{self.url}/{INDEX}"
+        """The content of index.json, downloaded by every process."""
+        url = f"{self.url}/{INDEX}"
         try:
-            with open_url(where) as file:
+            with open_url(url) as file:
                 data = file.read()
         except OSError as error:
-            raise MisconfigurationException(
-                f"{where} could not be read ({type(error).__name__}: {error}). Put a folder of "
-                f"token shards there, `{MAKE}` makes one; or name another --data.url, or start "
-                f"with a config that needs no network: --config {NO_STREAM}"
+            raise UserError(
+                f"cannot read {url} ({type(error).__name__}: {error}). Upload a folder of token "
+                f"shards there (`{COMMAND}` writes one), set another --data.url, or start with a "
+                f"config that needs no network: --config {OFFLINE_CONFIG}"
             ) from error
-        return parse_index(data, where)
+        return parse_index(data, url)
 
     def prepare_data(self) -> None:
-        """Room for what one window takes is made sure of before hours are spent."""
+        """Check that the disk has space for a window before hours are spent."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        sizes = sorted((shard["tokens"] for shard in self._of("train")), reverse=True)
+        sizes = sorted((shard["tokens"] for shard in self._shards("train")), reverse=True)
         held = sizes if self.keep else sizes[: self.window + 1]
-        held += [shard["tokens"] for shard in self._of("val")]
-        wanted = sum(held) * self._dtype.itemsize
-        here = sum(path.stat().st_size for path in self.folder.glob("*.bin"))
+        held += [shard["tokens"] for shard in self._shards("val")]
+        needed = sum(held) * self._dtype.itemsize
+        present = sum(path.stat().st_size for path in self.folder.glob("*.bin"))
         free = shutil.disk_usage(self.folder).free
-        if wanted > here + free:
-            raise MisconfigurationException(
-                f"The disk of {self.folder} has {free / 1e9:.1f} GB free, and a window of "
-                f"{self.window} shards takes {wanted / 1e9:.1f} GB: give a smaller --data.window, "
+        if needed > present + free:
+            raise UserError(
+                f"The disk of {self.folder} has {free / 1e9:.1f} GB free, but a window of "
+                f"{self.window} shards takes {needed / 1e9:.1f} GB: use a smaller --data.window, "
                 "smaller shards, or another --data.data_dir."
             )
 
-    def _of(self, split: str) -> list[dict[str, Any]]:
-        return [shard for shard in self.index["shards"] if shard["split"] == split]
+    def _cache(self, split: str, keep: bool) -> ShardCache:
+        return ShardCache(self.url, self.folder, self._shards(split), self._dtype, keep)
 
-    def _fetched(self, split: str, keep: bool) -> FetchedShards:
-        return FetchedShards(self.url, self.folder, self._of(split), self._dtype, keep)
-
-    def load(self, split: str) -> Tokens:
+    def load(self, split: str) -> TokenSequence:
         if split == "train":
-            return Length(sum(shard["tokens"] for shard in self._of(split)))
-        fetched = self._fetched(split, keep=True)
-        numbers = range(len(fetched.shards))
-        names = [str(fetched.path(number)) for number in numbers]
-        return JoinedShards(fetched.open(numbers), names, self.index["vocab_size"])
+            return LengthOnly(sum(shard["tokens"] for shard in self._shards(split)))
+        cache = self._cache(split, keep=True)
+        numbers = range(len(cache.shards))
+        names = [str(cache.path(number)) for number in numbers]
+        return ConcatenatedShards(cache.open(numbers), names, self.index["vocab_size"])
 
     def train_dataloader(self) -> DataLoader:
         crops = WindowCrops(
-            self._fetched("train", self.keep),
+            self._cache("train", self.keep),
             self.train_tokens,
             self.index["vocab_size"],
             self.window,
             context=self.context,
             batch_size=self.batch_size,
             seed=self.seed,
-            **self._share(),
+            **self._rank_and_size,
         )
         return train_loader(crops, crops.seed, crops.rank)

@@ -1,4 +1,4 @@
-"""Text files, read piece by piece however large, as one text or as documents; errors are named."""
+"""Read text files of any size piece by piece, as one text or as documents."""
 
 import codecs
 import glob
@@ -6,20 +6,80 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from datamodules.text.tokenization import code_points
+from datamodules.text.encoding import code_points
 from engine.errors import UserError
+
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def find_files(patterns: Sequence[str], flag: str = "--data.files") -> list[Path]:
+    """Return the files that match patterns: sorted within a pattern, none twice.
+
+    Args:
+        patterns: Paths or patterns with `*`, `?` and `**`; `~` is the home folder.
+        flag: Option that the patterns come from, for the message.
+
+    Raises:
+        UserError: If a pattern matches no file.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        path = Path(pattern).expanduser()
+        matches = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
+        if not matches and path.is_file():  # a name with brackets is not a pattern
+            matches = [path]
+        if not matches:
+            raise UserError(
+                f"{flag}: no file matches {pattern!r} (searched from {Path.cwd()}). Give files or "
+                "patterns such as 'texts/*.txt'."
+            )
+        found |= dict.fromkeys(matches)
+    return list(found)
+
+
+class SplitText:
+    """Text files joined into one text; its last part is the validation split.
+
+    Args:
+        paths: UTF-8 files.
+        val_fraction: Fraction of the characters for validation.
+    """
+
+    def __init__(self, paths: Sequence[Path], val_fraction: float) -> None:
+        self.paths = paths
+        self.val_fraction = val_fraction
+
+    @cached_property
+    def _survey(self) -> tuple[int, str]:
+        length, alphabet = count_characters(read_text(self.paths))
+        if not length:
+            raise UserError(
+                f"data.files: {', '.join(map(str, self.paths))} contain no text (0 characters)."
+            )
+        return length, alphabet
+
+    @property
+    def alphabet(self) -> str:
+        """The distinct characters of both splits, sorted."""
+        return self._survey[1]
+
+    def read(self, split: str) -> Iterator[str]:
+        """Return the text of `train` or `val`, piece by piece."""
+        train_length = int(self._survey[0] * (1 - self.val_fraction))
+        part = (0, train_length) if split == "train" else (train_length, None)
+        return read_text(self.paths, *part)
 
 
 def read_text(
     paths: Sequence[Path], start: int = 0, stop: int | None = None, block: int = 2**20
 ) -> Iterator[str]:
-    """The characters `start` … `stop` of the joined files, piece by piece."""
+    """Return the characters `start` … `stop` of the joined files, piece by piece."""
     position = 0
     for path in paths:
         for piece in _decode(path, block):
@@ -33,46 +93,48 @@ def read_text(
 
 
 def _decode(path: Path, block: int) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()  # some begin with a mark
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()  # skips a byte order mark
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         while True:
-            kept = len(decoder.getstate()[0])  # a character may span two blocks
+            kept = len(decoder.getstate()[0])  # bytes of a character that spans two blocks
             offset = file.tell() - kept
             try:
                 data = file.read(block)
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                raise MisconfigurationException(
-                    f"{path} is damaged or cut off and can't be unpacked ({error}): get it anew."
-                ) from error
+                raise _damaged(path, error) from error
+            if offset == 0 and data.startswith(UTF16):
+                raise _utf16(path)
             try:
                 yield decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
-                offset += kept + len(data) - len(error.object)  # the mark, if it was there
-                raise MisconfigurationException(
-                    f"{path} is not text in UTF-8: byte {offset + error.start} "
-                    f"(0x{error.object[error.start]:02x}) has no meaning there ({error.reason}). "
-                    f"Leave the file out, or convert it, for example by "
-                    f"`iconv -f latin1 -t utf-8`."
+                offset += kept + len(data) - len(error.object)  # without the byte order mark
+                raise UserError(
+                    f"{path} is not UTF-8 text: invalid byte 0x{error.object[error.start]:02x} at "
+                    f"offset {offset + error.start} ({error.reason}). Convert the file, for "
+                    "example with `iconv -f latin1 -t utf-8`, or leave it out."
                 ) from error
             if not data:
                 return
 
 
-def survey(paths: Sequence[Path]) -> tuple[int, str]:
-    """The number of characters in the files, and the different ones among them, sorted."""
-    count, alphabet = count_characters(read_text(paths))
-    if not count:
-        raise MisconfigurationException(
-            f"There is no text in {', '.join(map(str, paths))}: 0 characters. "
-            "Name files with text in --data.files."
-        )
-    return count, alphabet
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{path} is damaged or truncated and cannot be unpacked ({error}): download or copy it "
+        "again."
+    )
+
+
+def _utf16(path: Path) -> UserError:
+    return UserError(
+        f"{path} is UTF-16, not UTF-8. Convert it, for example with: "
+        f"iconv -f utf-16 -t utf-8 {path.name} > converted{path.suffix}"
+    )
 
 
 def count_characters(texts: Iterable[str]) -> tuple[int, str]:
-    """The number of characters, and the different ones among them, sorted."""
+    """Return the number of characters, and the distinct ones, sorted."""
     count = 0
-    seen = np.zeros(0x110000, dtype=bool)  # one for each code point of Unicode
+    seen = np.zeros(0x110000, dtype=bool)  # one per code point of Unicode
     for text in texts:
         count += len(text)
         seen[code_points(text)] = True
@@ -80,12 +142,12 @@ def count_characters(texts: Iterable[str]) -> tuple[int, str]:
 
 
 def read_documents(path: Path, field: str, split_at: str | None = None) -> Iterator[Iterator[str]]:
-    """The documents of a file, each piece by piece; one must be read before the next is asked for.
+    """Return the documents of a file, each piece by piece; read each before the next.
 
     Args:
-        path: A text, or JSON lines if it is called `*.jsonl`; either may be packed (`*.gz`).
-        field: Where a JSON line holds its text.
-        split_at: What stands between two documents of a text; without it, a file is a document.
+        path: Text, or JSON lines if named `*.jsonl`; either may be compressed (`*.gz`).
+        field: Key of the text in a JSON line.
+        split_at: Separator of the documents of a text; without it, the file is one document.
     """
     if path.name.removesuffix(".gz").endswith(".jsonl"):
         for number, line in enumerate(_split(read_text([path]), "\n"), start=1):
@@ -98,11 +160,11 @@ def read_documents(path: Path, field: str, split_at: str | None = None) -> Itera
 
 
 def _split(texts: Iterable[str], separator: str) -> Iterator[str]:
-    """`text.split(separator)`, but for a text that comes in pieces."""
+    """Do `text.split(separator)` for a text that comes in pieces."""
     rest = ""
     for text in texts:
-        *whole, rest = (rest + text).split(separator)
-        yield from whole
+        *complete, rest = (rest + text).split(separator)
+        yield from complete
     yield rest
 
 
@@ -129,7 +191,7 @@ def json_record(line: str, where: str) -> Any:
         raise UserError(f"{where} is not valid JSON: {error}.") from error
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{where} has half a character, \\u{ord(error.object[error.start]):04x}: remove it."
+            f"{where} has contains half a character, \\u{ord(error.object[error.start]):04x}: remove it."
         ) from error
     return record
 
@@ -138,25 +200,10 @@ def _text_of_line(line: str, field: str, where: str) -> str:
     record = json_record(line, where)
     fields = list(record) if isinstance(record, dict) else []
     if field not in fields or not isinstance(record[field], str):
-        has = f"fields {', '.join(map(repr, fields))}" if fields else "no fields"
-        raise MisconfigurationException(
-            f"{where} holds no text under {field!r}; it has {has}. Name the right one by --field."
-        )
+        has = f"its fields are {', '.join(map(repr, fields))}" if fields else "it has no fields"
+        raise UserError(f"{where} has no text in {field!r}; {has}. Set --field to the right one.")
     text: str = record[field]
     return text
-
-
-def matching_files(pattern: str, flag: str = "--data.files") -> list[Path]:
-    """The files that a pattern names, sorted; `flag` is where a user corrects it."""
-    found = sorted(path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file())
-    if not found and Path(pattern).is_file():  # a name with brackets in it is no pattern
-        found = [Path(pattern)]
-    if not found:
-        raise MisconfigurationException(
-            f"No file is named {pattern!r} (looked for from {Path.cwd()}). "
-            f"Correct it in {flag}, which takes files and patterns such as 'texts/*.txt'."
-        )
-    return found
 
 
 def read_utf8(path: Path) -> str:
@@ -168,15 +215,9 @@ def read_utf8(path: Path) -> str:
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(
-            f"{path} is damaged or truncated and cannot be unpacked ({error}): download or copy it "
-            "again."
-        ) from error
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UserError(
-            f"{path} is UTF-16, not UTF-8. Convert it, for example with: "
-            f"iconv -f utf-16 -t utf-8 {path.name} > converted{path.suffix}"
-        )
+        raise _damaged(path, error) from error
+    if data.startswith(UTF16):
+        raise _utf16(path)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

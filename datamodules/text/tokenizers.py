@@ -1,18 +1,22 @@
-"""The tokenizers of single texts: words, characters, byte pairs or word pieces, learnt from them.
+"""Build tokenizers from text, or from the vocabularies of GPT-2 and BERT.
 
-Each is a `tokenizers.Tokenizer` and so one JSON string. Unlike those of `tokenization.py`, which
-keep a long text exactly as it is, these have [PAD] (number 0 where they are learnt here), [UNK] for
-what was not in the texts learnt from, and may make a text lower case first. All that happens to a
-raw text stands in the JSON: the markup that is removed, the cutting, the padding.
+Each is a `tokenizers.Tokenizer`, hence one JSON string (`to_str`, `Tokenizer.from_str`) that a
+checkpoint holds as a plain hyper-parameter. Two families:
+
+- for language models, `character_tokenizer`, `train_bpe` and `gpt2_tokenizer`: lossless
+  (`decode(encode(text)) == text`), without special tokens. Unknown characters are an error for the
+  first and bytes for the others;
+- for single texts, `train_tokenizer`: with [PAD] (0), [UNK] (1) and optional lower-casing, so that
+  the JSON holds every step from raw text to tokens.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities import rank_zero_warn
 from tokenizers import (
     Regex,
     Tokenizer,
@@ -25,130 +29,193 @@ from tokenizers import (
 )
 
 from datamodules.loading.files import obtain
-from datamodules.text.tokenization import byte_pairs
-from preprocessing.special_tokens import CLS, MASK, PAD, SEP, UNK
+from engine.errors import UserError
+from preprocessing.special_tokens import CLS, END_OF_TEXT, MASK, PAD, SEP, UNK
 
 Kind = Literal["words", "characters", "bpe", "wordpiece", "bert"]
 KINDS: tuple[str, ...] = get_args(Kind)
-# A word, the end of a contracted one, or any other sign: don't → don 't, film's → film 's.
-PLAIN_WORD = r"\w+|'(?:s|t|re|ve|m|ll|d)\b"
-WORD = PLAIN_WORD + r"|[^\w\s]"
+NUM_BYTES = 256  # the smallest vocabulary of byte-level BPE
+# A word, a contracted ending, or any other symbol: don't → don 't, film's → film 's.
+WORD_WITHOUT_PUNCTUATION = r"\w+|'(?:s|t|re|ve|m|ll|d)\b"
+WORD = WORD_WITHOUT_PUNCTUATION + r"|[^\w\s]"
 LINE_BREAK = r"<br\s*/?>"  # the only markup of the IMDB reviews
+LONG_WORD = re.compile(r"\S{1000}(?=\S)|\s{1000}(?=\s)")
+END_TOKENS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>")  # of well-known models
+GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models/124M/"
+GPT2_FILES = {
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+}
 BERT_URL = "https://huggingface.co/google-bert/bert-base-uncased/resolve/main/vocab.txt"
 BERT_SHA256 = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
 
+# For language models.
 
-def choose(
-    name: str,
-    texts: Callable[[], Iterable[str]],
-    max_vocab_size: int,
-    min_count: int,
-    lowercase: bool,
-    data_dir: Path,
+
+def character_tokenizer(alphabet: str) -> Tokenizer:
+    """Build a tokenizer with one token per character, in the order of their code points."""
+    vocab = {character: index for index, character in enumerate(sorted(set(alphabet)))}
+    # With an unknown token outside the vocabulary, the library raises for an unknown character;
+    # a BPE model would drop it silently.
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=""))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return tokenizer
+
+
+def train_bpe(
+    texts: Iterable[str],
+    vocab_size: int,
+    special_tokens: Sequence[str] = (),
+    normalizer: normalizers.Normalizer | None = None,
+    min_count: int = 2,
 ) -> Tokenizer:
-    """The tokenizer that a data set was asked for: learnt, or the very one of a trained net.
+    """Train byte-level BPE (Sennrich et al. 2016; Radford et al. 2019).
 
     Args:
-        name: One of `KINDS`; or a checkpoint, a `tokenizer.json`, or a Hugging Face folder, looked
-            for as it stands and then in data_dir.
-        texts: Gives what to learn from, where that is needed.
-        **others: See `learn`.
-
-    Raises:
-        MisconfigurationException: If there is no such tokenizer.
+        texts: Training texts; no token spans two of them.
+        vocab_size: Maximum number of tokens, at least 256 and the special ones.
+        special_tokens: Tokens for padding and the like, numbered from 0.
+        normalizer: Applied to every text first.
+        min_count: Occurrences a pair needs to become a token.
     """
-    path = file_of(name, data_dir)
-    if path is None:
-        kind: Kind = name  # type: ignore[assignment]
-        return learn(kind, texts(), max_vocab_size, min_count, lowercase, data_dir=data_dir)
-    made = saved(path)
-    if made.token_to_id(PAD) is None or made.token_to_id(UNK) is None:
-        raise MisconfigurationException(
-            f"{path} holds a tokenizer without {PAD} or {UNK}, as a language model's is: texts of "
-            "different lengths can't be read with it. Name that of a text classifier or a BERT."
-        )
-    return made
-
-
-def file_of(name: str, data_dir: Path) -> Path | None:
-    """The file or folder that a tokenizer is named by; None for one of `KINDS`.
-
-    Raises:
-        MisconfigurationException: If it is neither.
-    """
-    if name in KINDS:
-        return None
-    for path in (Path(name), data_dir / name):
-        if path.exists():
-            return path
-    raise MisconfigurationException(
-        f"tokenizer is {name!r}: choose one of {', '.join(KINDS)}, or name a checkpoint, a "
-        f"tokenizer.json or a Hugging Face folder; there is no file of that name here in "
-        f"{Path.cwd()}, and none in {data_dir.resolve()}."
+    tokenizer = _byte_level(models.BPE())
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_count,
+        special_tokens=list(special_tokens),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
+    tokenizer.train_from_iterator(split_long_words(texts), trainer)
+    if tokenizer.get_vocab_size() < vocab_size:
+        rank_zero_warn(
+            f"The text has too few repeated pairs for a BPE vocabulary of {vocab_size}: the "
+            f"tokenizer has {tokenizer.get_vocab_size()} tokens."
+        )
+    return tokenizer
 
 
-def saved(path: Path) -> Tokenizer:
-    """The tokenizer of a checkpoint, of a file `tokenizer.json` or of a Hugging Face folder.
+def split_long_words(texts: Iterable[str]) -> Iterator[str]:
+    """Split texts within words of more than 1,000 characters: training takes quadratic time."""
+    for text in texts:
+        start = 0
+        for match in LONG_WORD.finditer(text):
+            yield text[start : match.end()]
+            start = match.end()
+        yield text[start:]
+
+
+def take_characters(texts: Iterable[str], limit: int) -> Iterator[str]:
+    """Return the first texts, until they have `limit` characters: enough to train a tokenizer."""
+    for text in texts:
+        yield text
+        limit -= len(text)
+        if limit <= 0:
+            return
+
+
+def gpt2_tokenizer(data_dir: Path) -> Tokenizer:
+    """Return GPT-2's byte-level BPE of 50,257 tokens, from `encoder.json` and `vocab.bpe`.
+
+    `<|endoftext|>` (50256) can be decoded; in a text it is encoded as ordinary characters.
+    """
+    vocab, merges = (
+        obtain(
+            data_dir / "gpt2-bpe" / name,
+            [GPT2_URL + name],
+            f"sha256:{sha256}",
+            offline_config="configs/source/gpt.yaml",
+        )
+        for name, sha256 in GPT2_FILES.items()
+    )
+    return _byte_level(models.BPE.from_file(str(vocab), str(merges)))
+
+
+def _byte_level(model: models.BPE) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def add_end_of_text(tokenizer: Tokenizer) -> tuple[Tokenizer, int]:
+    """Add `<|endoftext|>`, which no text is encoded as; return the tokenizer and the token's id."""
+    token = tokenizer.token_to_id(END_OF_TEXT)
+    if token is not None:
+        return tokenizer, token
+    state = json.loads(tokenizer.to_str())
+    state["model"]["vocab"][END_OF_TEXT] = token = tokenizer.get_vocab_size()
+    return Tokenizer.from_str(json.dumps(state)), token
+
+
+def find_end_of_text(tokenizer: Tokenizer) -> int:
+    """Return the token to put between two documents, for a tokenizer that must not change.
+
+    That is its end-of-text token. A model that was trained without one, on a single long text, saw
+    newlines instead.
 
     Raises:
-        MisconfigurationException: If there is none.
+        UserError: If it has neither.
     """
-    if path.is_dir() and (path / "vocab.txt").is_file() and not (path / "tokenizer.json").is_file():
-        return _of_pieces(_read_vocabulary(path / "vocab.txt"), lowercase=_lowercases(path))
-    file = path / "tokenizer.json" if path.is_dir() else path
+    for name in END_TOKENS:
+        token = tokenizer.token_to_id(name)
+        if token is not None:
+            return token
     try:
-        if file.suffix == ".json":
-            made = Tokenizer.from_str(file.read_text(encoding="utf-8"))
-        else:
-            content = torch.load(file, weights_only=True, map_location="cpu", mmap=True)
-            made = Tokenizer.from_str(content["hyper_parameters"]["tokenizer"])
-    except Exception as error:  # neither library raises anything more precise
-        raise MisconfigurationException(
-            f"tokenizer: {file} has none that can be read ({str(error).splitlines()[0]}): name a "
-            "checkpoint of a net for texts, a tokenizer.json or a Hugging Face folder."
-        ) from error
-    made.no_truncation()
-    made.no_padding()
-    return made
+        newline = tokenizer.encode("\n", add_special_tokens=False).ids
+    except Exception:  # a character tokenizer without newline; the library's only exception class
+        newline = []
+    if len(newline) != 1:
+        raise UserError(
+            f"the tokenizer has no end-of-text token ({', '.join(END_TOKENS)}) and no token for a "
+            "newline to put between documents: choose another --tokenizer."
+        )
+    return newline[0]
 
 
-def learn(
+# For single texts.
+
+
+def train_tokenizer(
     kind: Kind,
     texts: Iterable[str],
     max_vocab_size: int = 30_000,
     min_count: int = 1,
     lowercase: bool = True,
-    specials: Sequence[str] = (),
+    special_tokens: Sequence[str] = (),
     data_dir: Path = Path("data"),
     punctuation: bool = True,
 ) -> Tokenizer:
-    """A tokenizer of texts, without cutting and padding.
+    """Train a tokenizer, without truncation and padding.
 
     Args:
-        kind: `words`, `characters`, `bpe` (byte pairs), `wordpiece`, or `bert`: BERT's own uncased
-            word pieces, which learn nothing here.
-        texts: What to learn from: those that train, and no others.
-        max_vocab_size: The most tokens there may be, those for padding and the like included.
-        min_count: How often a word, character or pair must occur to become a token.
-        lowercase: Read capital letters as small ones.
-        specials: More tokens that no text is read as, such as "[BOS]"; they follow [PAD] and [UNK].
-        data_dir: Where BERT's vocabulary is, or will be.
-        punctuation: Of `words`: whether commas and the like are words, too, or left out.
+        kind: `words`, `characters`, `bpe` (byte-level), `wordpiece`, or `bert`, the uncased
+            vocabulary of BERT, which is not trained here.
+        texts: The training texts only.
+        max_vocab_size: Maximum number of tokens, including the special ones.
+        min_count: Occurrences a word, character or pair needs to become a token.
+        lowercase: Convert texts to lower case.
+        special_tokens: Further tokens that no text is encoded as, numbered after [PAD] and [UNK].
+        data_dir: Folder for BERT's vocabulary.
+        punctuation: For `words`, whether punctuation marks are words or dropped.
     """
-    normalizer = cleaning(lowercase)
-    reserved = [PAD, UNK, *specials]
+    normalizer = _normalizer(lowercase)
+    reserved = [PAD, UNK, *special_tokens]
     if kind == "bert":
-        return bert(data_dir)
+        return bert_tokenizer(data_dir)
     if kind == "wordpiece":
-        return word_pieces(texts, max_vocab_size, min_count, lowercase, specials)
+        return train_wordpiece(texts, max_vocab_size, min_count, lowercase, special_tokens)
     if kind == "bpe":
-        return byte_pairs(texts, max_vocab_size, reserved, normalizer, max(2, min_count))
-    pattern = (WORD if punctuation else PLAIN_WORD) if kind == "words" else r"[\s\S]"
-    split = pre_tokenizers.Split(Regex(pattern), behavior="removed", invert=True)
-    counted = Tokenizer(models.WordLevel(unk_token=UNK))
-    counted.normalizer, counted.pre_tokenizer = normalizer, split
-    counted.train_from_iterator(
+        return train_bpe(texts, max_vocab_size, reserved, normalizer, max(2, min_count))
+    word = WORD if punctuation else WORD_WITHOUT_PUNCTUATION
+    pattern = Regex(word if kind == "words" else r"[\s\S]")
+    trained = Tokenizer(models.WordLevel(unk_token=UNK))
+    trained.normalizer = normalizer
+    trained.pre_tokenizer = pre_tokenizers.Split(pattern, behavior="removed", invert=True)
+    trained.train_from_iterator(
         texts,
         trainers.WordLevelTrainer(
             vocab_size=max_vocab_size,
@@ -157,44 +224,43 @@ def learn(
             show_progress=False,
         ),
     )
-    # Made anew of its vocabulary: else the letters "[PAD]" in a text would be read as padding.
-    tokenizer = Tokenizer(models.WordLevel(counted.get_vocab(), unk_token=UNK))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, split
+    # Rebuilt from its vocabulary: otherwise "[PAD]" in a text would be encoded as padding.
+    tokenizer = Tokenizer(models.WordLevel(trained.get_vocab(), unk_token=UNK))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, trained.pre_tokenizer
     return tokenizer
 
 
-def cleaning(lowercase: bool) -> normalizers.Normalizer:
-    """What is done to a text before it is cut into tokens."""
+def _normalizer(lowercase: bool) -> normalizers.Normalizer:
     steps: list[normalizers.Normalizer] = [normalizers.Replace(Regex(LINE_BREAK), " ")]
     return normalizers.Sequence([*steps, normalizers.Lowercase()] if lowercase else steps)
 
 
-def word_pieces(
+def train_wordpiece(
     texts: Iterable[str],
     max_vocab_size: int,
     min_count: int,
     lowercase: bool,
-    specials: Sequence[str] = (),
+    special_tokens: Sequence[str] = (),
 ) -> Tokenizer:
-    """WordPiece learnt from texts, each of which is read as [CLS] … [SEP] (Schuster 2012, BERT).
+    """Train WordPiece (Schuster and Nakajima 2012; BERT), which encodes a text as [CLS] … [SEP].
 
-    The library numbers the letters within words ("##a") in an order that changes from run to run,
-    and with them all that is learnt. A run that goes on must find the very same tokens: so the
-    letters are looked up first, and then given to it in their order.
+    The library numbers the letters inside words ("##a") differently in every run, and the learned
+    pieces depend on it. For a resumed run to have the same tokens, train twice: for the letters,
+    then with these as special tokens, in sorted order.
     """
-    texts = list(texts)
-    reserved = [PAD, UNK, CLS, SEP, MASK, *specials]
-    letters = _learnt_pieces(texts, reserved, len(reserved), min_count, lowercase)
-    within = sorted(name for name in letters if name.startswith("##") and name not in reserved)
-    vocab = _learnt_pieces(texts, [*reserved, *within], max_vocab_size, min_count, lowercase)
-    return _of_pieces(vocab, lowercase, specials)
+    texts = list(split_long_words(texts))
+    reserved = [PAD, UNK, CLS, SEP, MASK, *special_tokens]
+    letters = _train_pieces(texts, reserved, len(reserved), min_count, lowercase)
+    inner = sorted(name for name in letters if name.startswith("##") and name not in reserved)
+    vocab = _train_pieces(texts, [*reserved, *inner], max_vocab_size, min_count, lowercase)
+    return _wordpiece(vocab, lowercase, special_tokens)
 
 
-def _learnt_pieces(
+def _train_pieces(
     texts: Iterable[str], first: list[str], max_vocab_size: int, min_count: int, lowercase: bool
 ) -> dict[str, int]:
-    """A vocabulary that begins with the tokens told and has all letters, whatever its size."""
-    tokenizer = _of_pieces({}, lowercase)
+    """Train a vocabulary that starts with `first` and has every letter, whatever its size."""
+    tokenizer = _wordpiece({}, lowercase)
     trainer = trainers.WordPieceTrainer(
         vocab_size=max_vocab_size,
         min_frequency=min_count,
@@ -205,16 +271,18 @@ def _learnt_pieces(
     return tokenizer.get_vocab()
 
 
-def _of_pieces(vocab: dict[str, int], lowercase: bool, specials: Sequence[str] = ()) -> Tokenizer:
+def _wordpiece(
+    vocab: dict[str, int], lowercase: bool, special_tokens: Sequence[str] = ()
+) -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=UNK))
     tokenizer.normalizer = normalizers.Sequence(
-        [cleaning(False), normalizers.BertNormalizer(lowercase=lowercase)]
+        [_normalizer(lowercase=False), normalizers.BertNormalizer(lowercase=lowercase)]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(cleanup=False)
     if not vocab:
         return tokenizer
-    tokenizer.add_special_tokens([PAD, UNK, CLS, SEP, MASK, *specials])
+    tokenizer.add_special_tokens([PAD, UNK, CLS, SEP, MASK, *special_tokens])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{CLS} $A {SEP}",
         pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
@@ -223,31 +291,33 @@ def _of_pieces(vocab: dict[str, int], lowercase: bool, specials: Sequence[str] =
     return tokenizer
 
 
-def bert(data_dir: Path) -> Tokenizer:
-    """BERT's 30,522 uncased word pieces (Devlin et al. 2019), found or downloaded."""
+def bert_tokenizer(data_dir: Path) -> Tokenizer:
+    """Return BERT's uncased WordPiece tokenizer of 30,522 tokens (Devlin et al. 2019)."""
     path = obtain(
         data_dir / "bert-base-uncased" / "vocab.txt",
         [BERT_URL],
         f"sha256:{BERT_SHA256}",
         offline_config="configs/source/gpt.yaml",
     )
-    return _of_pieces(_read_vocabulary(path), lowercase=True)
+    return _wordpiece(_read_vocabulary(path), lowercase=True)
+
+
+def read_bert_folder(folder: Path) -> Tokenizer:
+    """Read an older Hugging Face folder of a BERT model: vocab.txt and no tokenizer.json."""
+    config = folder / "tokenizer_config.json"
+    settings = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    vocab = _read_vocabulary(folder / "vocab.txt")
+    return _wordpiece(vocab, lowercase=bool(settings.get("do_lower_case", True)))
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
-    names = path.read_text(encoding="utf-8").split("\n")  # one a line; some are odd signs
-    return {name: number for number, name in enumerate(names) if name}
+    # Not splitlines: some tokens are other line separators of Unicode.
+    tokens = path.read_text(encoding="utf-8").split("\n")
+    return {token: index for index, token in enumerate(tokens) if token}
 
 
-def _lowercases(folder: Path) -> bool:
-    """Whether the words of an old folder, which has no tokenizer.json, are uncased."""
-    settings = folder / "tokenizer_config.json"
-    told = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
-    return bool(told.get("do_lower_case", True))
-
-
-def with_cutting_and_padding(tokenizer: Tokenizer, context: int) -> str:
-    """The tokenizer as JSON: its `encode_batch` then gives what a net was trained on."""
+def with_truncation_and_padding(tokenizer: Tokenizer, context: int) -> str:
+    """Return the tokenizer as JSON; its `encode_batch` then gives what the model was trained on."""
     complete = Tokenizer.from_str(tokenizer.to_str())
     complete.enable_truncation(context)
     complete.enable_padding(pad_id=complete.token_to_id(PAD), pad_token=PAD)

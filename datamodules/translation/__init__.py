@@ -1,1 +1,1 @@
-"""Sentence pairs."""
+"""Sentence pairs for translation."""

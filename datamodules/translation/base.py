@@ -1,4 +1,4 @@
-"""Sentences in two languages, held in memory as tokens: what all data for translation share."""
+"""Base of the data modules for translation: sentence pairs held in memory as tokens."""
 
 from abc import abstractmethod
 from functools import cached_property
@@ -8,26 +8,33 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Tokenizer, processors
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datamodules.language_modeling.base import refuse
 from datamodules.loading.files import default_data_dir
 from datamodules.loading.length_batches import BucketedDataModule, padding_fraction
 from datamodules.loading.ragged import Inputs, RaggedTokens
 from datamodules.loading.whole_batches import local_batch_size
+from datamodules.text.encoding import encode_texts
 from datamodules.text.reading import read_utf8
-from datamodules.text.tokenization import NUM_BYTES, encode_each
-from datamodules.text.tokenizers import Kind, learn, with_cutting_and_padding
+from datamodules.text.tokenizer_files import find_tokenizer, load_tokenizer
+from datamodules.text.tokenizers import (
+    NUM_BYTES,
+    Kind,
+    train_tokenizer,
+    with_truncation_and_padding,
+)
+from datamodules.text.unchanged import UnchangedText, hash_arrays
+from engine.errors import UserError
 from preprocessing.special_tokens import BOS, EOS, IGNORE_INDEX, PAD, UNK
 
-SPECIALS = (PAD, UNK, BOS, EOS)
+KINDS = ("bpe", "words")
+SPECIAL_TOKENS = (PAD, UNK, BOS, EOS)
 
 
 class ParallelTexts(NamedTuple):
-    """Sentences, and the translation of each."""
+    """Sentences and their translations."""
 
     sources: list[str]
     targets: list[str]
@@ -37,13 +44,13 @@ class ParallelTexts(NamedTuple):
 
 
 class TranslationPairs(Dataset[tuple[Inputs, Tensor]]):
-    """N pairs; an item is the padded batch of the rows asked for.
+    """N pairs; an item is a padded batch of them.
 
     Args:
-        sources: N sentences, each of which ends with [EOS].
+        sources: N sentences, each ending with [EOS].
         targets: Their translations, each from [BOS] to [EOS].
-        pads: The tokens that fill the shorter ones up, of both languages.
-        references: The translations as they were written, in bytes of UTF-8; for evaluation.
+        pads: Padding tokens of the source and the target.
+        references: The raw translations as UTF-8 bytes, for evaluation.
     """
 
     def __init__(
@@ -63,22 +70,20 @@ class TranslationPairs(Dataset[tuple[Inputs, Tensor]]):
 
     def __getitem__(self, rows: Tensor) -> tuple[Inputs, Tensor]:
         inputs = self.sources.pad_batch(rows, self.pads[0])  # (B, S)
-        written = self.targets.pad_batch(rows, self.pads[1])  # (B, T + 1), from [BOS] to [EOS]
-        inside = written["attention_mask"][:, 1:]  # (B, T)
-        # Who reads [EOS] has nothing more to say: there, too, stands padding.
-        inputs["decoder_input_ids"] = written["input_ids"][:, :-1].masked_fill(
-            ~inside, self.pads[1]
-        )
+        targets = self.targets.pad_batch(rows, self.pads[1])  # (B, T + 1), from [BOS] to [EOS]
+        mask = targets["attention_mask"][:, 1:]  # (B, T)
+        # Mask [EOS] in the decoder input: it has no target.
+        inputs["decoder_input_ids"] = targets["input_ids"][:, :-1].masked_fill(~mask, self.pads[1])
         if self.references is not None:
             inputs["references"] = self.references.pad_batch(rows, 0)["input_ids"]  # (B, bytes)
-        return inputs, written["input_ids"][:, 1:].masked_fill(~inside, IGNORE_INDEX)  # (B, T)
+        return inputs, targets["input_ids"][:, 1:].masked_fill(~mask, IGNORE_INDEX)  # (B, T)
 
     @property
     def lengths(self) -> Tensor:
-        """What sorts pairs so that those of like length stand together, (N,).
+        """Sort keys that bring pairs of similar length together, (N,).
 
-        First the longer side of each, then the source: 8 % of a batch are padding then, against 24
-        and 3 % of the two sides by the target's length first (Multi30k).
+        Sort by the longer side of a pair, then by the source: on Multi30k 8 % of a batch are
+        padding, against 24 % and 3 % of the two sides when sorting by the target first.
         """
         sources, targets = self.sources.lengths, self.targets.lengths
         return torch.maximum(sources, targets) * (sources.max() + 1) + sources
@@ -88,29 +93,29 @@ class TranslationPairs(Dataset[tuple[Inputs, Tensor]]):
         return self.sources.lengths
 
 
-class TranslationDataModule(BucketedDataModule):
+class TranslationDataModule(UnchangedText, BucketedDataModule):
     """Serve `({"input_ids", "attention_mask", "decoder_input_ids"}, targets)`.
 
-    Shapes are (B, S), (B, S), (B, T) and (B, T). A batch holds sentences of like length and is as
-    wide as its longest ones; the mask is True where the source has words. The decoder reads [BOS]
-    and the translation, and its targets are the translation and [EOS]; where a shorter one has
-    ended, the target is -100, which counts for nothing. To validate and test there are also
-    `references`, the translations as they were written: bytes of UTF-8, filled up with 0.
-
-    The tokenizers are learnt from the training pairs alone.
+    Shapes are (B, S), (B, S), (B, T) and (B, T). A batch has sentences of similar length and is
+    padded to its longest ones; the mask is True where the source has tokens. The decoder input is
+    [BOS] and the translation, the targets are the translation and [EOS]; padded targets are -100
+    (ignored). Validation and test batches also have `references`, the raw translations as UTF-8
+    bytes, padded with 0.
 
     Args:
-        tokenizer: `bpe` (byte pairs, which spell any text and give it back as it was), or `words`.
-        max_vocab_size: The most tokens that are learnt, of each vocabulary.
-        min_count: How often a token must occur in the training texts.
-        lowercase: Read capital letters as small ones. Translations then have none.
-        shared: One vocabulary for both languages, learnt from both; else one for each.
-        context: The most tokens, [BOS] and [EOS] among them, that the net sees of a sentence; what
-            is longer is cut, and counted.
-        batch_size: Pairs of an optimizer step over all processes.
-        data_dir: Folder of the data sets; the environment's DATA_DIR, else `data`.
-        predict: A file in the source language, a sentence a line, that `predict` translates; the
-            test sentences by default.
+        tokenizer: `bpe` (byte-level, lossless) or `words`, trained on the training pairs; or that
+            of another model: the checkpoint of a Translator, or a tokenizer.json or Hugging Face
+            folder with [PAD], [UNK], [BOS] and [EOS], for both languages. With the latter
+            `max_vocab_size`, `min_count`, `lowercase` and `shared` have no effect.
+        max_vocab_size: Maximum size of each vocabulary.
+        min_count: Occurrences in the training texts that a token needs.
+        lowercase: Convert texts, and so the translations, to lower case.
+        shared: One vocabulary for both languages, or one for each.
+        context: Maximum tokens of a sentence including [BOS] and [EOS]; longer ones are truncated,
+            and counted in a warning.
+        batch_size: Pairs per batch over all processes.
+        data_dir: Folder of the data sets; by default DATA_DIR, else `data`.
+        predict: File of source sentences, one per line, for `predict`; by default the test split.
         seed: Seed of the order of training pairs; train.py links it from `seed_everything`.
     """
 
@@ -128,28 +133,27 @@ class TranslationDataModule(BucketedDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        smallest = NUM_BYTES + len(SPECIALS) if tokenizer == "bpe" else len(SPECIALS) + 1
-        refuse(
-            {
-                f"tokenizer is {tokenizer!r}: choose bpe or words.": (
-                    tokenizer not in ("bpe", "words")
-                ),
-                f"max_vocab_size is {max_vocab_size}: {tokenizer} needs {smallest} or more.": (
-                    max_vocab_size < smallest
-                ),
-                f"min_count is {min_count}: it must be 1 or more.": min_count < 1,
-                f"context is {context}: a net must see 3 tokens or more.": context < 3,
-                f"seed is {seed}: it must be 0 or more.": seed < 0,
-            }
-        )
-        self.kind: Kind = tokenizer  # type: ignore[assignment]
+        smallest = (NUM_BYTES if tokenizer == "bpe" else 1) + len(SPECIAL_TOKENS)
+        if max_vocab_size < smallest:
+            raise UserError(
+                f"data.max_vocab_size must be at least {smallest} for {tokenizer}, got "
+                f"{max_vocab_size}."
+            )
+        if min_count < 1:
+            raise UserError(f"data.min_count must be at least 1, got {min_count}.")
+        if context < 3:
+            raise UserError(f"data.context must be at least 3, got {context}.")
+        if seed < 0:
+            raise UserError(f"data.seed must be at least 0, got {seed}.")
+        self.kind = tokenizer
         self.max_vocab_size = max_vocab_size
         self.min_count = min_count
         self.lowercase = lowercase
-        self.shared_vocabulary = shared
+        self.shared = shared
         self.context = context
         self.batch_size = batch_size
-        self.data_dir = Path(data_dir or default_data_dir())
+        self.data_dir = Path(data_dir or default_data_dir()).expanduser()
+        find_tokenizer(tokenizer, KINDS, self.data_dir)  # fail before the texts are read
         self.predict = predict
         self.seed = seed
         self.splits: dict[str, TranslationPairs] = {}
@@ -160,73 +164,83 @@ class TranslationDataModule(BucketedDataModule):
 
     @cached_property
     def texts(self) -> dict[str, ParallelTexts]:
-        """The raw sentences of all splits. They may be wanted before `setup`, for the vocabulary.
+        """The raw sentences of all splits; may be needed before `setup`, for the vocabulary.
 
-        Training pairs with nothing on one side would teach to invent, or to keep silent: they are
-        left out, and counted.
+        Training pairs with an empty side are dropped, and counted in a warning.
         """
         texts = dict(self.load())
         train, size = texts["train"], len(texts["train"].sources)
-        whole = [row for row, pair in enumerate(zip(*train, strict=True)) if all(pair)]
-        if not whole:
-            raise MisconfigurationException("The training split holds no pair of sentences.")
-        if len(whole) < size:
-            first = next(n for n, row in enumerate([*whole, -1]) if n != row)
+        complete = [row for row, pair in enumerate(zip(*train, strict=True)) if all(pair)]
+        if not complete:
+            raise UserError("The training split contains no pair of sentences.")
+        if len(complete) < size:
+            first = next(n for n, row in enumerate([*complete, -1]) if n != row)
             rank_zero_warn(
-                f"Left out of training: {size - len(whole):,} of {size:,} pairs, one side of which "
-                f"is empty; the first is line {first + 1}."
+                f"Dropped {size - len(complete):,} of {size:,} training pairs with an empty side; "
+                f"the first is line {first + 1}."
             )
-            texts["train"] = train.select(whole)
+            texts["train"] = train.select(complete)
         if self.predict is not None:
-            lines = read_lines(Path(self.predict))
+            lines = read_lines(Path(self.predict).expanduser())
             texts["predict"] = ParallelTexts(lines, [""] * len(lines))
         return texts
 
-    # What the net and the task want to know before training.
+    # Linked to the model before training.
 
     @cached_property
     def tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
-        """What turns a sentence of either language into tokens, from [BOS] to [EOS] for targets."""
-        train = self.texts["train"]
-        parts = [[*train.sources, *train.targets]] if self.shared_vocabulary else [*train]
-        made = [
-            learn(
-                self.kind,
-                texts,
-                self.max_vocab_size,
-                self.min_count,
-                self.lowercase,
-                specials=SPECIALS[2:],
-            )
-            for texts in parts
-        ]
-        source, target = (Tokenizer.from_str(made[place].to_str()) for place in (0, -1))
-        for tokenizer, frame in ((source, f"$A {EOS}"), (target, f"{BOS} $A {EOS}")):
+        """The tokenizers of source (… [EOS]) and target ([BOS] … [EOS])."""
+        path = find_tokenizer(self.kind, KINDS, self.data_dir)
+        source, target = self._train_tokenizers() if path is None else load_pair(path)
+        for tokenizer, template in ((source, f"$A {EOS}"), (target, f"{BOS} $A {EOS}")):
             tokenizer.post_processor = processors.TemplateProcessing(
-                single=frame,
+                single=template,
                 special_tokens=[(name, tokenizer.token_to_id(name)) for name in (BOS, EOS)],
             )
         return source, target
 
+    def _train_tokenizers(self) -> list[Tokenizer]:
+        train = self.texts["train"]
+        corpora = [[*train.sources, *train.targets]] if self.shared else [*train]
+        kind: Kind = self.kind  # type: ignore[assignment]
+        trained = [
+            train_tokenizer(
+                kind,
+                texts,
+                self.max_vocab_size,
+                self.min_count,
+                self.lowercase,
+                special_tokens=(BOS, EOS),
+            )
+            for texts in corpora
+        ]
+        return [Tokenizer.from_str(trained[index].to_str()) for index in (0, -1)]
+
+    @property
+    def shared_vocabulary(self) -> bool:
+        """Whether both languages have the same tokens."""
+        if self.kind in KINDS:
+            return self.shared
+        source, target = self.tokenizers
+        return source.get_vocab() == target.get_vocab()
+
     @property
     def source_vocab_size(self) -> int:
-        """Number of tokens of the source language."""
         return self.tokenizers[0].get_vocab_size()
 
     @property
     def target_vocab_size(self) -> int:
-        """Number of tokens of the target language."""
         return self.tokenizers[1].get_vocab_size()
 
     @property
     def source_tokenizer_json(self) -> str:
-        """The source's tokenizer, with cutting and padding, as `Tokenizer.from_str` reads it."""
-        return with_cutting_and_padding(self.tokenizers[0], self.context)
+        """The source tokenizer with truncation and padding as JSON, for `Tokenizer.from_str`."""
+        return with_truncation_and_padding(self.tokenizers[0], self.context)
 
     @property
     def target_tokenizer_json(self) -> str:
-        """The target's tokenizer, likewise."""
-        return with_cutting_and_padding(self.tokenizers[1], self.context)
+        """The target tokenizer, likewise."""
+        return with_truncation_and_padding(self.tokenizers[1], self.context)
 
     # From sentences to batches.
 
@@ -234,39 +248,51 @@ class TranslationDataModule(BucketedDataModule):
         local_batch_size(self.batch_size, self._world[1])
         if self.splits:
             return
-        pads = (self._special(0, PAD), self._special(1, PAD))
-        cut = {}
+        pads = (self._token_id(0, PAD), self._token_id(1, PAD))
+        truncated = {}
         for split, texts in self.texts.items():
-            whole = [
-                RaggedTokens.from_sequences(encode_each(tokenizer, sentences))
+            full = [
+                RaggedTokens.from_sequences(encode_texts(tokenizer, sentences))
                 for tokenizer, sentences in zip(self.tokenizers, texts, strict=True)
             ]
-            too_long = (whole[0].lengths > self.context) | (whole[1].lengths > self.context)
-            cut[split] = int(too_long.sum())
-            sources, targets = (tokens.truncate(self.context, keep_last=True) for tokens in whole)
-            written = None if split == "train" else as_bytes(texts.targets)
-            self.splits[split] = TranslationPairs(sources, targets, pads, written)
-        if any(cut.values()):
-            counted = ", ".join(
-                f"{n:,} of {len(self.splits[split]):,} {split}" for split, n in cut.items() if n
+            too_long = (full[0].lengths > self.context) | (full[1].lengths > self.context)
+            truncated[split] = int(too_long.sum())
+            sources, targets = (tokens.truncate(self.context, keep_last=True) for tokens in full)
+            references = None if split == "train" else utf8_bytes(texts.targets)
+            self.splits[split] = TranslationPairs(sources, targets, pads, references)
+        if any(truncated.values()):
+            counts = ", ".join(
+                f"{number:,} of {len(self.splits[split]):,} {split}"
+                for split, number in truncated.items()
+                if number
             )
             rank_zero_warn(
-                f"Pairs longer than the context of {self.context} tokens: {counted}. What is "
-                "beyond is not read; a larger --data.context reads more."
+                f"Pairs longer than the context of {self.context} tokens are truncated: {counts}. "
+                "A larger --data.context keeps more."
             )
 
-    def _special(self, language: int, name: str) -> int:
-        number: int = self.tokenizers[language].token_to_id(name)  # type: ignore[assignment]
-        return number
+    @cached_property
+    def fingerprint(self) -> str:
+        pairs = (self.splits[split] for split in ("train", "val"))
+        return hash_arrays(
+            side.tokens.numpy() for pair in pairs for side in (pair.sources, pair.targets)
+        )
+
+    def _token_id(self, language: int, name: str) -> int:
+        token: int = self.tokenizers[language].token_to_id(name)  # type: ignore[assignment]
+        return token
 
     @property
     def summary(self) -> str:
-        """What was loaded, in a sentence: sizes, unknown tokens, padding of the first epoch."""
+        """Sizes, unknown tokens and the padding of the first epoch, in one line."""
         train, val = self.splits["train"], self.splits["val"]
-        unknown = torch.eq(val.sources.tokens, self._special(0, UNK)).float().mean()
-        kinds = f"{self.source_vocab_size:,} kinds of tokens"
-        if not self.shared_vocabulary:
-            kinds = f"{self.source_vocab_size:,} and {self.target_vocab_size:,} kinds of tokens"
+        unknown = torch.eq(val.sources.tokens, self._token_id(0, UNK)).float().mean()
+        if self.shared_vocabulary:
+            vocabularies = f"shared vocabulary of {self.source_vocab_size:,}"
+        else:
+            vocabularies = (
+                f"vocabularies of {self.source_vocab_size:,} and {self.target_vocab_size:,}"
+            )
         bucketed, plain = (
             [
                 padding_fraction(side.lengths[self._batches(**pool).batches()])
@@ -277,45 +303,60 @@ class TranslationDataModule(BucketedDataModule):
         sizes = ", ".join(f"{len(data):,} {split}" for split, data in self.splits.items())
         lengths = [side.lengths.float().mean() for side in (train.sources, train.targets)]
         return (
-            f"{sizes} pairs, {lengths[0]:.1f} and {lengths[1]:.1f} tokens each; {kinds}"
-            f"{' for both languages' if self.shared_vocabulary else ''}, unknown are {unknown:.1%} "
-            f"of val; padding is {bucketed[0]:.1%} and {bucketed[1]:.1%} of a batch, {plain[0]:.1%}"
-            f" and {plain[1]:.1%} without sorting by length"
+            f"{sizes} pairs of {lengths[0]:.1f} and {lengths[1]:.1f} tokens; {vocabularies}, "
+            f"{unknown:.1%} of val unknown; padding {bucketed[0]:.1%} and {bucketed[1]:.1%} of a "
+            f"batch ({plain[0]:.1%} and {plain[1]:.1%} without sorting by length)"
         )
 
 
-def as_bytes(texts: list[str]) -> RaggedTokens:
-    """The bytes of each text."""
+def load_pair(path: Path) -> tuple[Tokenizer, Tokenizer]:
+    """Load the tokenizers of source and target.
+
+    Raises:
+        UserError: If they cannot be read or lack a special token.
+    """
+    source, target = (
+        load_tokenizer(path, (f"{side}_tokenizer", "tokenizer")) for side in ("source", "target")
+    )
+    for tokenizer in (source, target):
+        missing = [token for token in SPECIAL_TOKENS if tokenizer.token_to_id(token) is None]
+        if missing:
+            raise UserError(
+                f"the tokenizer of {path} has no {' or '.join(missing)} token: choose that of a "
+                "Translator, or one of bpe, words."
+            )
+    return source, target
+
+
+def utf8_bytes(texts: list[str]) -> RaggedTokens:
     return RaggedTokens.from_sequences(np.frombuffer(text.encode(), np.uint8) for text in texts)
 
 
 def read_lines(path: Path) -> list[str]:
-    """The sentences of a file in UTF-8, one a line, without blanks around them.
+    """Read the sentences of a UTF-8 file, one per line, without surrounding whitespace.
 
     Raises:
-        MisconfigurationException: If it is not there, holds nothing, or is no such text.
+        UserError: If the file is missing, empty or not text.
     """
     if not path.is_file():
-        raise MisconfigurationException(
-            f"There is no file {path} (looked for from {Path.cwd()}): correct its name."
-        )
+        raise UserError(f"there is no file {path} (searched from {Path.cwd()}).")
     text = read_utf8(path)
     if not text.strip():
-        raise MisconfigurationException(f"{path} holds no sentence: write one a line.")
+        raise UserError(f"{path} contains no sentence: write one per line.")
     return [line.strip() for line in text.removesuffix("\n").split("\n")]
 
 
 def read_pairs(source: Path, target: Path) -> ParallelTexts:
-    """The sentences of two files that are each other's translation line by line.
+    """Read two files that are translations of each other, line by line.
 
     Raises:
-        MisconfigurationException: If one can't be read, or they have not as many lines.
+        UserError: If one cannot be read, or their numbers of lines differ.
     """
     sources, targets = read_lines(source), read_lines(target)
     if len(sources) != len(targets):
-        raise MisconfigurationException(
-            f"{source} has {len(sources):,} lines and {target} has {len(targets):,}: a sentence "
-            "and its translation must stand in lines of the same number. Find where one is "
-            "missing, and leave the line empty there."
+        raise UserError(
+            f"{source} has {len(sources):,} lines but {target} has {len(targets):,}: line n of one "
+            "must be the translation of line n of the other. Leave a line empty where a "
+            "sentence is missing."
         )
     return ParallelTexts(sources, targets)

@@ -1,4 +1,4 @@
-"""Multi30k: captions of pictures, in German and in English."""
+"""Multi30k: image captions in German and English."""
 
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ SHA256 = {
 
 
 class Multi30k(TranslationDataModule):
-    """What pictures show, German to English (Elliott et al. 2016, task 1; raw text, not tokenised).
+    """Image captions, German to English (Elliott et al. 2016, task 1; raw text).
 
-    29,000 pairs train, 1,014 validate, and the 1,000 of test_2016_flickr are tested on.
+    29,000 training pairs, 1,014 validation pairs, and the 1,000 test pairs of test_2016_flickr.
 
     Takes the arguments of TranslationDataModule.
     """

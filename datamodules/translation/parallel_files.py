@@ -1,22 +1,24 @@
-"""Translations of one's own: two text files, line by line each other's translation."""
+"""Your own translations: two text files per split, aligned line by line."""
 
 from pathlib import Path
 from typing import Any
 
-from datamodules.language_modeling.base import refuse
 from datamodules.loading.splits import split_rows
 from datamodules.translation.base import ParallelTexts, TranslationDataModule, read_pairs
+from engine.errors import UserError
 
 
 class ParallelFiles(TranslationDataModule):
-    """Two files a split, in UTF-8, perhaps packed (`*.gz`); and TranslationDataModule's arguments.
+    """Serve two UTF-8 files per split, compressed (`*.gz`) or not.
+
+    Takes the arguments of TranslationDataModule, and these.
 
     Args:
-        train: The files that train, as `[source, target]`.
-        val: Those that validate; without them, `val_fraction` of the training pairs does.
-        test: Those that are tested on; without them, `test_fraction` of the training pairs is.
-        val_fraction: Between 0 and 1.
-        test_fraction: Between 0 and 1.
+        train: Training files, as `[source, target]`.
+        val: Validation files; by default `val_fraction` of the training pairs.
+        test: Test files; by default `test_fraction` of the training pairs.
+        val_fraction: Between 0 and 0.5.
+        test_fraction: Between 0 and 0.5.
     """
 
     def __init__(
@@ -31,30 +33,24 @@ class ParallelFiles(TranslationDataModule):
         super().__init__(**translation)
         self.files = {"train": train, "val": val, "test": test}
         self.fractions = {"val": val_fraction, "test": test_fraction}
-        refuse(
-            {
-                f"{split} names {len(files)} files: give two, a source and a target.": True
-                for split, files in self.files.items()
-                if files is not None and len(files) != 2
-            }
-            | {
-                f"{split}_fraction is {share}: it must lie between 0 and 0.5, such as 0.05.": True
-                for split, share in self.fractions.items()
-                if not 0 < share < 0.5
-            }
-        )
+        for split, files in self.files.items():
+            if files is not None and len(files) != 2:
+                raise UserError(f"data.{split} must be [SOURCE, TARGET], got {len(files)} files.")
+        for split, fraction in self.fractions.items():
+            if not 0 < fraction < 0.5:
+                raise UserError(f"data.{split}_fraction must be between 0 and 0.5, got {fraction}.")
 
     def load(self) -> dict[str, ParallelTexts]:
         splits = {
-            split: read_pairs(Path(files[0]), Path(files[1]))
+            split: read_pairs(*(Path(file).expanduser() for file in files))
             for split, files in self.files.items()
             if files is not None
         }
         size = len(splits["train"].sources)
-        for number, split in enumerate(("val", "test")):
+        for seed, split in enumerate(("val", "test")):
             if split not in splits:
                 train = splits["train"]
-                wanted = max(1, round(self.fractions[split] * size))
-                rest, part = split_rows(len(train.sources), wanted, seed=number)
+                number = max(1, round(self.fractions[split] * size))
+                rest, part = split_rows(len(train.sources), number, seed)
                 splits["train"], splits[split] = train.select(rest), train.select(part)
         return splits

@@ -27,7 +27,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.language_modeling.base import refuse
 from datamodules.language_modeling.token_batches import train_loader
 from datamodules.loading.ragged import RaggedTokens
 from datamodules.word_vectors.running_text import RunningText
@@ -75,21 +74,18 @@ class ContextWindows(RunningText):
         **text: Any,
     ) -> None:
         super().__init__(**text)
-        refuse(
-            {
-                f"model is {model!r}: choose skip_gram or cbow.": (
-                    model not in ("skip_gram", "cbow")
-                ),
-                f"window is {window}: a word needs 1 neighbour or more to either side.": window < 1,
-                f"negatives is {negatives}: each pair needs 1 or more.": negatives < 1,
-                f"drawn is {drawn}: a row needs 1 negative or more.": drawn < 1,
-                f"subsample is {subsample}: it must be 0, to keep all words, or more, such as "
-                "0.0001.": not 0 <= subsample < float("inf"),
-                f"most is {most}: a word must count for something; null sets no limit.": (
-                    most is not None and not most > 0
-                ),
-            }
-        )
+        if model not in ("skip_gram", "cbow"):
+            raise UserError(f"data.model must be skip_gram or cbow, got {model!r}.")
+        for name, value in (("window", window), ("negatives", negatives), ("drawn", drawn)):
+            if value < 1:
+                raise UserError(f"data.{name} must be at least 1, got {value}.")
+        if not 0 <= subsample < float("inf"):
+            raise UserError(
+                f"data.subsample must be 0 (keep all words) or positive, such as 0.0001, got "
+                f"{subsample}."
+            )
+        if most is not None and not most > 0:
+            raise UserError(f"data.most must be positive, or null for no limit, got {most}.")
         self.model = model
         self.window = window
         self.negatives = negatives

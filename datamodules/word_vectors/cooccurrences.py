@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.language_modeling.base import refuse
 from datamodules.loading.loader import BatchLoader
 from datamodules.loading.ragged import RaggedTokens
 from datamodules.loading.whole_batches import BatchTensorDataset, TrainingBatchSampler
 from datamodules.word_vectors.running_text import RunningText
+from engine.errors import UserError
 
 PAIRS_AT_ONCE = 2**24  # of a chunk: 0.4 GB, whatever the length of the text
 HELD_OUT = 100  # every so many-th count validates
@@ -39,14 +38,10 @@ class Cooccurrences(RunningText):
 
     def __init__(self, window: int = 10, min_pair_count: float = 0.0, **text: Any) -> None:
         super().__init__(**text)
-        refuse(
-            {
-                f"window is {window}: a word needs 1 neighbour or more to either side.": window < 1,
-                f"min_pair_count is {min_pair_count}: it must be 0 or more.": (
-                    not min_pair_count >= 0
-                ),
-            }
-        )
+        if window < 1:
+            raise UserError(f"data.window must be at least 1, got {window}.")
+        if not min_pair_count >= 0:
+            raise UserError(f"data.min_pair_count must be at least 0, got {min_pair_count}.")
         self.window = window
         self.min_pair_count = min_pair_count
 
@@ -57,7 +52,7 @@ class Cooccurrences(RunningText):
         frequent = counted[2] >= self.min_pair_count
         tensors = [tensor[frequent] for tensor in counted]
         if len(tensors[0]) < HELD_OUT:
-            raise MisconfigurationException(
+            raise UserError(
                 f"The text is too short: {len(tensors[0])} different pairs of words stand "
                 f"together, and {HELD_OUT} are needed. Give more text by --data.text, or a smaller "
                 "--data.min_count or --data.min_pair_count."

@@ -8,24 +8,23 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.classification.imdb import IMDB
-from datamodules.language_modeling.base import refuse
 from datamodules.language_modeling.source import PythonSource
 from datamodules.language_modeling.token_batches import val_loader
 from datamodules.loading.files import default_data_dir
 from datamodules.loading.loader import rank_and_world_size
 from datamodules.loading.ragged import RaggedTokens
 from datamodules.loading.whole_batches import local_batch_size
-from datamodules.text.reading import matching_files, read_documents
-from datamodules.text.tokenization import encode_each, in_chunks
-from datamodules.text.tokenizers import learn
+from datamodules.text.encoding import encode_texts, split_into_chunks
+from datamodules.text.reading import find_files, read_documents
+from datamodules.text.tokenizers import train_tokenizer
 from datamodules.word_vectors import word_benchmarks
 from datamodules.word_vectors.word_benchmarks import Questions
+from engine.errors import UserError
 from preprocessing.special_tokens import UNK
 
 NO_LIMIT = 2**31 - 1  # of the size of a vocabulary
@@ -69,23 +68,24 @@ class RunningText(L.LightningDataModule):
     ) -> None:
         super().__init__()
         benchmarks = list(word_benchmarks.FILES) if benchmarks is None else benchmarks
-        strange = [name for name in benchmarks if name not in word_benchmarks.FILES]
-        refuse(
-            {
-                f"min_count is {min_count}: it must be 1 or more.": min_count < 1,
-                f"max_vocab_size is {max_vocab_size}: two words need 4 or more.": (
-                    max_vocab_size is not None and max_vocab_size < 4
-                ),
-                f"val_fraction is {val_fraction}: it must lie between 0 and 1, such as 0.05.": (
-                    not 0 < val_fraction < 1
-                ),
-                f"batch_size is {batch_size}: it must be 1 or more.": batch_size < 1,
-                f"seed is {seed}: it must be 0 or more.": seed < 0,
-                f"benchmarks: there is no {', '.join(map(repr, strange))}; choose among "
-                f"{', '.join(word_benchmarks.FILES)}.": bool(strange),
-                "text names no file: give imdb, source, or text files.": not text,
-            }
-        )
+        if min_count < 1:
+            raise UserError(f"data.min_count must be at least 1, got {min_count}.")
+        if max_vocab_size is not None and max_vocab_size < 4:
+            raise UserError(f"data.max_vocab_size must be at least 4, got {max_vocab_size}.")
+        if not 0 < val_fraction < 1:
+            raise UserError(f"data.val_fraction must be between 0 and 1, got {val_fraction}.")
+        if batch_size < 1:
+            raise UserError(f"data.batch_size must be at least 1, got {batch_size}.")
+        if seed < 0:
+            raise UserError(f"data.seed must be at least 0, got {seed}.")
+        for name in benchmarks:
+            if name not in word_benchmarks.FILES:
+                raise UserError(
+                    f"data.benchmarks: unknown benchmark {name!r}; choose from "
+                    f"{', '.join(word_benchmarks.FILES)}."
+                )
+        if not text:
+            raise UserError("data.text is empty: set it to imdb, source or text files.")
         self.text = text
         self.min_count = min_count
         self.max_vocab_size = max_vocab_size
@@ -93,7 +93,7 @@ class RunningText(L.LightningDataModule):
         self.val_fraction = val_fraction
         self.benchmarks = benchmarks
         self.batch_size = batch_size
-        self.data_dir = Path(data_dir or default_data_dir())
+        self.data_dir = Path(data_dir or default_data_dir()).expanduser()
         self.seed = seed
 
     def prepare_data(self) -> None:
@@ -122,12 +122,12 @@ class RunningText(L.LightningDataModule):
         if self.text == "source":
             return PythonSource().find()
         patterns = [self.text] if isinstance(self.text, str) else self.text
-        return [path for pattern in patterns for path in matching_files(pattern, "--data.text")]
+        return find_files(patterns, "--data.text")
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """What turns a text into numbers of words; rare ones become [UNK]."""
-        made = learn(
+        made = train_tokenizer(
             "words",
             self.texts["train"],
             self.max_vocab_size or NO_LIMIT,
@@ -138,7 +138,7 @@ class RunningText(L.LightningDataModule):
         words = made.get_vocab_size() - 2  # less [PAD] and [UNK]
         if words < 2:
             size = sum(map(len, self.texts["train"]))
-            raise MisconfigurationException(
+            raise UserError(
                 f"The text is too small: of its {size:,} characters {words} words occur "
                 f"{self.min_count} times or more, and vectors need 2. Give more text by "
                 "--data.text, or a smaller --data.min_count."
@@ -161,9 +161,9 @@ class RunningText(L.LightningDataModule):
         return {split: self._numbered(texts) for split, texts in self.texts.items()}
 
     def _numbered(self, texts: Iterable[str]) -> RaggedTokens:
-        pieces = [list(in_chunks([text])) for text in texts]  # a file may be one long text
+        pieces = [list(split_into_chunks([text])) for text in texts]  # a file may be one long text
         rows = RaggedTokens.from_sequences(
-            encode_each(self.tokenizer, (p for text in pieces for p in text))
+            encode_texts(self.tokenizer, (p for text in pieces for p in text))
         )
         ends = torch.tensor([0, *map(len, pieces)]).cumsum(0)  # of each text, in pieces
         whole = RaggedTokens(rows.tokens, rows.offsets[ends])
@@ -191,7 +191,7 @@ class RunningText(L.LightningDataModule):
         local_batch_size(self.batch_size, self._world[1])
         for split, words in self.words.items():
             if len(words.tokens) < 2:
-                raise MisconfigurationException(
+                raise UserError(
                     f"The text is too short: {len(words.tokens)} known words are left to {split}, "
                     "and 2 are needed. Give more text by --data.text, or a smaller "
                     "--data.min_count."

@@ -13,7 +13,7 @@ from torch.optim import AdamW
 from torch.utils.data import DataLoader
 
 from callbacks import TextSamples
-from datamodules.text import tokenization
+from datamodules.text.tokenizers import character_tokenizer
 from modules import Classifier, LanguageModel
 from modules.nets import CNN, GPT
 
@@ -37,7 +37,7 @@ def loader(n: int) -> DataLoader:
 
 def fit(folder, *samples, loggers=(), **options) -> LanguageModel:
     torch.manual_seed(0)
-    tokenizer = tokenization.characters(LETTERS)
+    tokenizer = character_tokenizer(LETTERS)
     net = GPT(len(set(LETTERS)), context=8, num_layers=1, num_heads=2, dim=16, dropout=0.3)
     task = LanguageModel(net, partial(AdamW, lr=0.01), tokenizer=tokenizer.to_str())
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}

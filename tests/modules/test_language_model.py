@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 import train
 from datamodules.language_modeling.text_file import TextFile
-from datamodules.text import tokenization
+from datamodules.text.tokenizers import character_tokenizer, train_bpe
 from modules import LanguageModel
 from modules.inference.pretrained import open_language_model
 from modules.language_model import characters_per_token
@@ -81,7 +81,7 @@ def test_val_figures_are_those_of_the_whole_split_whatever_the_batch_size(text, 
     net = GPT(data.vocab_size, **GPT_SIZES)
     tokens = torch.from_numpy(data.val_tokens.astype("int64"))
     nats = 0.0
-    with torch.no_grad():  # window after window, as AllWindows says it cuts
+    with torch.no_grad():  # window after window, as SequentialWindows says it cuts
         for start in range(0, len(tokens) - 1, T):
             window = tokens[start : start + T + 1]
             nats += F.cross_entropy(net(window[None, :-1])[0][0], window[1:], reduction="sum")
@@ -101,7 +101,7 @@ def test_val_figures_are_those_of_the_whole_split_whatever_the_batch_size(text, 
 
 
 def test_the_characters_of_all_tokens_are_those_of_the_text():
-    for tokenizer in (tokenization.characters(TEXT), tokenization.byte_pairs([TEXT], 300)):
+    for tokenizer in (character_tokenizer(TEXT), train_bpe([TEXT], 300)):
         lengths = characters_per_token(tokenizer)
         tokens = tokenizer.encode(TEXT).ids
         assert lengths[tokens].sum() == len(TEXT)

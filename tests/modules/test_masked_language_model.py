@@ -29,8 +29,8 @@ import train
 from callbacks import MaskedWords
 from callbacks.samples.masked_words import in_brackets, passage, place_of_a_word
 from datamodules import SST2, PackedFiles, PackedIMDB
-from datamodules.language_modeling.packed_texts import TrainingVisits, packed
-from datamodules.text.tokenizers import learn
+from datamodules.language_modeling.packed_texts import SeededTrainingSampler, pack
+from datamodules.text.tokenizers import train_tokenizer
 from modules import Classifier, MaskedLanguageModel
 from modules.masked_language_model import mask_tokens, random_numbers
 from modules.nets import BertMLM
@@ -65,7 +65,7 @@ def texts(rows: int) -> Tensor:
 
 def tokenizer() -> str:
     """Letters and pairs of letters, 60 tokens at most."""
-    return learn("wordpiece", ["abcdefghij klmnop qrstuv wxyz " * 9], V).to_str()
+    return train_tokenizer("wordpiece", ["abcdefghij klmnop qrstuv wxyz " * 9], V).to_str()
 
 
 # Which words are hidden.
@@ -223,13 +223,13 @@ def test_one_batch_is_learned_by_heart() -> None:
 
 def test_rows_hold_the_text_and_nothing_is_lost() -> None:
     tokens = torch.arange(10, 31, dtype=torch.int32)  # 21, six a row
-    rows = packed(tokens, 8, CLS, SEP, PAD)
+    rows = pack(tokens, 8, CLS, SEP, PAD)
     assert rows.shape == (4, 8)
     assert (rows[:, 0] == CLS).all()
     assert (rows[:3, -1] == SEP).all()
     assert rows[3].tolist() == [CLS, 28, 29, 30, SEP, PAD, PAD, PAD]
     assert torch.equal(rows[rows >= 10], tokens)
-    whole = packed(tokens[:12], 8, CLS, SEP, PAD)
+    whole = pack(tokens[:12], 8, CLS, SEP, PAD)
     assert whole[:, [0, -1]].tolist() == [[CLS, SEP]] * 2
 
 
@@ -276,7 +276,7 @@ def test_each_epoch_hides_others_and_each_validation_the_same(reviews: PackedIMD
 
 def test_two_processes_hide_what_one_would() -> None:
     def visits(world_size: int) -> list[tuple]:
-        shares = [TrainingVisits(50, 8, 3, rank, world_size) for rank in range(world_size)]
+        shares = [SeededTrainingSampler(50, 8, 3, rank, world_size) for rank in range(world_size)]
         for share in shares:
             share.set_epoch(2)
         return [
@@ -302,7 +302,7 @@ def test_the_tokenizer_is_learnt_from_the_texts_that_train(tmp_path: Path) -> No
 
 def test_wordpiece_is_learnt_in_one_order() -> None:
     text = ["the film is good and the cast is bad", "another film with words worth reading"]
-    vocab = learn("wordpiece", text * 3, 60).get_vocab()
+    vocab = train_tokenizer("wordpiece", text * 3, 60).get_vocab()
     names = sorted(vocab, key=vocab.__getitem__)
     within = [name for name in names if re.fullmatch("##.", name)]
     assert names[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -437,9 +437,9 @@ def test_other_words_than_those_learnt_are_refused(
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("no/such.ckpt", "choose one of words, characters, bpe, wordpiece, bert, or name"),
-        ("broken.json", "has none that can be read"),
-        ("letters.json", r"without [PAD] or [UNK]"),
+        ("no/such.ckpt", "choose one of words, characters, bpe, wordpiece, bert, or the path"),
+        ("broken.json", "cannot read a tokenizer from broken.json"),
+        ("letters.json", r"has no [PAD] or"),
     ],
 )
 def test_a_tokenizer_that_cannot_be_had_is_told(
@@ -461,14 +461,14 @@ def test_a_tokenizer_that_hides_nothing_is_refused(
     refused: Callable[..., str], small_texts: Path
 ) -> None:
     told = refused(*MLM, "--data.data_dir", small_texts, "--data.tokenizer", "words")
-    assert "choose --data.tokenizer wordpiece or bert" in told
+    assert "unknown tokenizer 'words': choose one of wordpiece, bert" in told
 
 
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
         (("--model.rate", 1.5), "rate must be above 0 and at most 1"),
-        (("--data.context", 3), "a row needs 4 tokens or more"),
+        (("--data.context", 3), "context must be at least 4"),
     ],
 )
 def test_wrong_settings_are_refused(

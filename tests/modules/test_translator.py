@@ -333,9 +333,12 @@ def test_whole_sentences_count_not_their_tokens() -> None:
     [
         (("--model.beam_size", 0), "beam_size must be 1 or more"),
         (("--model.net.norm", "none"), "norm must be after or before"),
-        (("--data.words", 99), "give 2 to 36"),
-        (("--data", "datamodules.Multi30k", "--data.tokenizer", "bytes"), "choose bpe or words"),
-        (("--data.predict", "no.txt"), "There is no file no.txt"),
+        (("--data.words", 99), "data.words must be 2 to 36"),
+        (
+            ("--data", "datamodules.Multi30k", "--data.tokenizer", "bytes"),
+            "unknown tokenizer 'bytes'",
+        ),
+        (("--data.predict", "no.txt"), "there is no file no.txt"),
     ],
 )
 def test_a_mistake_is_told_before_any_work(refused: Callable, wrong: tuple, told: str) -> None:

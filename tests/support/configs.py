@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from datamodules.text import tokenization
+from datamodules.text.tokenizers import character_tokenizer
 from tests.support import DATA_SETS, REAL_DIR, ROOT
 from tests.support.synthetic_data import PAIR_SETS, RUNNING_TEXTS, TEXT_SETS, make_shards
 
@@ -106,7 +106,7 @@ def data_for(
         alphabet = "".join(map(chr, range(32, 127)))
         make_shards(
             tmp_path / "data" / data["init_args"]["folder"],
-            tokenizer=tokenization.characters(alphabet),
+            tokenizer=character_tokenizer(alphabet),
         )
         return tmp_path / "data"
     # The real ones take seconds to read: tests of their own do it.

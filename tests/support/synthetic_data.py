@@ -14,7 +14,8 @@ from tokenizers import Tokenizer
 
 from datamodules.classification import ag_news, imdb, sst2
 from datamodules.language_modeling.token_shards import DTYPES, ShardWriter, write_index
-from datamodules.text import tokenization
+from datamodules.text.encoding import token_dtype
+from datamodules.text.tokenizers import add_end_of_text, character_tokenizer
 from datamodules.translation import multi30k
 from datamodules.word_vectors import word_benchmarks
 
@@ -55,8 +56,8 @@ def make_shards(
 ) -> Path:
     """Write 3,000 random tokens to train and 400 to validate; 60 kinds unless told otherwise."""
     alphabet = "".join(map(chr, range(32, 91)))
-    made, end = tokenization.with_end_of_text(tokenizer or tokenization.characters(alphabet))
-    dtype = np.dtype(tokenization.token_dtype(made))
+    made, end = add_end_of_text(tokenizer or character_tokenizer(alphabet))
+    dtype = np.dtype(token_dtype(made))
     random = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     shards = []

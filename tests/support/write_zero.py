@@ -21,12 +21,12 @@ def train(stage: int, folder: Path) -> Tensor:
     """Two steps; returns the logits of the net that was saved."""
     import deepspeed
 
-    from datamodules.text import tokenization
+    from datamodules.text.tokenizers import character_tokenizer
     from modules import LanguageModel
     from modules.nets import GPT
 
     torch.manual_seed(0)
-    tokenizer = tokenization.characters("abcdefgh ")
+    tokenizer = character_tokenizer("abcdefgh ")
     net = GPT(tokenizer.get_vocab_size(), 16, 2, 2, 16)
     task = LanguageModel(net, tokenizer=tokenizer.to_str())
     config = {

@@ -13,7 +13,7 @@ from datamodules.classification.base import LabeledTexts, TextClassificationData
 from datamodules.loading.length_batches import BucketBatchSampler, padding_fraction
 from datamodules.loading.ragged import RaggedTokens
 from datamodules.loading.whole_batches import EvaluationBatchSampler
-from datamodules.text.tokenizers import KINDS, learn, with_cutting_and_padding
+from datamodules.text.tokenizers import KINDS, train_tokenizer, with_truncation_and_padding
 from engine.errors import UserError
 from preprocessing.texts import texts_to_inputs
 from tests.support import REAL_DIR
@@ -55,13 +55,13 @@ def table(folder: Path, texts: list[str], **arguments) -> TextTable:
 def some_tokenizer(kind: str, **arguments) -> Tokenizer:
     if kind == "bert" and not (REAL_DIR / "bert-base-uncased/vocab.txt").exists():
         pytest.skip("DATA_DIR holds no bert-base-uncased/vocab.txt")
-    return learn(kind, TEXTS * 3, 400, data_dir=REAL_DIR, **arguments)
+    return train_tokenizer(kind, TEXTS * 3, 400, data_dir=REAL_DIR, **arguments)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_batches_equal_the_inputs_of_the_checkpoint_tokenizer(kind: str) -> None:
     tokenizer = some_tokenizer(kind)
-    exported = Tokenizer.from_str(with_cutting_and_padding(tokenizer, 7))
+    exported = Tokenizer.from_str(with_truncation_and_padding(tokenizer, 7))
     inputs = texts_to_inputs(TEXTS, exported)
     ragged = RaggedTokens.from_sequences(
         [torch.tensor(tokenizer.encode(text).ids).numpy() for text in TEXTS]
@@ -89,15 +89,15 @@ def test_special_token_written_in_a_text_is_plain_text(kind: str) -> None:
 
 
 def test_rare_words_are_unknown_and_vocabulary_keeps_frequent_words() -> None:
-    tokenizer = learn("words", ["b b b a a c", "a"], max_vocab_size=5, min_count=2)
+    tokenizer = train_tokenizer("words", ["b b b a a c", "a"], max_vocab_size=5, min_count=2)
     assert tokenizer.get_vocab() == {"[PAD]": 0, "[UNK]": 1, "a": 2, "b": 3}
     assert tokenizer.encode("c a").ids == [1, 2]
-    assert learn("words", ["b b b a a c"], max_vocab_size=3).get_vocab_size() == 3
+    assert train_tokenizer("words", ["b b b a a c"], max_vocab_size=3).get_vocab_size() == 3
 
 
 def test_additional_special_tokens_follow_pad_and_unk() -> None:
     for kind in ("words", "characters", "bpe"):
-        tokenizer = some_tokenizer(kind, specials=["[BOS]", "[EOS]"])
+        tokenizer = some_tokenizer(kind, special_tokens=["[BOS]", "[EOS]"])
         assert [tokenizer.id_to_token(n) for n in range(4)] == ["[PAD]", "[UNK]", "[BOS]", "[EOS]"]
 
 

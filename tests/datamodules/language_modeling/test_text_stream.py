@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules import TextStream
-from datamodules.language_modeling.text_stream import Documents, StreamedRows
+from datamodules.language_modeling.text_stream import DocumentStream, StreamBatches
 from tests.support import ROOT
 from tests.support.resume import Crash, after, assert_same_run
 
@@ -50,7 +50,7 @@ def stream(tmp_path: Path, texts: list[str]) -> Callable[..., TextStream]:
     return stream
 
 
-def rows(data: TextStream) -> StreamedRows:
+def rows(data: TextStream) -> StreamBatches:
     return data.train_dataloader().dataset
 
 
@@ -97,7 +97,7 @@ def test_any_step_is_read_from_what_was_kept_or_from_nothing(stream, start: int)
             assert len(read) < len(read_by_whole) - 10  # documents before it are not read again
 
 
-def count(documents: Documents, read: list) -> None:
+def count(documents: DocumentStream, read: list) -> None:
     following = documents.next
     documents.next = lambda: read.append(1) or following()  # type: ignore[method-assign]
 
@@ -142,14 +142,14 @@ def test_a_run_that_goes_on_is_the_run_that_never_stopped(
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"field": "body"}, "holds no text under 'body'; it has 'text'"),
-        ({"dataset": "json", "files": ["nowhere.jsonl"]}, "can't be opened"),
-        ({"dataset_split": "test"}, "can't be opened"),
-        ({"tokenizer": "words"}, "must be gpt2 or bpe"),
-        ({"max_vocab_size": 256}, "257 or more"),
+        ({"field": "body"}, "has no text in 'body'; its columns are 'text'"),
+        ({"dataset": "json", "files": ["nowhere.jsonl"]}, "cannot open"),
+        ({"dataset_split": "test"}, "cannot open"),
+        ({"tokenizer": "words"}, "unknown tokenizer 'words'"),
+        ({"max_vocab_size": 256}, "at least 257"),
         ({"val_documents": 40}, "too short"),
-        ({"val_documents": 0}, "val_documents is 0"),
-        ({"epoch_steps": 0}, "epoch_steps is 0"),
+        ({"val_documents": 0}, "val_documents must be"),
+        ({"epoch_steps": 0}, "epoch_steps must be"),
     ],
 )
 def test_what_can_not_be_streamed_is_one_sentence(stream, wrong: dict, told: str) -> None:

@@ -18,9 +18,9 @@ from tokenizers import Tokenizer
 
 from datamodules import TextFile, TokenShards
 from datamodules.language_modeling.token_batches import RandomCrops
-from datamodules.language_modeling.token_shards import JoinedShards
-from datamodules.text import tokenization
+from datamodules.language_modeling.token_shards import ConcatenatedShards
 from datamodules.text.reading import read_documents
+from datamodules.text.tokenizers import add_end_of_text, character_tokenizer, train_bpe
 from scripts import tokenize_text
 from tests.support import REAL_DIR, ROOT
 from tests.support.synthetic_data import make_shards
@@ -72,7 +72,7 @@ def row(folder: Path, split: str) -> np.ndarray:
 def test_a_crop_reads_on_over_the_ends_of_shards() -> None:
     tokens = np.arange(100, dtype=np.uint16)
     for cuts in ([30], [1, 2, 3, 60], [50, 50, 99]):
-        joined = JoinedShards(np.split(tokens, cuts), [""] * (len(cuts) + 1), vocab_size=100)
+        joined = ConcatenatedShards(np.split(tokens, cuts), [""] * (len(cuts) + 1), vocab_size=100)
         for start, stop in ((0, 100), (29, 31), (0, 1), (99, 100), (1, 61), (5, 5), (90, 200)):
             assert joined[start:stop].tolist() == tokens[start:stop].tolist()
             assert joined[start:stop].dtype == np.uint16
@@ -118,7 +118,7 @@ def test_shards_lie_below_the_data_folder_unless_named_in_full(tmp_path: Path) -
 
 def test_vocabularies_above_two_bytes_take_four(tmp_path: Path) -> None:
     alphabet = "".join(map(chr, range(0x10000, 0x10000 + 2**16)))  # one more with the end of text
-    make_shards(tmp_path, tokenizer=tokenization.characters(alphabet), highest=2**16)
+    make_shards(tmp_path, tokenizer=character_tokenizer(alphabet), highest=2**16)
     data = TokenShards(str(tmp_path), context=8, batch_size=2)
     data.setup("fit")
     assert data.index["dtype"] == "uint32"
@@ -134,21 +134,21 @@ def broken(folder: Path, **changes: object) -> TokenShards:
 def test_a_folder_that_is_not_there_or_not_finished_is_told_how_to_be_made(tmp_path: Path) -> None:
     with pytest.raises(MisconfigurationException, match=r"nowhere does not exist.*tokenize_text"):
         _ = TokenShards("nowhere", data_dir=str(tmp_path)).vocab_size
-    with pytest.raises(MisconfigurationException, match=r"has no index\.json.*not finished"):
+    with pytest.raises(MisconfigurationException, match=r"has no index\.json and is incomplete"):
         _ = TokenShards(".", data_dir=str(tmp_path)).vocab_size
 
 
 def test_an_index_of_another_version_or_none_is_refused(tmp_path: Path) -> None:
     data = broken(make_shards(tmp_path), version=2)
-    with pytest.raises(MisconfigurationException, match=r"version 2, .* reads version 1"):
+    with pytest.raises(MisconfigurationException, match=r"version 2, but only version 1"):
         _ = data.vocab_size
-    with pytest.raises(MisconfigurationException, match=r"lacks a dtype that is uint16 or uint32"):
+    with pytest.raises(MisconfigurationException, match=r"dtype must be uint16 or uint32"):
         _ = broken(tmp_path, version=1, dtype="int8").vocab_size
     with pytest.raises(MisconfigurationException, match="shard 0 lacks split, tokens"):
         _ = broken(tmp_path, dtype="uint16", shards=[{"file": "train-00000.bin"}]).vocab_size
     for text in ("{", "[]", "{}"):
         (tmp_path / "index.json").write_text(text)
-        with pytest.raises(MisconfigurationException, match="damaged or no index"):
+        with pytest.raises(MisconfigurationException, match="damaged or not an index"):
             _ = TokenShards(str(tmp_path)).vocab_size
 
 
@@ -157,7 +157,7 @@ def test_a_shard_cut_short_is_named_with_its_sizes(tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-3])
     with pytest.raises(
         MisconfigurationException,
-        match=r"train-00001\.bin has 997 bytes, but index\.json says 1,000 bytes \(500 tokens\)",
+        match=r"train-00001\.bin has 997 bytes, but index\.json expects 1,000 bytes \(500 tokens\)",
     ):
         TokenShards(str(tmp_path), context=16).setup("fit")
     shard.unlink()
@@ -179,13 +179,15 @@ def test_a_changed_shard_is_found_where_it_is_asked_for(tmp_path: Path) -> None:
 def test_a_token_beyond_the_vocabulary_is_named_before_the_net_sees_it(tmp_path: Path) -> None:
     data = broken(make_shards(tmp_path), vocab_size=20)
     data.setup("fit")
-    with pytest.raises(MisconfigurationException, match=r"\.bin holds the token \d\d, but .* 20"):
+    with pytest.raises(
+        MisconfigurationException, match=r"\.bin contains the token \d\d, but .* 20"
+    ):
         next(iter(data.train_dataloader()))
 
 
 def test_contexts_and_batches_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     folder = str(make_shards(tmp_path))
-    with pytest.raises(MisconfigurationException, match=r"3000 tokens to train and 400 .* 401 of"):
+    with pytest.raises(MisconfigurationException, match=r"3000 training tokens and 400 .* 401 of"):
         TokenShards(folder, context=400).setup("fit")
     TokenShards(folder, context=399).setup("fit")
     data = TokenShards(folder, context=8, batch_size=4)
@@ -203,7 +205,7 @@ def test_contexts_and_batches_that_do_not_fit_are_refused(tmp_path: Path) -> Non
 def test_the_shards_are_the_same_however_many_workers_make_them(
     texts: Path, tokenize: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokenize_text, "TASK", 700)  # many tasks a worker
+    monkeypatch.setattr(tokenize_text, "TASK_CHARACTERS", 700)  # many tasks a worker
     one, three = (
         tokenize(texts / "*.txt", "--workers", number, name=str(number)) for number in (1, 3)
     )
@@ -235,11 +237,11 @@ def test_documents_come_back_in_order_each_followed_by_the_end_of_text(
 
 
 def test_no_text_is_read_as_an_end_of_text() -> None:
-    for tokenizer in (tokenization.characters("<|endoftx>"), tokenization.byte_pairs(["a"], 300)):
-        made, end = tokenization.with_end_of_text(tokenizer)
+    for tokenizer in (character_tokenizer("<|endoftx>"), train_bpe(["a"], 300)):
+        made, end = add_end_of_text(tokenizer)
         assert made.decode([end], skip_special_tokens=False) == "<|endoftext|>"
         assert end not in made.encode("<|endoftext|>").ids
-        assert tokenization.with_end_of_text(made) == (made, end)
+        assert add_end_of_text(made) == (made, end)
 
 
 def test_byte_pairs_learn_nothing_from_what_validates(
@@ -288,7 +290,7 @@ def test_an_interrupted_run_leaves_no_index_and_is_simply_run_again(
     texts: Path, tokenize: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = contents(tokenize(texts / "*.txt", name="whole"))
-    begin, begun = tokenize_text.ShardWriter._begin, []
+    begin, begun = tokenize_text.ShardWriter._open, []
 
     def stop_at_the_fortieth(writer: tokenize_text.ShardWriter) -> None:
         begin(writer)
@@ -297,14 +299,14 @@ def test_an_interrupted_run_leaves_no_index_and_is_simply_run_again(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tokenize_text.ShardWriter, "_begin", stop_at_the_fortieth)
+        patch.setattr(tokenize_text.ShardWriter, "_open", stop_at_the_fortieth)
         with pytest.raises(KeyboardInterrupt):
             tokenize(texts / "*.txt", "--shard_tokens", 20)
     left = set(contents(texts.parent / "shards"))
     assert "train-00000.bin" in left
     assert any(name.endswith(".partial") for name in left)
     assert "index.json" not in left
-    with pytest.raises(MisconfigurationException, match="not finished"):
+    with pytest.raises(MisconfigurationException, match="is incomplete"):
         _ = TokenShards(str(texts.parent / "shards")).vocab_size
     assert contents(tokenize(texts / "*.txt")) == whole  # with other sizes, and nothing is left
 
@@ -347,19 +349,19 @@ def test_mistakes_are_told_in_one_sentence(texts: Path, refused: Callable[..., s
     (texts / "cut.txt.gz").write_bytes(gzip.compress(b"abc" * 1000)[:-20])
     (texts / "latin.txt.gz").write_bytes(gzip.compress(b"caf\xe9 "))
     for arguments, said in {
-        (): "name text files",
-        ("nowhere/*.txt",): "No file is named 'nowhere/*.txt'",
-        (texts / "0.txt", "--workers", 0): "--workers is 0",
-        (texts / "0.txt", "--shard_tokens", 0): "--shard_tokens is 0",
-        (texts / "0.txt", "--vocab_size", 256): "--vocab_size is 256",
-        (texts / "0.txt", "--val_fraction", 1): "--val_fraction is 1.0",
-        (texts / "0.txt",): "no document is left for val",
-        (texts / "bad.jsonl",): "line 2 holds no text under 'text'; it has fields 'body'",
-        (texts / "worse.jsonl",): "line 2 is no valid JSON",
-        (texts / "half.jsonl",): "line 1 holds half a character, \\ud83d",
+        (): "give text files or a --dataset",
+        ("nowhere/*.txt",): "no file matches 'nowhere/*.txt'",
+        (texts / "0.txt", "--workers", 0): "--workers must be at least 1, got 0",
+        (texts / "0.txt", "--shard_tokens", 0): "--shard_tokens must be at least 1",
+        (texts / "0.txt", "--vocab_size", 256): "--vocab_size must be at least 257",
+        (texts / "0.txt", "--val_fraction", 1): "--val_fraction must be between 0 and 1",
+        (texts / "0.txt",): "of 1 documents none is left for val",
+        (texts / "bad.jsonl",): "line 2 has no text in 'text'; its fields are 'body'",
+        (texts / "worse.jsonl",): "line 2 is not valid JSON",
+        (texts / "half.jsonl",): "line 1 contains half a character, \\ud83d",
         (texts / "0.txt", "--output", texts / "1.txt"): "1.txt is a file: name a folder",
-        (texts / "cut.txt.gz",): "damaged or cut off",
-        (texts / "latin.txt.gz",): "byte 3 (0xe9)",
+        (texts / "cut.txt.gz",): "damaged or truncated",
+        (texts / "latin.txt.gz",): "0xe9 at offset 3",
     }.items():
         assert said in refused(*arguments)
 
@@ -369,7 +371,7 @@ def test_a_finished_folder_is_not_written_again(
 ) -> None:
     folder = tokenize(texts / "*.txt")
     before = contents(folder)
-    assert "finished" in refused(texts / "*.txt")
+    assert "are complete" in refused(texts / "*.txt")
     assert contents(folder) == before
 
 
@@ -382,9 +384,9 @@ def test_a_full_disk_is_said_to_be_full(
 
     monkeypatch.setattr(tokenize_text.ShardWriter, "_file", Full(), raising=False)
     monkeypatch.setattr(
-        tokenize_text.ShardWriter, "_begin", lambda self: setattr(self, "_room", 500)
+        tokenize_text.ShardWriter, "_open", lambda self: setattr(self, "_remaining", 500)
     )
-    assert "is full" in refused(texts / "*.txt")
+    assert "No space left" in refused(texts / "*.txt")
 
 
 def test_a_data_set_of_the_hub_is_read_as_rows(

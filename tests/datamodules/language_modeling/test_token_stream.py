@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules import TokenStream
-from datamodules.language_modeling.token_stream import FetchedShards, WindowCrops
+from datamodules.language_modeling.token_stream import ShardCache, WindowCrops
 from tests.support import ROOT
 from tests.support.resume import Crash, after, assert_same_run
 from tests.support.synthetic_data import make_shards
@@ -52,15 +52,15 @@ def crops(data: TokenStream) -> WindowCrops:
 
 def on_disk(data: TokenStream, split: str = "train") -> set[int]:
     """The numbers of the shards that are on this machine, once nothing more is on its way."""
-    fetched = FetchedShards(data.url, data.folder, data._of(split), data._dtype, keep=True)
+    fetched = ShardCache(data.url, data.folder, data._shards(split), data._dtype, keep=True)
     return {i for i in range(len(fetched.shards)) if fetched.path(i).exists()}
 
 
 def settle(batches: WindowCrops) -> None:
     """Wait for what is on its way."""
-    batches.fetched._threads.submit(lambda: None).result()
+    batches.cache._threads.submit(lambda: None).result()
     limit = time.monotonic() + 20
-    while batches.fetched._threads._work_queue.qsize() and time.monotonic() < limit:
+    while batches.cache._threads._work_queue.qsize() and time.monotonic() < limit:
         time.sleep(0.01)
     time.sleep(0.1)
 
@@ -98,13 +98,13 @@ def test_each_shard_is_in_as_many_windows_as_the_others(
         orders.append([window[0] for window in windows])
     assert len(set(map(tuple, orders))) == 3
     assert batches.shards_at((0, 10)) == batches.shards_at((1, 0))
-    places = [batches.place(step) for step in range(len(batches))]
+    places = [batches.position(step) for step in range(len(batches))]
     assert set(Counter(places).values()) <= {4, 5}  # 46 steps, 10 windows
 
     # What a crop holds stands in a shard of its window, or where one ends and the next begins.
     shards = [np.fromfile(elsewhere / f"train-{i:05}.bin", "<u2").tolist() for i in range(10)]
     for step in (0, 20, 50):
-        window = batches.shards_at(batches.place(step))
+        window = batches.shards_at(batches.position(step))
         row = list(chain.from_iterable(shards[i] for i in window))
         crop = torch.cat([batches[step][0][:, :1], batches[step][1]], dim=1).tolist()
         for tokens in crop:
@@ -117,7 +117,7 @@ def test_the_disk_holds_a_window_and_what_comes_next(stream: Callable[..., Token
     for step in range(46):
         batches[step]
         settle(batches)
-        first = batches.place(step)
+        first = batches.position(step)
         wanted = set(batches.shards_at(first)) | set(batches.shards_at((first[0], first[1] + 1)))
         assert on_disk(data) == wanted
     assert on_disk(data, "val") == {0, 1}
@@ -207,17 +207,17 @@ def test_mistakes_are_told_before_training(
     wrong: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert "window is 0" in wrong(window=0)
-    assert "is for datamodules.TokenShards" in wrong(url="/data/shards")
-    assert "index.json could not be read" in wrong(url=f"file://{tmp_path}/nothing")
+    assert "window must be at least 1" in wrong(window=0)
+    assert "use datamodules.TokenShards for a local folder" in wrong(url="/data/shards")
+    assert "cannot read file:" in wrong(url=f"file://{tmp_path}/nothing")
     assert "rotocol not known: carrier" in wrong(url="carrier://pigeon")
     assert "Install s3fs" in wrong(url="s3://bucket/shards")
-    assert "3000 tokens to train" in wrong(context=400)
+    assert "3000 training tokens" in wrong(context=400)
     (tmp_path / "other").mkdir()
     (tmp_path / "other/index.json").write_text("{}")
-    assert "is damaged or no index" in wrong(url=(tmp_path / "other").as_uri())
+    assert "is damaged or not an index" in wrong(url=(tmp_path / "other").as_uri())
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    assert "give a smaller --data.window" in wrong()
+    assert "use a smaller --data.window" in wrong()
 
 
 def test_a_damaged_shard_is_named_and_never_used(elsewhere: Path, wrong: Callable) -> None:

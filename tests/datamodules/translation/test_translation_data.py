@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from datamodules import Multi30k, ParallelFiles, ReversedWords
 from datamodules.loading.length_batches import padding_fraction
-from datamodules.translation.base import as_bytes
+from datamodules.translation.base import utf8_bytes
 from datamodules.translation.reversed_words import SYLLABLES
 from tests.support import REAL_DIR
 from tests.support.synthetic_data import ENGLISH, GERMAN
@@ -91,7 +91,7 @@ def test_pairs_of_like_length_are_together(data: Multi30k) -> None:
     for side in (train.sources, train.targets):
         bucketed = padding_fraction(side.lengths[data._batches().batches()])
         assert bucketed < 0.5 * padding_fraction(side.lengths[data._batches(pool=1).batches()])
-    assert "for both languages" in data.summary
+    assert "shared vocabulary" in data.summary
     assert "260 train, 40 val, 30 test pairs" in data.summary
 
 
@@ -143,7 +143,7 @@ def test_sentences_beyond_the_context_are_cut_and_counted(small_texts: Path) -> 
     sources, targets = data.texts["val"]
     longer = sum(max(len(s.split()) + 1, len(t.split()) + 2) > 6 for s, t in zip(sources, targets))  # noqa: B905
     assert longer > 3
-    with pytest.warns(UserWarning, match=f"of 6 tokens: .*{longer} of 40 val"):
+    with pytest.warns(UserWarning, match=f"of 6 tokens are truncated: .*{longer} of 40 val"):
         data.setup("fit")
     pairs = data.splits["train"]
     assert int(pairs.sources.lengths.max()) == int(pairs.targets.lengths.max()) == 6
@@ -156,7 +156,9 @@ def test_pairs_with_an_empty_side_do_not_train_and_are_counted(tmp_path: Path) -
     told[3] = german[7] = " "
     pair = files(tmp_path, "\n".join(german) + "\n", "\n".join(told) + "\n")
     data = ParallelFiles(pair, pair, pair, batch_size=4)
-    with pytest.warns(UserWarning, match="2 of 30 pairs, one side.* the first is line 4"):
+    with pytest.warns(
+        UserWarning, match="2 of 30 training pairs with an empty side; the first is line 4"
+    ):
         assert len(data.texts["train"].sources) == 28
     assert data.texts["train"].sources[3] == german[4]
     assert len(data.texts["test"].sources) == 30  # nothing moves where it is translated
@@ -186,15 +188,15 @@ def test_a_file_to_translate_keeps_its_lines_and_their_order(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("source", "target", "told"),
     [
-        (lines(30), lines(28), r"some.de has 30 lines and .*some.en has 28"),
-        ("", lines(3), r"some.de holds no sentence"),
-        (lines(3), "\n\n\n", r"some.en holds no sentence"),
+        (lines(30), lines(28), r"some.de has 30 lines but .*some.en has 28"),
+        ("", lines(3), r"some.de contains no sentence"),
+        (lines(3), "\n\n\n", r"some.en contains no sentence"),
         (
             lines(3) + BAD + "\n",
             (lines(3) + BAD + "\n").encode("cp1252"),
             r"some.en is not UTF-8 text: line 4 contains the byte 0xdc",
         ),
-        ("a\n\n", "\nb\n", "holds no pair"),
+        ("a\n\n", "\nb\n", "contains no pair"),
     ],
 )
 def test_files_that_are_no_translation_are_refused(
@@ -208,12 +210,12 @@ def test_files_that_are_no_translation_are_refused(
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"train": ["one.de"]}, "train names 1 files: give two"),
-        ({"train": ["no.de", "no.en"]}, "There is no file no.de"),
-        ({"val_fraction": 0.7}, "val_fraction is 0.7"),
-        ({"tokenizer": "letters"}, "choose bpe or words"),
-        ({"max_vocab_size": 200}, "bpe needs 260 or more"),
-        ({"context": 2}, "context is 2"),
+        ({"train": ["one.de"]}, "data.train must be \[SOURCE, TARGET\], got 1"),
+        ({"train": ["no.de", "no.en"]}, "there is no file no.de"),
+        ({"val_fraction": 0.7}, "val_fraction must be between 0 and 0.5, got 0.7"),
+        ({"tokenizer": "letters"}, "unknown tokenizer 'letters': choose one of bpe, words"),
+        ({"max_vocab_size": 200}, "at least 260 for bpe, got 200"),
+        ({"context": 2}, "context must be at least 3"),
     ],
 )
 def test_wrong_arguments_are_told(tmp_path: Path, wrong: dict, told: str) -> None:
@@ -275,6 +277,6 @@ def test_a_language_that_can_not_be_is_refused(wrong: dict) -> None:
 
 
 def test_bytes_of_texts_are_bytes() -> None:
-    told = as_bytes(["ä", "", "abc"])
+    told = utf8_bytes(["ä", "", "abc"])
     assert told.lengths.tolist() == [2, 0, 3]
     assert bytes(told[0].tolist()).decode() == "ä"

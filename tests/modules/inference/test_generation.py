@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from datamodules.text import tokenization
+from datamodules.text.tokenizers import character_tokenizer, train_bpe
 from modules import LanguageModel
 from modules.inference.generation import draw, generate, shape_logits, window_start
 from modules.inference.streaming import Pieces
@@ -221,9 +221,9 @@ NASTY = "héllo 漢字 😀 e\u0301 \r\n\t don't 😀😀"
 
 def language_model(kind: str) -> LanguageModel:
     tokenizer = (
-        tokenization.characters(NASTY)
+        character_tokenizer(NASTY)
         if kind == "characters"
-        else tokenization.byte_pairs([NASTY], 260)
+        else train_bpe([NASTY], 260)
     )
     net = stirred(GPT(tokenizer.get_vocab_size(), **SIZES))
     return LanguageModel(net, tokenizer=tokenizer.to_str())

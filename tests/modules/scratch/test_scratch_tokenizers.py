@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from datamodules.text.tokenization import byte_pairs
+from datamodules.text.tokenizers import train_bpe
 from modules.scratch.bpe import LETTER_OF_BYTE, BytePairs, merge
 from modules.scratch.wordpiece import WordPiece
 
@@ -38,7 +38,7 @@ def gpt2_files(request, tmp_path) -> tuple[Path, Path]:
     """`encoder.json` and `vocab.bpe`: OpenAI's, or small ones of the same form."""
     if request.param == "real":
         return DATA_DIR / "gpt2-bpe" / "encoder.json", DATA_DIR / "gpt2-bpe" / "vocab.bpe"
-    vocab, merges = byte_pairs([SOURCE], 600).model.save(str(tmp_path))
+    vocab, merges = train_bpe([SOURCE], 600).model.save(str(tmp_path))
     return Path(vocab), Path(merges)
 
 
@@ -119,7 +119,7 @@ def test_half_a_character_decodes_as_in_the_library(gpt2_files):
     ],
 )
 def test_byte_pairs_learn_the_merges_of_the_library(read):
-    own, library = BytePairs.train([read()], 1000), byte_pairs([read()], 1000)
+    own, library = BytePairs.train([read()], 1000), train_bpe([read()], 1000)
     learnt = json.loads(library.to_str())["model"]
     assert own.merges == [tuple(pair) for pair in learnt["merges"]]
     assert own.vocab == learnt["vocab"]
@@ -131,7 +131,7 @@ def test_ties_and_pairs_over_themselves_are_broken_as_in_the_library():
     for _ in range(50):
         words = ["".join(draw.choices("aab", k=draw.randint(1, 12))) for _ in range(40)]
         text = " ".join(words)
-        learnt = json.loads(byte_pairs([text], 350).to_str())["model"]
+        learnt = json.loads(train_bpe([text], 350).to_str())["model"]
         own = BytePairs.train([text], 350)
         assert (own.merges, own.vocab) == ([tuple(p) for p in learnt["merges"]], learnt["vocab"])
 
