@@ -1,13 +1,14 @@
 """Files of data sets: found in the data folder or downloaded, always verified by checksum."""
 
 import os
+import shutil
 import sys
 import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import fsspec
 import pooch
@@ -69,8 +70,9 @@ def _download(path: Path, urls: Sequence[str], checksum: str) -> None:
         OSError: If no mirror does, with the last mirror's failure.
     """
     failure: OSError = OSError("no URL given")
-    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=60)
+    http = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=60)
     for url in urls:
+        downloader = http if url.startswith(("http:", "https:")) else _copy_url
         try:
             pooch.retrieve(url, checksum, path.name, path.parent, downloader=downloader)
         except OSError as error:  # requests' exceptions and timeouts are OSErrors
@@ -81,6 +83,12 @@ def _download(path: Path, urls: Sequence[str], checksum: str) -> None:
             path.chmod(0o644)  # pooch's temporary file is readable by its owner only
             return
     raise failure
+
+
+def _copy_url(url: str, output_file: str, _: Any) -> None:
+    """Download from any other protocol, for pooch."""
+    with open_url(url) as source, open(output_file, "wb") as target:
+        shutil.copyfileobj(source, target)
 
 
 def open_url(url: str) -> BinaryIO:

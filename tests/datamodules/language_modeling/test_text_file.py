@@ -20,7 +20,7 @@ from datamodules.language_modeling.source import PythonSource
 from datamodules.language_modeling.text_file import TextFile
 from datamodules.language_modeling.token_batches import RandomCrops, SequentialWindows
 from datamodules.text.encoding import encode_long_text, split_into_chunks
-from datamodules.text.reading import SplitText, count_characters, read_text
+from datamodules.text.reading import count_characters, read_text
 from datamodules.text.tokenizers import character_tokenizer, gpt2_tokenizer, train_bpe
 
 DATA_DIR = Path(os.environ.get("DATA_DIR", "data"))
@@ -307,7 +307,7 @@ def test_a_pattern_that_matches_nothing_is_named_once_the_text_is_wanted():
 def test_a_batch_that_the_processes_cannot_share_is_refused(text_file):
     data = text_file(verse(1000), batch_size=4)
     data.trainer = SimpleNamespace(distributed_sampler_kwargs={"num_replicas": 3, "rank": 0})
-    with pytest.raises(MisconfigurationException, match="among 3 processes"):
+    with pytest.raises(MisconfigurationException, match="not divisible by 3 processes"):
         data.setup("fit")
 
 

@@ -192,7 +192,7 @@ def test_contexts_and_batches_that_do_not_fit_are_refused(tmp_path: Path) -> Non
     TokenShards(folder, context=399).setup("fit")
     data = TokenShards(folder, context=8, batch_size=4)
     data.trainer = SimpleNamespace(distributed_sampler_kwargs={"num_replicas": 3, "rank": 0})
-    with pytest.raises(MisconfigurationException, match="among 3 processes"):
+    with pytest.raises(MisconfigurationException, match="not divisible by 3 processes"):
         data.setup("fit")
     for wrong in ({"context": 0}, {"batch_size": 0}, {"seed": -1}, {"vocab_multiple": 0}):
         with pytest.raises(MisconfigurationException, match=next(iter(wrong))):

