@@ -1,12 +1,12 @@
 """Speed of generation: `python -m benchmarks.generation`.
 
-Tokens a second of 500 new ones with the 10 M shape (6 layers, 6 heads, 384 wide) in float32, from
-one prompt and from ten: our `generate` with its cache and without, the loop of nanoGPT and minGPT,
-which reads the last window anew for each token, and `transformers`' `generate` with its cache, all
-with the same weights. The last can't go past its context, so there the context is 512; with 256, as
-in configs/shakespeare/gpt.yaml, ours starts afresh from half a window when one is full, and without
-a cache reads less than a window for most tokens. Beside them ours with weights of 16 bits, as by
-`generate.py --precision bf16-true`. All take turns, and ratios are taken round by round.
+Tokens per second for 500 new tokens with a GPT of 10 M parameters (6 layers, 6 heads, 384 wide) in
+float32, for one prompt and for ten: our `generate` with and without its cache, the loop of nanoGPT
+and minGPT, which recomputes the last window for each token, and `transformers`' `generate` with its
+cache, all with the same weights. `transformers` cannot exceed the context, so it is measured with
+context 512 only; with 256, as in configs/shakespeare/gpt.yaml, our cache restarts from half a
+window when it is full. Also ours with bfloat16 weights, as by `generate.py --precision bf16-true`.
+Candidates alternate, and ratios are taken round by round.
 """
 
 import copy
@@ -32,7 +32,7 @@ NEW_TOKENS = 500
 
 
 def ours(net: GPT, prompts: int, *, cached: bool) -> float:
-    """Tokens a second of all prompts together."""
+    """Return the tokens per second of all prompts together."""
     started = time.perf_counter()
     steps = generate(net, [[0]] * prompts, NEW_TOKENS, seed=0, cached=cached)
     drawn = sum(len(step) for step in steps)
@@ -41,7 +41,7 @@ def ours(net: GPT, prompts: int, *, cached: bool) -> float:
 
 @torch.inference_mode()
 def last_window(net: GPT) -> float:
-    """Tokens a second of one prompt, as nanoGPT and minGPT sample them."""
+    """Return the tokens per second of one prompt with the sampling loop of nanoGPT and minGPT."""
     tokens = torch.zeros(1, 1, dtype=torch.long)
     torch.manual_seed(0)
     started = time.perf_counter()
@@ -53,11 +53,11 @@ def last_window(net: GPT) -> float:
 
 
 def theirs(net: Any, prompts: int) -> float:
-    """Tokens a second of `transformers`."""
+    """Return the tokens per second of `transformers`."""
     tokens = torch.zeros(prompts, 1, dtype=torch.long)
     torch.manual_seed(0)
     started = time.perf_counter()
-    told = net.generate(
+    output = net.generate(
         tokens,
         attention_mask=torch.ones_like(tokens),
         do_sample=True,
@@ -66,12 +66,12 @@ def theirs(net: Any, prompts: int) -> float:
         max_new_tokens=NEW_TOKENS,
         pad_token_id=0,
     )
-    assert told.shape == (prompts, 1 + NEW_TOKENS)
+    assert output.shape == (prompts, 1 + NEW_TOKENS)
     return prompts * NEW_TOKENS / (time.perf_counter() - started)
 
 
 def main() -> None:
-    """Measure and print; `--write` also puts the table into a file."""
+    """Measure and print a table; `--write` also writes it to a file."""
     options = parser("generation", __doc__, rounds=3).parse_args()
     prepare_process()
     page = Page(
@@ -93,29 +93,29 @@ def main() -> None:
             save_gpt(net, folder)
             same = GPT2LMHeadModel.from_pretrained(folder).eval()
         for prompts in (1, 10):
-            contestants: dict[str, Callable[[], float]] = {
+            candidates: dict[str, Callable[[], float]] = {
                 "cached": lambda net=net, n=prompts: ours(net, n, cached=True),  # type: ignore[misc]
                 "bf16": lambda net=halved, n=prompts: ours(net, n, cached=True),  # type: ignore[misc]
             }
-            if prompts == 1:  # ten would take minutes and say the same
-                contestants["not cached"] = lambda net=net: ours(net, 1, cached=False)  # type: ignore[misc]
-                contestants["last window"] = lambda net=net: last_window(net)  # type: ignore[misc]
+            if prompts == 1:  # ten prompts would take minutes
+                candidates["not cached"] = lambda net=net: ours(net, 1, cached=False)  # type: ignore[misc]
+                candidates["last window"] = lambda net=net: last_window(net)  # type: ignore[misc]
             if context > NEW_TOKENS:
-                contestants["theirs"] = lambda net=same, n=prompts: theirs(net, n)  # type: ignore[misc]
-            seen = rounds(contestants, options.rounds)
-            page.row(f"{context}, {prompts}", *_cells(seen))
+                candidates["theirs"] = lambda net=same, n=prompts: theirs(net, n)  # type: ignore[misc]
+            results = rounds(candidates, options.rounds)
+            page.row(f"{context}, {prompts}", *_cells(results))
     page.write(options.write)
 
 
-def _cells(seen: dict[str, list[float]]) -> list[str]:
-    """What is told of a context and a number of prompts; not all was measured for each."""
+def _cells(results: dict[str, list[float]]) -> list[str]:
+    """Return the cells of a row, with a dash for what was not measured."""
     return [
         *(
-            f"{statistics.median(seen[name]):,.0f}" if name in seen else "—"
+            f"{statistics.median(results[name]):,.0f}" if name in results else "—"
             for name in ("cached", "not cached", "last window", "theirs", "bf16")
         ),
         *(
-            f"{ratio(seen['cached'], seen[name]):.1f} x" if name in seen else "—"
+            f"{ratio(results['cached'], results[name]):.1f} x" if name in results else "—"
             for name in ("not cached", "last window", "theirs")
         ),
     ]

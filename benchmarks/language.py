@@ -1,15 +1,14 @@
 """Speed of GPT training: `python -m benchmarks.language`, on a GPU where there is one.
 
-Milliseconds a step, without biases as in nanoGPT's recipes. On a CPU of 12 sequences, for a small
-GPT (4 layers, 4 heads, 128 wide, context 64) and one of 10 M parameters (6, 6, 384, 256), with and
-without dropout; on a GPU for the latter with 64 sequences, and for GPT-2's 124 M parameters (12,
-12, 768, 1,024; 50,304 tokens) with 32. A bare PyTorch loop in float32 (TF32 on a GPU) with SDPA and
-torch's dropout; the same loop in the precision that `auto_precision` chooses for the machine, with
-our attention and dropout; `train.py fit` with that precision; and the same with `--model.compile
-true`, as configs/shakespeare/gpt.yaml recommends it. On a GPU, where everyone compiles, what is
-compiled is held against the bare loop compiled in one piece, its loss included. All take turns, and
-ratios are taken round by round. MFU is the share of the machine's own best matrix product, measured
-in the same run; on a GPU also that of the peak that its maker names.
+Milliseconds per step, without biases as in nanoGPT. On a CPU with 12 sequences, for a small GPT (4
+layers, 4 heads, 128 wide, context 64) and one of 10 M parameters (6, 6, 384, 256), with and without
+dropout; on a GPU for the latter with 64 sequences, and for GPT-2's 124 M parameters (12, 12, 768,
+1,024; 50,304 tokens) with 32. Candidates: a bare PyTorch loop in float32 (TF32 on a GPU) with SDPA
+and torch's dropout; the same loop in the precision that `auto_precision` selects for the machine,
+with our attention and dropout; `train.py fit` with that precision; and the same with
+`--model.compile true`. On a GPU the compiled fit is compared with the bare loop compiled as a
+whole, loss included. Candidates alternate, and ratios are taken round by round. MFU is the fraction
+of the best matrix product measured in the same run; on a GPU also of the vendor's peak.
 """
 
 import contextlib
@@ -29,7 +28,7 @@ from torch.nn import functional as F
 
 import modules.nets.gpt
 from benchmarks.table import Page, parser, ratio
-from benchmarks.timer import StepTimer, seconds_a_step, start
+from benchmarks.timer import StepTimer, seconds_per_step, start
 from benchmarks.trainer import rounds
 from callbacks.monitoring.speed import matmul_peak, named_peak, now
 from cli.main import main as train
@@ -42,13 +41,13 @@ from modules.nets import GPT
 
 
 class Shape(NamedTuple):
-    """What is trained in one turn."""
+    """A model size and the length of one measurement."""
 
-    net: dict[str, Any]  # arguments of modules.nets.GPT, but for tokens and dropout
-    rows: int  # of a step
+    net: dict[str, Any]  # arguments of modules.nets.GPT, except vocabulary size and dropout
+    rows: int  # sequences per step
     steps: int
     dropouts: tuple[float, ...] = (0.0, 0.2)
-    tokens: int = 65  # different ones
+    tokens: int = 65  # vocabulary size
 
 
 SMALL = {"num_layers": 4, "num_heads": 4, "dim": 128, "context": 64, "bias": False}
@@ -64,7 +63,7 @@ SHAPES = {
 
 
 def batches(shape: Shape) -> Iterator[tuple[Tensor, Tensor]]:
-    """Random tokens: speed does not depend on what they say."""
+    """Yield random tokens."""
     for _ in range(shape.steps):
         rows = torch.randint(shape.tokens, (shape.rows, shape.net["context"] + 1))
         yield rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
@@ -73,15 +72,15 @@ def batches(shape: Shape) -> Iterator[tuple[Tensor, Tensor]]:
 def bare_loop(
     shape: Shape, dropout: float, device: str, *, recommended: bool, compiled: bool = False
 ) -> float:
-    """Seconds a step of a loop that anyone would write.
+    """Return the seconds per step of a bare PyTorch loop.
 
     Args:
         shape: What to train.
-        dropout: Probability of dropping.
+        dropout: Dropout probability.
         device: `cpu` or `cuda`.
-        recommended: Use the machine's precision and our net as it is; otherwise float32, PyTorch's
-            fused attention and its own dropout.
-        compiled: Compile net and loss in one piece.
+        recommended: Use the recommended precision and our layers; otherwise float32, SDPA and
+            torch's dropout.
+        compiled: Compile network and loss together.
     """
     torch.compiler.reset()
     torch.manual_seed(0)
@@ -112,14 +111,14 @@ def bare_loop(
         loss.backward()
         optimizer.step()
     starts.append(now(torch.device(device)))
-    return seconds_a_step(starts)
+    return seconds_per_step(starts)
 
 
 def fit(
     shape: Shape, dropout: float, device: str, data: Path, *more: str, compiled: bool = False
 ) -> float:
-    """Seconds a step of `train.py fit` with the precision it chooses, and with more flags."""
-    torch.compiler.reset()  # else the ninth net of the process would silently run as it is
+    """Return the seconds per step of `train.py fit` in the recommended precision, with flags."""
+    torch.compiler.reset()  # otherwise the ninth network of the process would silently run eagerly
     with tempfile.TemporaryDirectory() as runs_dir, contextlib.redirect_stdout(io.StringIO()):
         net = shape.net | {"dropout": dropout, "positions": "learned"}
         train(
@@ -144,7 +143,7 @@ def fit(
 
 
 def make_shards(shape: Shape, folder: Path) -> Path:
-    """Token shards of one character after the other, as many different ones as the shape has."""
+    """Write token shards with the vocabulary size of the shape."""
     ascii, rare = range(32, 127), range(0x10000, 0x20000)
     alphabet = "".join(map(chr, [*ascii, *rare][: shape.tokens - 1]))
     made, end = add_end_of_text(character_tokenizer(alphabet))
@@ -155,80 +154,80 @@ def make_shards(shape: Shape, folder: Path) -> Path:
         writer.write(tokens)
         writer.close()
         shards += writer.shards
-    write_index(folder, made, end, shards, [{"name": "made on the spot", "documents": 1}])
+    write_index(folder, made, end, shards, [{"name": "synthetic", "documents": 1}])
     return folder
 
 
-def flops_a_step(shape: Shape) -> float:
-    """Forward and backward: a token costs 6 a weight, and 12 · layers · width · context.
+def flops_per_step(shape: Shape) -> float:
+    """Return the FLOPs of a step: per token 6 · weights + 12 · layers · width · context.
 
     Kaplan et al. 2020, appendix B; Chowdhery et al. 2022 (PaLM), appendix B.
     """
     net = GPT(shape.tokens, **shape.net)
     weights = sum(p.numel() for name, p in net.named_parameters() if "position" not in name)
     context = shape.net["context"]
-    a_token = 6 * weights + 12 * shape.net["num_layers"] * shape.net["dim"] * context
-    return float(a_token * shape.rows * context)
+    per_token = 6 * weights + 12 * shape.net["num_layers"] * shape.net["dim"] * context
+    return float(per_token * shape.rows * context)
 
 
 def main() -> None:
-    """Measure and print; `--write` also puts the table into a file."""
+    """Measure and print a table; `--write` also writes it to a file."""
     options = parser("language", __doc__, rounds=5).parse_args()
     prepare_process()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision, _ = recommended_precision(device)
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
     peaks = [matmul_peak(dtype, device)]
-    told = f"best matrix product {peaks[0] / 1e12:,.2f} TFLOP/s"
+    description = f"best matrix product {peaks[0] / 1e12:,.2f} TFLOP/s"
     if named := named_peak(torch.device(device), dtype):
         peaks.append(named)
-        told += f", by its maker's table {named / 1e12:,.0f}"
+        description += f", vendor peak {named / 1e12:,.0f}"
     page = Page(
         "language",
         "Speed of GPT training",
-        f"medians of {options.rounds} rounds. Recommended precision: {precision}; {told}.",
+        f"medians of {options.rounds} rounds. Recommended precision: {precision}; {description}.",
         L,
     )
     page.table(
         *("shape, rows, dropout", "bare, fp32", "bare, recommended", "`train.py fit`"),
-        *("its speed against bare, recommended", "against bare, fp32", "tokens/s", "MFU"),
-        *("MFU of the maker's peak",) * (len(peaks) - 1),
+        *("speed relative to bare, recommended", "to bare, fp32", "tokens/s", "MFU"),
+        *("MFU of the vendor's peak",) * (len(peaks) - 1),
     )
     for name, shape in SHAPES[device].items():
         with tempfile.TemporaryDirectory() as folder:
             data = make_shards(shape, Path(folder))
             for dropout in shape.dropouts:
-                told = f"{name}, {shape.rows}, {dropout}"
+                label = f"{name}, {shape.rows}, {dropout}"
                 for cells in measured(shape, dropout, device, data, options.rounds, peaks):
-                    page.row(told, *cells)
-                    told += ", compiled"
-                page.write(options.write)  # what is measured is kept, whatever comes next
+                    page.row(label, *cells)
+                    label += ", compiled"
+                page.write(options.write)  # keep finished measurements
 
 
 def measured(
-    shape: Shape, dropout: float, device: str, data: Path, turns: int, peaks: list[float]
+    shape: Shape, dropout: float, device: str, data: Path, number: int, peaks: list[float]
 ) -> Iterator[list[str]]:
-    """The cells of two rows: as written, and compiled."""
+    """Yield the cells of two rows: eager and compiled."""
     bare = partial(bare_loop, shape, dropout, device)
     ours = partial(fit, shape, dropout, device, data)
-    contestants: dict[str, Callable[[], float]] = {
+    candidates: dict[str, Callable[[], float]] = {
         "fp32": partial(bare, recommended=False),
         "bare": partial(bare, recommended=True),
         "fit": ours,
         "fit, compiled": partial(ours, compiled=True),
     }
     if device == "cuda":
-        contestants["bare, compiled"] = partial(bare, recommended=True, compiled=True)
-    seen = rounds(contestants, turns)
+        candidates["bare, compiled"] = partial(bare, recommended=True, compiled=True)
+    results = rounds(candidates, number)
     for kind in ("", ", compiled"):
-        fair = f"bare{kind}" if f"bare{kind}" in seen else "bare"
-        columns = [seen["fp32"], seen[fair], seen[f"fit{kind}"]]
+        baseline = f"bare{kind}" if f"bare{kind}" in results else "bare"
+        columns = [results["fp32"], results[baseline], results[f"fit{kind}"]]
         seconds = statistics.median(columns[-1])
         yield [
             *(f"{1000 * statistics.median(column):.1f} ms" for column in columns),
             *(f"{ratio(column, columns[-1]):.2f} x" for column in (columns[1], columns[0])),
             f"{shape.rows * shape.net['context'] / seconds:,.0f}",
-            *(f"{flops_a_step(shape) / seconds / peak:.0%}" for peak in peaks),
+            *(f"{flops_per_step(shape) / seconds / peak:.0%}" for peak in peaks),
         ]
 
 

@@ -1,10 +1,10 @@
-"""What watching a run costs: `python -m benchmarks.monitoring`.
+"""Cost of the monitoring callbacks: `python -m benchmarks.monitoring`.
 
 `train.py fit` with configs/trainer/monitor.yaml (speed and MFU, learning rate, gradient norms,
 memory; logged every 50 steps to metrics.csv) for the MLP of configs/mnist/mlp.yaml at batch 128
-and for the small GPT of benchmarks.language. Within one run its callbacks are there for 50 steps,
-away for 100, there for 50, and so on: each 50 steps hold one logging, and a machine that grows
-slower does so for both. The ratio is taken in each such group of 200 steps; the median is told.
+and for the small GPT of benchmarks.language. Within one run the callbacks are active for 50 steps,
+inactive for 100, active for 50, and so on: every 50 steps contain one logging step, and changes of
+the machine's speed affect both. The ratio is taken in each group of 200 steps.
 """
 
 import statistics
@@ -15,29 +15,29 @@ import lightning as L
 
 from benchmarks.language import SHAPES, fit, make_shards
 from benchmarks.table import Page, parser
-from benchmarks.timer import WATCHED, WINDOW, Alternation
+from benchmarks.timer import MONITORED, WINDOW, Alternation
 from benchmarks.trainer import NoiseMNIST, ours
 from engine.process import prepare_process
 
-GROUPS = {"mlp": 40, "gpt": 8}  # of four windows; one more before them is a warm-up
+GROUPS = {"mlp": 40, "gpt": 8}  # groups of four windows, after one warm-up group
 
 
 def groups(seconds: list[float]) -> list[tuple[float, float]]:
-    """Seconds a step without and with the callbacks, of each group of windows but the first."""
+    """Return seconds per step without and with callbacks for each group but the first."""
     found = []
-    for start in range(len(WATCHED), len(seconds) - len(WATCHED) + 1, len(WATCHED)):
-        group = list(zip(seconds[start : start + len(WATCHED)], WATCHED, strict=True))
-        without, watched = (
+    for start in range(len(MONITORED), len(seconds) - len(MONITORED) + 1, len(MONITORED)):
+        group = list(zip(seconds[start : start + len(MONITORED)], MONITORED, strict=True))
+        without, monitored = (
             sum(second for second, there in group if there is which) / 2 / WINDOW
             for which in (False, True)
         )
-        found.append((without, watched))
+        found.append((without, monitored))
     return found
 
 
 def flags(number: int) -> list[str]:
-    """What is added to a benchmark's own command line, for so many groups."""
-    steps = (number + 1) * len(WATCHED) * WINDOW + 1
+    """Return the flags that add monitoring for a number of groups."""
+    steps = (number + 1) * len(MONITORED) * WINDOW + 1
     return [
         *("--config", "configs/trainer/monitor.yaml", "--trainer.log_every_n_steps", str(WINDOW)),
         *("--trainer.max_epochs", "-1", "--trainer.max_steps", str(steps)),
@@ -48,16 +48,16 @@ def flags(number: int) -> list[str]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print a table; `--write` also writes it to a file."""
     command = parser("monitoring", __doc__)
     command.add_argument("--groups", type=int, help="groups of 200 steps (default: MLP 40, GPT 8)")
     options = command.parse_args()
     if options.groups is not None and options.groups < 1:
-        command.error(f"--groups must be 1 or more, not {options.groups}")
+        command.error(f"--groups must be at least 1, got {options.groups}")
     prepare_process()
     numbers = GROUPS if options.groups is None else dict.fromkeys(GROUPS, options.groups)
-    page = Page("monitoring", "What watching a run costs", f"one logging in {WINDOW} steps.", L)
-    page.table("net", "a step without", "a step with", "ratio (median; quartiles)", "groups")
+    page = Page("monitoring", "Cost of monitoring", f"one logging step in {WINDOW}.", L)
+    page.table("net", "step without", "step with", "ratio (median; quartiles)", "groups")
     for name, number in numbers.items():
         if name == "mlp":
             ours("mlp", NoiseMNIST(128), *flags(number))
@@ -70,15 +70,15 @@ def main() -> None:
 
 
 def cells(found: list[tuple[float, float]]) -> list[str]:
-    """What a line of the table says."""
-    without, watched = (1000 * statistics.median(column) for column in zip(*found, strict=True))
+    """Return the cells of a row."""
+    without, monitored = (1000 * statistics.median(column) for column in zip(*found, strict=True))
     ratios = sorted(b / a for a, b in found)
     low, middle, high = (
         statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
     )
     return [
         f"{without:.3f} ms",
-        f"{watched:.3f} ms",
+        f"{monitored:.3f} ms",
         f"{middle:.4f} x ({low:.4f} to {high:.4f})",
         f"{len(found)}",
     ]

@@ -1,13 +1,12 @@
-"""What batches of like length gain: `python -m benchmarks.text`.
+"""Speed of length-bucketed batches: `python -m benchmarks.text`.
 
-Tokens a second of training an LSTM classifier on SST-2, padding not counted, three ways: our loader
-(batches of texts of like length, cut from one row of tokens); the loader of most tutorials (one
-text after the other, random ones padded to the longest); and that with PyTorch's packed
-sequences, which leave the padding out of the LSTM. Same net, batch size and optimizer; all take
-turns, and the ratios are taken round by round.
+Tokens per second of training an LSTM classifier on SST-2, without padding, for three loaders: ours
+(batches of texts of similar length, sliced from one token array); the loader of most tutorials
+(random texts, padded to the longest of the batch); and the latter with PyTorch's packed sequences,
+which exclude padding from the LSTM. Network, batch size and optimizer are equal; candidates
+alternate, and ratios are taken round by round.
 
-Real SST-2 where DATA_DIR has it, else random tokens in texts of such lengths: speed does not depend
-on what is said.
+SST-2 from DATA_DIR if present, else random tokens with similar lengths.
 """
 
 import statistics
@@ -35,7 +34,7 @@ VOCAB_SIZE = 14_000
 
 
 class Items(Dataset[tuple[Tensor, int]]):
-    """One text after the other, as most tutorials hold them."""
+    """A map-style data set of single texts, as in most tutorials."""
 
     def __init__(self, texts: LabeledTokens) -> None:
         self.texts = [texts.texts[row] for row in range(len(texts))]
@@ -49,7 +48,7 @@ class Items(Dataset[tuple[Tensor, int]]):
 
 
 def collate(items: list[tuple[Tensor, int]]) -> tuple[Inputs, Tensor]:
-    """Pads a list of texts to the longest of them."""
+    """Pad a list of texts to the longest one."""
     lengths = torch.tensor([len(text) for text, _ in items])
     ids = pad_sequence([text for text, _ in items], batch_first=True)  # (B, T)
     mask = torch.arange(ids.shape[1]) < lengths[:, None]  # (B, T)
@@ -57,7 +56,7 @@ def collate(items: list[tuple[Tensor, int]]) -> tuple[Inputs, Tensor]:
 
 
 class PackedRNN(nn.Module):
-    """The net of the tutorials: torch.nn.LSTM over a packed sequence, the last states, a head."""
+    """torch.nn.LSTM over a packed sequence, with a linear head on the last states."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,11 +75,14 @@ class PackedRNN(nn.Module):
 
 
 def our_net() -> nn.Module:
+    """Return the network of the other two candidates."""
     return TextRNN(2, VOCAB_SIZE, dim=128, hidden_size=128, dropout=0.0)
 
 
-def tokens_a_second(net: nn.Module, batches: Iterable[tuple[Inputs, Tensor]], steps: int) -> float:
-    """Real tokens a second of a training loop, loading included."""
+def tokens_per_second(
+    net: nn.Module, batches: Iterable[tuple[Inputs, Tensor]], steps: int
+) -> float:
+    """Return the tokens per second of a training loop, loading included and padding excluded."""
     torch.manual_seed(0)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
     started, tokens = 0.0, 0
@@ -98,7 +100,7 @@ def tokens_a_second(net: nn.Module, batches: Iterable[tuple[Inputs, Tensor]], st
 
 
 def texts() -> tuple[str, LabeledTokens]:
-    """The training phrases of SST-2, or random ones of such lengths."""
+    """Return the training phrases of SST-2, or random tokens with similar lengths."""
     try:
         data = SST2(context=64)
         data.setup("fit")
@@ -114,9 +116,9 @@ def texts() -> tuple[str, LabeledTokens]:
 
 
 def main() -> None:
-    """Measure and print; `--write` also puts the table into a file."""
+    """Measure and print a table; `--write` also writes it to a file."""
     command = parser("text", __doc__, rounds=5)
-    command.add_argument("--steps", type=int, default=100, help="training steps of a turn")
+    command.add_argument("--steps", type=int, default=100, help="training steps per measurement")
     options = command.parse_args()
     prepare_process()
     name, train = texts()
@@ -135,18 +137,18 @@ def main() -> None:
         f"{name}, bidirectional LSTM of 128, medians of {options.rounds} rounds.",
     )
     page.table(
-        *("batch", "item by item, padded", "item by item, packed", "ours, of like length"),
-        *("against padded", "against packed"),
+        *("batch", "per item, padded", "per item, packed", "ours, bucketed"),
+        *("relative to padded", "to packed"),
     )
     for size in BATCHES:
-        contestants: dict[str, Callable[[], float]] = {
-            "padded": lambda n=size: tokens_a_second(our_net(), one_by_one(n), options.steps),  # type: ignore[misc]
-            "packed": lambda n=size: tokens_a_second(PackedRNN(), one_by_one(n), options.steps),  # type: ignore[misc]
-            "ours": lambda n=size: tokens_a_second(our_net(), bucketed(n), options.steps),  # type: ignore[misc]
+        candidates: dict[str, Callable[[], float]] = {
+            "padded": lambda n=size: tokens_per_second(our_net(), one_by_one(n), options.steps),  # type: ignore[misc]
+            "packed": lambda n=size: tokens_per_second(PackedRNN(), one_by_one(n), options.steps),  # type: ignore[misc]
+            "ours": lambda n=size: tokens_per_second(our_net(), bucketed(n), options.steps),  # type: ignore[misc]
         }
-        seen = rounds(contestants, options.rounds)
-        speeds = [f"{statistics.median(values):,.0f}" for values in seen.values()]
-        ratios = [f"{ratio(seen['ours'], seen[key]):.1f} x" for key in ("padded", "packed")]
+        results = rounds(candidates, options.rounds)
+        speeds = [f"{statistics.median(values):,.0f}" for values in results.values()]
+        ratios = [f"{ratio(results['ours'], results[key]):.1f} x" for key in ("padded", "packed")]
         page.row(str(size), *speeds, *ratios)
     page.write(options.write)
 

@@ -1,4 +1,4 @@
-"""Time per training step, measured from inside a fit."""
+"""Callbacks that measure the time per training step."""
 
 import time
 from typing import Any, ClassVar
@@ -10,15 +10,16 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks import GradientNorms, LearningRate, Memory, Speed
 from callbacks.monitoring.speed import now
 
-WINDOW = 50  # steps of a run, with one logging among them
-WATCHED = (True, False, False, True)  # the windows of a group: with callbacks or without
-WARM_UP = 3  # first steps that do not count, here and in the loops compared with
+WINDOW = 50  # steps, one of which logs
+MONITORED = (True, False, False, True)  # windows of a group: with or without callbacks
+WARM_UP = 3  # first steps that are not counted, here and in the loops of reference
 
 
 class StepTimer(L.Callback):
-    """Seconds a step of the last fit: the mean, so that what happens only now and then counts.
+    """Measure the mean seconds per step of a fit, without the first steps.
 
-    The first steps do not: they fill the memory and choose the kernels.
+    The mean includes what happens only in some steps, such as logging. The first steps allocate
+    memory and select kernels.
     """
 
     last: ClassVar[float]
@@ -35,36 +36,35 @@ class StepTimer(L.Callback):
         self._ended = time.perf_counter()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if pl_module.device.type == "cuda":  # what it was told may not be done yet
+        if pl_module.device.type == "cuda":  # kernels may still be running
             self._ended = now(pl_module.device)
         self._starts.append(self._ended)
-        StepTimer.last = seconds_a_step(self._starts)
+        StepTimer.last = seconds_per_step(self._starts)
 
 
 def start(device: torch.device, number: int) -> float:
-    """When a step begins. A GPU is waited for before the first one that counts, and then at the end
-    only: what is told to it meanwhile is told while it works."""
+    """Return the start time of a step; synchronize a GPU only before the first counted step."""
     return now(device) if number == WARM_UP else time.perf_counter()
 
 
-def seconds_a_step(starts: list[float]) -> float:
-    """The mean over a run, from the times at which its steps began and the last one ended."""
+def seconds_per_step(starts: list[float]) -> float:
+    """Return the mean, from the start times of all steps and the end of the last one."""
     counted = starts[WARM_UP:]
     return (counted[-1] - counted[0]) / (len(counted) - 1)
 
 
 class Alternation(L.Callback):
-    """Takes the watching callbacks away and puts them back; remembers how long windows took."""
+    """Remove and restore the monitoring callbacks by turns, and time each window."""
 
     seconds: ClassVar[list[float]]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         kinds = (Speed, LearningRate, GradientNorms, Memory)
-        everything: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        self._with = list(everything)
-        self._without = [one for one in everything if not isinstance(one, kinds)]
+        callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        self._with = list(callbacks)
+        self._without = [one for one in callbacks if not isinstance(one, kinds)]
         if len(self._with) != len(self._without) + len(kinds):
-            raise MisconfigurationException("the callbacks to be measured are not there.")
+            raise MisconfigurationException("the monitoring callbacks are missing.")
         self._batches = 0
         self._started = 0.0
         Alternation.seconds = []
@@ -79,6 +79,6 @@ class Alternation(L.Callback):
         now = time.perf_counter()
         if window:
             Alternation.seconds.append(now - self._started)
-        watched = WATCHED[window % len(WATCHED)]
-        trainer.callbacks = self._with if watched else self._without  # type: ignore[attr-defined]
+        monitored = MONITORED[window % len(MONITORED)]
+        trainer.callbacks = self._with if monitored else self._without  # type: ignore[attr-defined]
         self._started = now

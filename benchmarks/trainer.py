@@ -1,13 +1,13 @@
-"""What the Trainer costs, and what whole batches gain: `python -m benchmarks.trainer`.
+"""Overhead of the Trainer and speed of whole-batch loading: `python -m benchmarks.trainer`.
 
-(a) Milliseconds a training step at batch 128 for the MLP and the CNN: a bare PyTorch loop, the
-    Trainer with everything switched off, and `train.py fit` with a config of ours: its callbacks,
-    pictures, CSV log, checkpoints and progress bar. Same net, data and optimizer; all three take
-    turns, and the ratios are taken round by round.
-(b) Samples a second of the input pipeline alone: ours against torchvision's MNIST with ToTensor and
-    Normalize, item by item.
+(a) Milliseconds per training step at batch size 128 for the MLP and the CNN: a bare PyTorch loop,
+    the Trainer with all features disabled, and `train.py fit` with a config of this repository: its
+    callbacks, figures, CSV log, checkpoints and progress bar. Network, data and optimizer are
+    equal; the three alternate, and ratios are taken round by round.
+(b) Samples per second of the input pipeline alone: whole batches against torchvision's MNIST with
+    ToTensor and Normalize per item.
 
-Real MNIST where DATA_DIR has it, else noise of the same size: speed does not depend on it.
+MNIST from DATA_DIR if present, else noise of the same size.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from benchmarks.table import Page, parser, ratio
-from benchmarks.timer import StepTimer, seconds_a_step
+from benchmarks.timer import StepTimer, seconds_per_step
 from cli.main import main as train
 from datamodules import MNIST
 from engine.process import prepare_process
@@ -40,10 +40,10 @@ NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "cnn": CNN}
 
 
 class NoiseMNIST(MNIST):
-    """Pictures of the shape and number of MNIST, where the real ones are not at hand."""
+    """Noise with the shape and size of MNIST."""
 
     def prepare_data(self) -> None:
-        """Nothing to obtain."""
+        """Do nothing: the data are random."""
 
     def load(self) -> dict[str, tuple[Tensor, Tensor]]:
         sizes = {"train": 55_000, "val": 5_000, "test": 10_000}
@@ -56,8 +56,8 @@ class NoiseMNIST(MNIST):
         }
 
 
-def pictures_to_time() -> MNIST:
-    """MNIST where it is at hand, else noise of its size."""
+def benchmark_images() -> MNIST:
+    """Return MNIST if present, else noise of its size."""
     data = MNIST(BATCH)
     try:
         data.prepare_data()
@@ -68,7 +68,7 @@ def pictures_to_time() -> MNIST:
 
 
 class Bare(L.LightningModule):
-    """The least that the Trainer can be given."""
+    """A minimal LightningModule."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -82,31 +82,31 @@ class Bare(L.LightningModule):
 
 
 def optimizer(net: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of all three loops."""
+    """Return the optimizer of all three loops."""
     return torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
 
 
 def bare_loop(name: str, data: MNIST) -> float:
-    """Seconds a step of a loop that anyone would write."""
+    """Return the seconds per step of a bare PyTorch loop."""
     torch.manual_seed(0)
     net = NETS[name]().train().to(memory_format=torch.channels_last)  # as ours
     steps = optimizer(net)
-    pictures, labels = data.splits["train"]
+    images, labels = data.splits["train"]
     starts = []
     for rows in torch.randperm(len(labels)).split(BATCH)[: STEPS[name]]:
         starts.append(time.perf_counter())
-        batch = pictures.index_select(0, rows), labels.index_select(0, rows)
+        batch = images.index_select(0, rows), labels.index_select(0, rows)
         inputs, targets = data.on_after_batch_transfer(batch, 0)
         loss = F.cross_entropy(net(inputs), targets)
         steps.zero_grad()
         loss.backward()
         steps.step()
     starts.append(time.perf_counter())
-    return seconds_a_step(starts)
+    return seconds_per_step(starts)
 
 
-def switched_off(name: str, data: MNIST) -> float:
-    """Seconds a step of the Trainer when it does nothing but train."""
+def minimal_trainer(name: str, data: MNIST) -> float:
+    """Return the seconds per step of the Trainer with all features disabled."""
     L.seed_everything(0)
     trainer = L.Trainer(
         accelerator="cpu",
@@ -127,7 +127,7 @@ def switched_off(name: str, data: MNIST) -> float:
 
 
 def ours(name: str, data: MNIST, *more: str) -> float:
-    """Seconds a step of `train.py fit --config configs/mnist/<name>.yaml`, with more flags."""
+    """Return the seconds per step of `train.py fit` with configs/mnist/<name>.yaml and flags."""
     with tempfile.TemporaryDirectory() as runs_dir:
         arguments = ["fit", "--config", f"configs/mnist/{name}.yaml", "--runs_dir", runs_dir]
         arguments += ["--data.augmentation", "null", "--model.lr_scheduler", "null"]
@@ -138,15 +138,15 @@ def ours(name: str, data: MNIST, *more: str) -> float:
         arguments += ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"]
         arguments += [f"--trainer.limit_train_batches={STEPS[name]}"]
         arguments += ["--trainer.callbacks+=benchmarks.timer.StepTimer"]
-        with contextlib.redirect_stdout(io.StringIO()):  # its tables would hide ours
+        with contextlib.redirect_stdout(io.StringIO()):  # keep only the page on stdout
             train([*arguments, *more])
     return StepTimer.last
 
 
 @contextlib.contextmanager
 def tutorial_dataset(data: MNIST, samples: int) -> Iterator[datasets.MNIST]:
-    """Torchvision's own MNIST as most tutorials load it: ToTensor and Normalize, item by item."""
-    pictures, labels = data.splits["train"]
+    """Yield torchvision's MNIST with ToTensor and Normalize per item, as in most tutorials."""
+    images, labels = data.splits["train"]
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "MNIST" / "raw"
         raw.mkdir(parents=True)
@@ -154,7 +154,7 @@ def tutorial_dataset(data: MNIST, samples: int) -> Iterator[datasets.MNIST]:
         header_labels = bytes([0, 0, 8, 1]) + samples.to_bytes(4, "big")
         for split in ("train", "t10k"):
             (raw / f"{split}-images-idx3-ubyte").write_bytes(
-                header + pictures[:samples].numpy().tobytes()
+                header + images[:samples].numpy().tobytes()
             )
             (raw / f"{split}-labels-idx1-ubyte").write_bytes(
                 header_labels + labels[:samples].to(torch.uint8).numpy().tobytes()
@@ -165,8 +165,8 @@ def tutorial_dataset(data: MNIST, samples: int) -> Iterator[datasets.MNIST]:
         yield datasets.MNIST(folder, train=True, transform=transform)
 
 
-def item_by_item(data: MNIST, samples: int = 12_800) -> float:
-    """Samples a second of the tutorials' pipeline."""
+def per_item_pipeline(data: MNIST, samples: int = 12_800) -> float:
+    """Return the samples per second of the per-item pipeline."""
     with tutorial_dataset(data, samples) as dataset:
         loader = DataLoader(dataset, batch_size=BATCH, shuffle=True)
         started = time.perf_counter()
@@ -175,8 +175,8 @@ def item_by_item(data: MNIST, samples: int = 12_800) -> float:
         return samples / (time.perf_counter() - started)
 
 
-def whole_batches(data: MNIST) -> float:
-    """Samples a second of our DataModule: an epoch, normalised."""
+def whole_batch_pipeline(data: MNIST) -> float:
+    """Return the samples per second of one epoch of our DataModule, normalization included."""
     loader = data.train_dataloader()
     started = time.perf_counter()
     for batch in loader:
@@ -184,23 +184,23 @@ def whole_batches(data: MNIST) -> float:
     return len(loader) * BATCH / (time.perf_counter() - started)
 
 
-def rounds(contestants: dict[str, Callable[[], float]], number: int) -> dict[str, list[float]]:
-    """Let all take turns, once as a warm-up and then `number` times."""
-    seen: dict[str, list[float]] = {name: [] for name in contestants}
-    for turn in range(number + 1):
-        for name, contestant in contestants.items():
-            value = contestant()
-            if turn:
-                seen[name].append(value)
-    return seen
+def rounds(candidates: dict[str, Callable[[], float]], number: int) -> dict[str, list[float]]:
+    """Measure all candidates alternately, `number` times after a warm-up round."""
+    results: dict[str, list[float]] = {name: [] for name in candidates}
+    for round in range(number + 1):
+        for name, candidate in candidates.items():
+            value = candidate()
+            if round:
+                results[name].append(value)
+    return results
 
 
 def main() -> None:
-    """Measure and print; `--write` also puts the tables into a file."""
+    """Measure and print tables; `--write` also writes them to a file."""
     options = parser("trainer", __doc__, rounds=7).parse_args()
     prepare_process()
     warnings.filterwarnings("ignore", message=".*have no `validation_step`")
-    data = pictures_to_time()
+    data = benchmark_images()
     page = Page(
         "trainer",
         "Speed of the Trainer and of whole batches",
@@ -209,31 +209,31 @@ def main() -> None:
     )
     page.table(
         *("net", "bare loop", "Trainer, all off", "`train.py fit`"),
-        *("over all off", "ratio to bare"),
+        *("difference to all off", "ratio to bare"),
     )
     for name in NETS:
-        seen = rounds(
+        results = rounds(
             {
                 "bare": lambda name=name: bare_loop(name, data),  # type: ignore[misc]
-                "off": lambda name=name: switched_off(name, data),  # type: ignore[misc]
+                "off": lambda name=name: minimal_trainer(name, data),  # type: ignore[misc]
                 "ours": lambda name=name: ours(name, data),  # type: ignore[misc]
             },
             options.rounds,
         )
-        middle = [f"{1000 * statistics.median(values):.3f} ms" for values in seen.values()]
+        medians = [f"{1000 * statistics.median(values):.3f} ms" for values in results.values()]
         extra = 1000 * statistics.median(
-            a - b for a, b in zip(seen["ours"], seen["off"], strict=True)
+            a - b for a, b in zip(results["ours"], results["off"], strict=True)
         )
-        against = ratio(seen["ours"], seen["bare"])
-        page.row(name, *middle, f"{extra:+.3f} ms", f"{against:.3f} x")
-    seen = rounds(
-        {"items": lambda: item_by_item(data), "batches": lambda: whole_batches(data)},
+        against = ratio(results["ours"], results["bare"])
+        page.row(name, *medians, f"{extra:+.3f} ms", f"{against:.3f} x")
+    results = rounds(
+        {"items": lambda: per_item_pipeline(data), "batches": lambda: whole_batch_pipeline(data)},
         options.rounds,
     )
     page.table("input pipeline", "samples/s")
-    page.row("torchvision's MNIST, item by item", f"{statistics.median(seen['items']):,.0f}")
-    page.row("ours, whole batches", f"{statistics.median(seen['batches']):,.0f}")
-    page.row("ratio", f"{ratio(seen['batches'], seen['items']):.1f} x")
+    page.row("torchvision's MNIST, per item", f"{statistics.median(results['items']):,.0f}")
+    page.row("ours, whole batches", f"{statistics.median(results['batches']):,.0f}")
+    page.row("ratio", f"{ratio(results['batches'], results['items']):.1f} x")
     page.write(options.write)
 
 

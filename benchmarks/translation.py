@@ -1,10 +1,10 @@
 """Speed of beam search: `python -m benchmarks.translation`.
 
-Sentences a second that the Transformer of configs/multi30k/transformer.yaml translates with five
-beams: all at once with its cache, all at once without (the whole text is read again for each word),
-and one after the other with the cache. The weights are random, and every sentence of 16 tokens is
-translated into as many, so that all do the same work. All take turns, and ratios are taken round by
-round.
+Sentences per second translated with five beams by networks of the size of
+configs/multi30k/transformer.yaml: in one batch with the cache, in one batch without (the prefix is
+recomputed for each token), and one by one with the cache. The weights are random, and every
+sentence of 16 tokens has a translation of 16 tokens, so that the work is equal. Candidates
+alternate, and ratios are taken round by round.
 """
 
 import statistics
@@ -30,11 +30,13 @@ NETS: dict[str, Callable[[], torch.nn.Module]] = {
 }
 
 
-def sentences_a_second(net: torch.nn.Module, sources: Tensor, at_once: int, cached: bool) -> float:
-    """Of translating them all."""
+def sentences_per_second(
+    net: torch.nn.Module, sources: Tensor, batch_size: int, cached: bool
+) -> float:
+    """Return the sentences per second."""
     started = time.perf_counter()
-    for some in sources.split(at_once):
-        inputs = {"input_ids": some, "attention_mask": torch.ones_like(some, dtype=torch.bool)}
+    for batch in sources.split(batch_size):
+        inputs = {"input_ids": batch, "attention_mask": torch.ones_like(batch, dtype=torch.bool)}
         found, _ = beam_search(
             net,  # type: ignore[arg-type]
             inputs,
@@ -50,9 +52,9 @@ def sentences_a_second(net: torch.nn.Module, sources: Tensor, at_once: int, cach
 
 
 def main() -> None:
-    """Measure and print; `--write` also puts the table into a file."""
+    """Measure and print a table; `--write` also writes it to a file."""
     command = parser("translation", __doc__, rounds=3)
-    command.add_argument("--sentences", type=int, default=64, help="sentences of a turn")
+    command.add_argument("--sentences", type=int, default=64, help="sentences per measurement")
     options = command.parse_args()
     prepare_process()
     page = Page(
@@ -62,22 +64,22 @@ def main() -> None:
         f"of {options.rounds} rounds.",
     )
     page.table(
-        *("net", "at once, cached", "at once, not cached", "one by one, cached"),
-        *("cached against not", "at once against one by one"),
+        *("net", "one batch, cached", "one batch, not cached", "one by one, cached"),
+        *("cached / not cached", "one batch / one by one"),
     )
     size = options.sentences
     for name, make in NETS.items():
         torch.manual_seed(0)
         net = make().eval()
         sources = torch.randint(4, VOCAB, (options.sentences, LENGTH))
-        contestants: dict[str, Callable[[], float]] = {
-            "cached": lambda n=net, s=sources: sentences_a_second(n, s, size, True),  # type: ignore[misc]
-            "not cached": lambda n=net, s=sources: sentences_a_second(n, s, size, False),  # type: ignore[misc]
-            "one by one": lambda n=net, s=sources: sentences_a_second(n, s, 1, True),  # type: ignore[misc]
+        candidates: dict[str, Callable[[], float]] = {
+            "cached": lambda n=net, s=sources: sentences_per_second(n, s, size, True),  # type: ignore[misc]
+            "not cached": lambda n=net, s=sources: sentences_per_second(n, s, size, False),  # type: ignore[misc]
+            "one by one": lambda n=net, s=sources: sentences_per_second(n, s, 1, True),  # type: ignore[misc]
         }
-        seen = rounds(contestants, options.rounds)
-        speeds = [f"{statistics.median(values):,.1f}" for values in seen.values()]
-        ratios = [f"{ratio(seen['cached'], seen[key]):.1f} x" for key in list(seen)[1:]]
+        results = rounds(candidates, options.rounds)
+        speeds = [f"{statistics.median(values):,.1f}" for values in results.values()]
+        ratios = [f"{ratio(results['cached'], results[key]):.1f} x" for key in list(results)[1:]]
         page.row(name, *speeds, *ratios)
     page.write(options.write)
 

@@ -1,16 +1,15 @@
-"""Speed of convolutional nets: `python -m benchmarks.vision`.
+"""Speed of convolutional networks: `python -m benchmarks.vision`.
 
-Samples a second of training at the batch size of the official PyTorch MNIST example, 64, for its
-CNN and for ResNet-20: in a loop in the example's style (torchvision's MNIST, item by item, through
-a DataLoader; float32; Adadelta) and by `train.py fit` with our configs as they are, which means
-whole batches, channels-last and the precision that `auto_precision` chooses for the machine. Both
-take turns, and the ratio is taken round by round; the example runs in a process of its own, as it
-would, because train.py makes settings for its whole process (it keeps freed memory) from which the
-example would gain. The bare column is our net, data and precision in a loop without a Trainer: what
-there is to reach. Both are also compiled (`--model.compile true`), which the configs leave out: the
-first step takes long then, and is not counted here.
+Samples per second of training at the batch size of the official PyTorch MNIST example, 64, for its
+CNN and for ResNet-20: the example's loop (torchvision's MNIST per item through a DataLoader;
+float32; Adadelta) and `train.py fit` with the configs of this repository (whole batches,
+channels-last, the precision that `auto_precision` selects). They alternate, and ratios are taken
+round by round. The example runs in its own process, because train.py changes settings of the whole
+process (it keeps freed memory). The bare column is our network, data and precision in a loop
+without the Trainer. Both networks are also compiled (`--model.compile true`); the slow first step
+is not counted.
 
-Real MNIST where DATA_DIR has it, else noise of the same size: speed does not depend on it.
+MNIST from DATA_DIR if present, else noise of the same size.
 """
 
 import contextlib
@@ -29,8 +28,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from benchmarks.table import Page, parser, ratio
-from benchmarks.timer import StepTimer, seconds_a_step
-from benchmarks.trainer import pictures_to_time, rounds, tutorial_dataset
+from benchmarks.timer import StepTimer, seconds_per_step
+from benchmarks.trainer import benchmark_images, rounds, tutorial_dataset
 from cli.main import main as train
 from datamodules import MNIST
 from engine.precision import recommended_precision
@@ -43,7 +42,7 @@ NETS: dict[str, type[nn.Module]] = {"cnn": CNN, "resnet": ResNet}
 
 
 def example_loop(name: str, data: MNIST) -> float:
-    """Samples a second of the official example's loop around the net."""
+    """Return the samples per second of the official example's loop."""
     torch.manual_seed(0)
     net = NETS[name]().train()
     optimizer = torch.optim.Adadelta(net.parameters(), lr=1.0)
@@ -56,27 +55,27 @@ def example_loop(name: str, data: MNIST) -> float:
             loss.backward()
             optimizer.step()
     starts.append(time.perf_counter())
-    return BATCH / seconds_a_step(starts)
+    return BATCH / seconds_per_step(starts)
 
 
-def example_apart(name: str) -> float:
-    """The same in a process of its own."""
+def example_in_subprocess(name: str) -> float:
+    """Run `example_loop` in its own process."""
     command = [sys.executable, "-m", "benchmarks.vision", "--example", name]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return float(done.stdout.split()[-1])
 
 
 def bare_loop(name: str, data: MNIST) -> float:
-    """Samples a second of our net on whole batches in the recommended precision, no Trainer."""
+    """Return the samples per second of our network, data and precision without the Trainer."""
     torch.manual_seed(0)
     net = NETS[name]().train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
     half = recommended_precision("cpu")[0] == "bf16-mixed"
-    pictures, labels = data.splits["train"]
+    images, labels = data.splits["train"]
     starts = []
     for rows in torch.randperm(len(labels)).split(BATCH)[: STEPS[name]]:
         starts.append(time.perf_counter())
-        batch = pictures.index_select(0, rows), labels.index_select(0, rows)
+        batch = images.index_select(0, rows), labels.index_select(0, rows)
         inputs, targets = data.on_after_batch_transfer(batch, 0)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             logits = net(inputs)
@@ -85,12 +84,12 @@ def bare_loop(name: str, data: MNIST) -> float:
         loss.backward()
         optimizer.step()
     starts.append(time.perf_counter())
-    return BATCH / seconds_a_step(starts)
+    return BATCH / seconds_per_step(starts)
 
 
 def fit(name: str, data: MNIST, *, compiled: bool = False) -> float:
-    """Samples a second of `train.py fit --config configs/mnist/<name>.yaml`, not augmented."""
-    torch.compiler.reset()  # else the ninth net of the process would silently run as it is
+    """Return the samples per second of `train.py fit` with a config, without augmentation."""
+    torch.compiler.reset()  # otherwise the ninth network of the process would silently run eagerly
     with tempfile.TemporaryDirectory() as runs_dir, contextlib.redirect_stdout(io.StringIO()):
         train(
             [
@@ -109,37 +108,41 @@ def fit(name: str, data: MNIST, *, compiled: bool = False) -> float:
 
 
 def main() -> None:
-    """Measure and print; `--write` also puts the table into a file."""
+    """Measure and print a table; `--write` also writes it to a file."""
     command = parser("vision", __doc__, rounds=5)
-    command.add_argument("--example", choices=NETS, help="only this net in the example's loop")
+    command.add_argument(
+        "--example", choices=NETS, help="measure only this network in the example's loop"
+    )
     options = command.parse_args()
     if options.example:
-        print(example_loop(options.example, pictures_to_time()))
+        print(example_loop(options.example, benchmark_images()))
         return
     prepare_process()
-    data = pictures_to_time()
+    data = benchmark_images()
     page = Page(
         "vision",
-        "Speed of convolutional nets",
+        "Speed of convolutional networks",
         f"{type(data).__name__}, batch {BATCH}, medians of {options.rounds} rounds. Recommended "
         f"precision: {recommended_precision('cpu')[0]}.",
         L,
     )
     page.table(
         *("net", "the example's loop", "bare, recommended", "`train.py fit`"),
-        *("against the example", "against bare"),
+        *("relative to the example", "to bare"),
     )
     for name in NETS:
-        contestants: dict[str, Callable[[], float]] = {
-            "example": lambda name=name: example_apart(name),  # type: ignore[misc]
+        candidates: dict[str, Callable[[], float]] = {
+            "example": lambda name=name: example_in_subprocess(name),  # type: ignore[misc]
             "bare": lambda name=name: bare_loop(name, data),  # type: ignore[misc]
             "fit": lambda name=name: fit(name, data),  # type: ignore[misc]
             "compiled": lambda name=name: fit(name, data, compiled=True),  # type: ignore[misc]
         }
-        seen = rounds(contestants, options.rounds)
-        for ours in list(contestants)[2:]:
-            speeds = [f"{statistics.median(seen[key]):,.0f}/s" for key in ("example", "bare", ours)]
-            ratios = [f"{ratio(seen[ours], seen[key]):.2f} x" for key in ("example", "bare")]
+        results = rounds(candidates, options.rounds)
+        for ours in list(candidates)[2:]:
+            speeds = [
+                f"{statistics.median(results[key]):,.0f}/s" for key in ("example", "bare", ours)
+            ]
+            ratios = [f"{ratio(results[ours], results[key]):.2f} x" for key in ("example", "bare")]
             page.row(name if ours == "fit" else f"{name}, {ours}", *speeds, *ratios)
     page.write(options.write)
 

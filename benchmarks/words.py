@@ -1,14 +1,14 @@
-"""Our skip-gram and CBOW against gensim's: `python -m benchmarks.words`.
+"""Speed of skip-gram and CBOW against gensim: `python -m benchmarks.words`.
 
-Words a second of training on the reviews of IMDB where DATA_DIR has them, else on random words by
-Zipf's law: `train.py fit` with configs/imdb/*.yaml, its data loading, checks and logs counted, but
-not the start; and gensim's Word2Vec, compiled C, counted from the vocabulary on. Both get the same
-tokens, width, window, negatives, subsampling and number of threads (gensim has one more, which
-hands out the work), and take turns; ratios are taken round by round. Words are those of the text,
-before frequent ones are thinned out.
+Words per second of training on IMDB's reviews from DATA_DIR if present, else on random words with a
+Zipf distribution: `train.py fit` with configs/imdb/*.yaml, with data loading, checks and logging
+but without start-up; and gensim's Word2Vec, compiled C, without building the vocabulary. Tokens, width,
+window, negatives, subsampling and threads are equal (gensim has one more thread, which distributes
+the work). Candidates alternate; ratios are taken round by round. Words are counted before
+subsampling.
 
-`--quality` trains gensim once on the whole text, as long as our config does, and prints what its
-vectors score; ours are in the run's results.json.
+`--quality` trains gensim once on the whole text for as many epochs as our config, and prints the
+scores of its vectors; ours are in the run's results.json.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ MODELS = ("skip_gram", "cbow")
 
 
 def settings(model: str) -> dict[str, Any]:
-    """What a config says, as gensim calls it."""
+    """Return the hyper-parameters of a config under gensim's names."""
     config = yaml.safe_load(Path(f"configs/imdb/{model}.yaml").read_text())
     task, data = config["model"]["init_args"], config["data"]["init_args"]
     return {
@@ -51,21 +51,21 @@ def settings(model: str) -> dict[str, Any]:
         "sample": data["subsample"],
         "alpha": task["optimizer"]["init_args"]["lr"],
         "epochs": config["trainer"]["max_epochs"],
-        "min_count": 1,  # our tokens have no rare words any more
+        "min_count": 1,  # rare words are already removed from our tokens
         "workers": torch.get_num_threads(),
         "seed": 1,
     }
 
 
 def sentences(data: ContextWindows) -> list[list[str]]:
-    """The training texts as gensim takes them, of the words that we train on."""
+    """Return the training texts as lists of words for gensim, without rare words."""
     words = [data.tokenizer.id_to_token(number) or "" for number in range(data.vocab_size)]
     texts = data.words["train"]
     return [[words[n] for n in texts[row].tolist()] for row in range(len(texts))]
 
 
-def some_text(reviews: int, path: Path) -> str:
-    """Write some reviews, or random words, as one JSON line each; says which it was."""
+def write_text_sample(reviews: int, path: Path) -> str:
+    """Write reviews, or random words, as JSON lines; return the name of the data."""
     try:
         data = ContextWindows(benchmarks=[])
         data.prepare_data()
@@ -79,7 +79,7 @@ def some_text(reviews: int, path: Path) -> str:
 
 
 def ours(model: str, text: Path) -> float:
-    """Words a second of an epoch of `train.py fit`."""
+    """Return the words per second of one epoch of `train.py fit`."""
     with tempfile.TemporaryDirectory() as runs_dir, contextlib.redirect_stdout(io.StringIO()):
         train(
             [
@@ -95,23 +95,23 @@ def ours(model: str, text: Path) -> float:
 
 
 def theirs(model: str, texts: list[list[str]]) -> float:
-    """Words a second of an epoch of gensim."""
-    made = Word2Vec(**settings(model))
-    made.build_vocab(texts)
+    """Return the words per second of one epoch of gensim."""
+    vectors = Word2Vec(**settings(model))
+    vectors.build_vocab(texts)
     started = time.perf_counter()
-    made.train(texts, total_examples=made.corpus_count, epochs=1)
-    return float(made.corpus_total_words / (time.perf_counter() - started))
+    vectors.train(texts, total_examples=vectors.corpus_count, epochs=1)
+    return float(vectors.corpus_total_words / (time.perf_counter() - started))
 
 
 def quality(model: str) -> dict[str, float]:
-    """What gensim's vectors score, trained as our config trains."""
+    """Return the benchmark scores of gensim's vectors, trained for as long as our config."""
     data = ContextWindows()
     data.setup("fit")
-    made = Word2Vec(sentences(data), **settings(model))
-    net = SkipGram(data.vocab_size, made.vector_size)
+    vectors = Word2Vec(sentences(data), **settings(model))
+    net = SkipGram(data.vocab_size, vectors.vector_size)
     for word, number in data.tokenizer.get_vocab().items():
-        if word in made.wv:
-            net.words.weight.data[number] = torch.from_numpy(made.wv[word].copy())
+        if word in vectors.wv:
+            net.words.weight.data[number] = torch.from_numpy(vectors.wv[word].copy())
     task = WordVectors(net, tokenizer=data.tokenizer_json)
     analogies = [q for q in data.questions if q.name.startswith("analogies")]
     scores = {
@@ -119,14 +119,14 @@ def quality(model: str) -> dict[str, float]:
         for q in data.questions
         if q not in analogies
     }
-    right = sum(int(task.correct_analogies(q.words, q.answers)) for q in analogies)
-    return scores | {"analogies": right / max(1, sum(len(q.words) for q in analogies))}
+    correct = sum(int(task.correct_analogies(q.words, q.answers)) for q in analogies)
+    return scores | {"analogies": correct / max(1, sum(len(q.words) for q in analogies))}
 
 
 def main() -> None:
-    """Measure and print; `--write` also puts the table into a file."""
+    """Measure and print a table; `--write` also writes it to a file."""
     command = parser("words", __doc__, rounds=5)
-    command.add_argument("--reviews", type=int, default=10_000, help="texts of a turn")
+    command.add_argument("--reviews", type=int, default=10_000, help="texts per measurement")
     command.add_argument("--quality", choices=MODELS, help="score gensim's vectors instead")
     options = command.parse_args()
     prepare_process()
@@ -136,28 +136,28 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder, "text.jsonl")
-        name = some_text(options.reviews, text)
+        name = write_text_sample(options.reviews, text)
         data = ContextWindows(text=str(text), benchmarks=[])
         data.setup("fit")
         texts = sentences(data)
         page = Page(
             "words",
             "Speed of word vectors",
-            f"{name}, {sum(map(len, texts)):,} words, {data.vocab_size - 2:,} different ones, "
+            f"{name}, {sum(map(len, texts)):,} words, vocabulary {data.vocab_size - 2:,}, "
             f"medians of {options.rounds} rounds.",
             gensim,
         )
         page.table("net", "gensim, words/s", "`train.py fit`, words/s", "ratio")
         for model in MODELS:
-            seen = rounds(
+            results = rounds(
                 {
                     "theirs": lambda model=model: theirs(model, texts),  # type: ignore[misc]
                     "ours": lambda model=model: ours(model, text),  # type: ignore[misc]
                 },
                 options.rounds,
             )
-            speeds = [f"{statistics.median(values):,.0f}" for values in seen.values()]
-            page.row(model, *speeds, f"{ratio(seen['ours'], seen['theirs']):.2f} x")
+            speeds = [f"{statistics.median(values):,.0f}" for values in results.values()]
+            page.row(model, *speeds, f"{ratio(results['ours'], results['theirs']):.2f} x")
     page.write(options.write)
 
 
