@@ -1,165 +1,348 @@
-"""Turn what a user got wrong into one readable paragraph and exit code 2."""
+"""Explain what is wrong with a command line or config in one message."""
 
 import difflib
 import importlib
-import inspect
-import os
 import re
 import traceback
-from collections.abc import Iterable
-from itertools import takewhile
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
-import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, ArgumentParser
+from torch import Tensor
 
-TYPE_NAMES = {
-    "NoneType": "null",
-    "collections.abc.Iterable": "list",
-    "collections.abc.Sequence": "list",
-    "str": "text",
-}
+from cli.signatures import catalog, find_class, import_path, parameters
+
+if typing.TYPE_CHECKING:
+    from cli.arguments import Setting
+
+TYPE_NAMES = {type(None): "null", str: "text", Path: "path", Iterable: "list", Sequence: "list"}
+PLAIN_TYPES = (bool, int, float, str, dict, list, tuple, set, bytes, type(None), Path, Tensor)
 
 
-def explain(
-    error: ArgumentError | UnicodeDecodeError,
-    known_keys: Iterable[str],
-    arguments: Iterable[str] = (),
-) -> str:
-    """The cause inside jsonargparse's nested report, with the nearest valid name where one is near.
+class Schema:
+    """Keys of a command line with their types, for messages.
 
     Args:
-        error: What the parser raised; or that a config is not UTF-8.
-        known_keys: Every key that the subcommand accepts.
-        arguments: The command line, to find the file that can't be read.
+        keys: Top-level key → its type. A key that builds an object has the class that any choice
+            must derive from.
+        groups: Top-level key → class whose arguments are nested below it.
+        linked: Keys set from the data.
     """
-    text = str(error)
-    if "Problems parsing config" in text or isinstance(error, UnicodeDecodeError):
-        return _broken_file(arguments) or re.sub(r"\s+", " ", text)
-    if found := re.search(
-        r"class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted"
-        r"|Option '([\w.]+)' is not accepted\. Got value: Namespace\(class_path='([\w.]+)'",
-        text,
-    ):
-        class_path, name = found[1] or found[4], found[2] or found[3]
-        names = _argument_names(class_path)
-        takes = f"It takes: {', '.join(names)}."
-        return f"{class_path} has no argument {name!r}.{did_you_mean(name, names)} {takes}"
-    if found := re.search(
-        r"(?:does not accept option '|unrecognized arguments: (?:--)?|^Option ')([\w.]+)", text
-    ):
-        return f"unknown key {found[1]!r}.{did_you_mean(found[1], known_keys)}"
-    if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text):
-        module, name = found.groups()
-        near = did_you_mean(name, dir(importlib.import_module(module)))
-        return f"there is no {name!r} in {module}.{near}"
-    if found := re.search(r"Multiple subclasses with name (\w+)\. [^:]+: ([\w., ]+)\.", text):
-        return f"several classes are called {found[1]!r}; write one of: {found[2]}."
-    if found := re.search(r"No module named '([\w.]+)'", text):
-        return f"there is no module named {found[1]!r}, as a class_path in the config asks for."
-    if found := re.search(r"File does not exist: '([^']+)'", text):
-        return f"there is no file {os.path.relpath(found[1])}."
-    if told := _missing(text) or _wrong_type(text):
-        return told
-    return re.sub(r"\s+", " ", text.split("Given value type")[0])
+
+    def __init__(
+        self,
+        keys: Mapping[str, Any],
+        groups: Mapping[str, type] = types.MappingProxyType({}),
+        linked: Iterable[str] = (),
+    ) -> None:
+        self.keys = dict(keys)
+        self.groups = dict(groups)
+        self.linked = set(linked)
 
 
-def _missing(text: str) -> str | None:
-    """What a class can't do without, where it was not given."""
-    found = re.search(r"the following arguments are required: ([\w., ]+)", text)
-    if not found:
-        return None
-    before, after = text[: found.start()], text[found.end() :]
-    names = [name.split(".")[-1] for name in found[1].split(", ")]
-    if not before and {"data", "model"}.issuperset(names):
-        told = " and ".join(names)
-        told += " is" if len(names) == 1 else " are"
-        return f"{told} missing: name an experiment, as in --config configs/digits/cnn.yaml."
-    keys = ".".join(re.findall(r'Parser key "([\w.]+)"', before))
-    above = re.search(r"given class_path '([\w.]+)':\s*$", before)
-    named = above or re.search(r"class_path='([\w.]+)'", after)
-    if not keys or not named:
-        return None
-    flags = " ".join(f"--{keys}.{name} …" for name in names)
-    return f"{named[1]} does not work without {found[1]}: give {flags}"
+def explain(error: Exception, settings: Sequence["Setting"], schema: Schema) -> str:
+    """What is wrong with the settings; the parser's own message where none of the checks fails.
 
-
-def _wrong_type(text: str) -> str | None:
-    """`model.net.dropout: expected float, not 'abc'.`, where a value of another type was given.
-
-    The report is a tree of types that would not do, each with what it lacks. Told is its first
-    branch of leaves, `Expected a <type>` once or more, with the keys above it and the value below.
+    Args:
+        error: What the parser raised.
+        settings: All settings in their order.
+        schema: The keys that the parser accepts.
     """
-    first = re.search(r"^( *)(?:- )?Expected an? ", text, re.MULTILINE)
-    keys = re.findall(r'Parser key "([\w.]+)"', text[: first.start()]) if first else []
-    given = re.search(r"(?:Got|Given) value: ([^\n]*)", text[first.start() :]) if first else None
-    if not first or not keys or not given:
+    checker = _Checker(schema)
+    for setting in settings:
+        if message := checker.check(setting):
+            return message
+    return checker.missing() or re.sub(r"\s+", " ", str(error)).strip()
+
+
+class _Checker:
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.classes: dict[str, Any] = dict(schema.groups)  # key → class whose arguments are below
+        self.given: set[str] = set()
+
+    def check(self, setting: "Setting") -> str | None:
+        key = setting.key.removesuffix("+")
+        self.given.add(key)
+        where = "" if setting.source.startswith("--") else f"{setting.source}: "
+        if key in self.schema.keys:
+            message = self._check_value(key, self.schema.keys[key], setting)
+            return message and where + message
+        owner = self._owner(key)
+        if owner is None:
+            message = self._unknown(key, setting)
+            return where + message
+        name, _, below = key.removeprefix(owner + ".").partition(".")
+        arguments = parameters(self.classes[owner])
+        if name not in arguments:
+            return where + self._no_argument(owner, name)
+        annotation = arguments[name].annotation
+        if not below:
+            message = self._check_value(f"{owner}.{name}", annotation, setting)
+            return message and where + message
+        if _class_types(annotation) and not _accepts(annotation, {"x": 1}):
+            return where + self._no_class(f"{owner}.{name}", below, _class_types(annotation))
         return None
-    lines = text[first.start() :].splitlines()
-    branch = "\n".join(takewhile(lambda line: not line or line.startswith(first[1]), lines))
-    value = given[1].split(". Got value: ")[0]
-    if nested := re.fullmatch(r"NestedArg\(key='[^']*', val='?(.*?)'?\)", value):
-        value = nested[1]
-    wanted, anything = [], []  # any text is also tried as the path of a file, or of a class
-    choices: list[str] = []
-    for kind in re.findall(r"Expected an? (.+?)(?:\. Got value|$)", branch, re.M):
-        if kind.startswith("dot import path"):
-            anything.append("class path")
-        elif kind.startswith("typing.Literal"):
-            choices += kind[len("typing.Literal[") : -1].replace("'", "").split(", ")
-        elif not kind.startswith("path but"):
-            name = kind.removeprefix("<class '").removesuffix("'>")
-            wanted.append(TYPE_NAMES.get(name, name))
-    wanted += ["one of " + ", ".join(dict.fromkeys(choices))] if choices else []
-    if set(wanted) <= {"null"}:
-        wanted = anything + wanted
-    told = " or ".join(dict.fromkeys(wanted))
-    return None if told in ("", "null") else f"{'.'.join(keys)}: expected {told}, not {value!r}."
+
+    def _owner(self, key: str) -> str | None:
+        owners = [k for k in self.classes if key.startswith(k + ".") and self.classes[k]]
+        return max(owners, key=len, default=None)
+
+    def _unknown(self, key: str, setting: "Setting") -> str:
+        root, _, below = key.partition(".")
+        if root in self.schema.keys and below:
+            if not _class_types(self.schema.keys[root]):
+                return f"{root} has no keys below it, but {key} is set."
+            if setting.source.startswith("--"):
+                return f"{key}: choose an experiment first, as in --config configs/digits/mlp.yaml."
+            return (
+                f"this config sets {key} but does not choose a {root}: it is an overlay. Put an "
+                "experiment before it, as in --config configs/digits/mlp.yaml --config "
+                f"{setting.source}."
+            )
+        if root in self.schema.groups:
+            return f"{root}: expected keys with values, as in max_epochs: 3, not {setting.value!r}."
+        same = [known for known in self._known() if known.rpartition(".")[2] == key]
+        hint = f" Did you mean {same[0]!r}?" if same else did_you_mean(key, self._known())
+        return f"unknown key {key!r}.{hint}"
+
+    def _known(self) -> list[str]:
+        nested = [f"{key}.{name}" for key, cls in self.classes.items() for name in parameters(cls)]
+        return [*self.schema.keys, *nested, *(["model.optimizer.lr"] * ("model" in self.classes))]
+
+    def _no_argument(self, owner: str, name: str) -> str:
+        names = [*parameters(self.classes[owner])]
+        if owner in self.schema.groups:
+            known = [f"{owner}.{known}" for known in names]
+            return f"unknown key '{owner}.{name}'.{did_you_mean(f'{owner}.{name}', known)}"
+        path = _path(self.classes[owner])
+        hint = did_you_mean(name, names)
+        return f"{owner}: {path} has no argument {name!r}.{hint} It takes: {', '.join(names)}."
+
+    @staticmethod
+    def _no_class(key: str, below: str, kinds: Sequence[type]) -> str:
+        example = {"optimizer": "AdamW", "lr_scheduler": "modules.optim.WarmupCosine"}
+        choice = example.get(key.rpartition(".")[2], f"{kinds[0].__name__} subclass")
+        return (
+            f"{key}.{below} is set, but no class is chosen for {key}: put --{key} {choice} before "
+            "it."
+        )
+
+    def _check_value(self, key: str, annotation: Any, setting: "Setting") -> str | None:
+        value = setting.value
+        kinds = _class_types(annotation)
+        if kinds and isinstance(value, str):
+            message, cls = _import(key, value, kinds)
+            if message is None and cls is not None:
+                self._choose(key, cls)
+                return None
+            if _accepts(annotation, value):
+                return None
+            if "." not in value and message is not None:
+                hint = did_you_mean(value, catalog(kinds[0]))
+                return f"{key}: expected {describe_type(annotation)}, not {value!r}.{hint}"
+            return message
+        if kinds and isinstance(value, list):
+            for item in value:
+                if message := self._check_item(key, kinds, item):
+                    return message
+            return None
+        if value is None and kinds:
+            self._choose(key, None)
+        if _accepts(annotation, value) or (setting.text and _accepts(annotation, setting.text)):
+            return None
+        hint = _hint(annotation, setting)
+        return f"{key}: expected {describe_type(annotation)}, not {_shown(setting)}.{hint}"
+
+    def _choose(self, key: str, cls: Any) -> None:
+        if self.classes.get(key) is not cls:
+            self.given = {name for name in self.given if not name.startswith(key + ".")}
+        self.classes = {k: c for k, c in self.classes.items() if not k.startswith(key + ".")}
+        self.classes[key] = cls
+
+    def _check_item(self, key: str, kinds: Sequence[type], item: Any) -> str | None:
+        """Check one object of a list, such as a callback."""
+        path = item.get("class_path") if isinstance(item, dict) else item
+        if not isinstance(path, str):
+            return f"{key}: expected class paths, not {item!r}."
+        message, cls = _import(key, path, kinds)
+        arguments = item.get("init_args") or {} if isinstance(item, dict) else {}
+        if message or cls is None:
+            return message
+        names = parameters(cls)
+        for name, value in arguments.items():
+            if name not in names:
+                return (
+                    f"{key}: {_path(cls)} has no argument {name!r}.{did_you_mean(name, names)} "
+                    f"It takes: {', '.join(names)}."
+                )
+            annotation = names[name].annotation
+            if not _class_types(annotation) and not _accepts(annotation, value):
+                expected = describe_type(annotation)
+                return f"{key}: {_path(cls)}: {name}: expected {expected}, not {value!r}."
+        return None
+
+    def missing(self) -> str | None:
+        """Arguments without a default that are not set."""
+        absent = [
+            key for key in ("data", "model") if key in self.schema.keys and key not in self.given
+        ]
+        if absent:
+            verb = "is" if len(absent) == 1 else "are"
+            return (
+                f"{' and '.join(absent)} {verb} missing: choose an experiment, as in --config "
+                "configs/digits/cnn.yaml."
+            )
+        for key, cls in self.classes.items():
+            if key in self.schema.groups or cls is None:
+                continue
+            required = [n for n, p in parameters(cls).items() if p.default is p.empty]
+            if key.rpartition(".")[2] in ("optimizer", "lr_scheduler"):
+                required = required[1:]  # the first is given by the task
+            names = [n for n in required if f"{key}.{n}" not in self.given | self.schema.linked]
+            if names:
+                flags = " ".join(f"--{key}.{name} VALUE" for name in names)
+                return f"{_path(cls)} requires {' and '.join(map(repr, names))}: pass {flags}."
+        return None
+
+
+def _import(key: str, path: str, kinds: Sequence[type]) -> tuple[str | None, Any]:
+    """The class with this path, or why there is none."""
+    known = catalog(kinds[0])
+    if path in known:
+        return f"{key}: several classes are named {path!r}; write {known[path]}.", None
+    if "." not in path:
+        for kind in kinds:
+            if cls := find_class(path, kind):
+                return None, cls
+        return f"{key}: expected class path, not {path!r}.{did_you_mean(path, known)}", None
+    module, _, name = path.rpartition(".")
+    try:
+        return None, import_path(path)
+    except AttributeError:
+        names = dir(importlib.import_module(module))
+        return f"{key}: there is no {name!r} in {module}.{did_you_mean(name, names)}", None
+    except ModuleNotFoundError as error:
+        hint = did_you_mean(path, known.values())
+        return f"{key}: cannot import {path}: there is no module named {error.name!r}.{hint}", None
+    except ImportError as error:
+        return f"{key}: cannot import {path}: {error}.", None
+
+
+def _path(cls: Any) -> str:
+    name = getattr(cls, "__name__", str(cls))
+    for path in catalog(cls).values():
+        if path.rpartition(".")[2] == name:
+            return path
+    return f"{cls.__module__}.{name}"
+
+
+def _class_types(annotation: Any) -> list[type]:
+    """Classes that a value of this type may be an instance of, other than plain values."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return []
+    if origin is not None:
+        if isinstance(origin, type) and issubclass(origin, Callable):  # type: ignore[arg-type]
+            return _class_types(arguments[-1]) if arguments else []
+        return [kind for argument in arguments for kind in _class_types(argument)]
+    if not isinstance(annotation, type) or annotation in (object, Iterable, Sequence):
+        return []
+    return [] if issubclass(annotation, PLAIN_TYPES) else [annotation]
+
+
+def _accepts(annotation: Any, value: Any) -> bool:
+    if annotation in (Any, typing.NoReturn) or annotation is getattr(annotation, "empty", ...):
+        return True
+    parser = ArgumentParser(exit_on_error=False)
+    try:
+        parser.add_argument("--value", type=annotation)
+    except ValueError:  # a type that jsonargparse does not check
+        return True
+    try:
+        parser.parse_object({"value": value})
+    except ArgumentError:
+        return False
+    return True
+
+
+def describe_type(annotation: Any) -> str:
+    """`int or null` for `int | None`."""
+    return " or ".join(dict.fromkeys(_descriptions(annotation)))
+
+
+def _descriptions(annotation: Any) -> Iterator[str]:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        choices = [
+            c for a in arguments if typing.get_origin(a) is Literal for c in typing.get_args(a)
+        ]
+        for argument in arguments:
+            if typing.get_origin(argument) is not Literal:
+                yield from _descriptions(argument)
+        if choices:
+            yield "one of " + ", ".join(dict.fromkeys(map(str, choices)))
+    elif origin is Literal:
+        yield "one of " + ", ".join(map(str, arguments))
+    elif _class_types(annotation) and not (
+        isinstance(origin, type) and issubclass(origin, Iterable)
+    ):
+        yield "class path"
+    elif origin is not None:
+        inner = " or ".join(describe_type(a) for a in arguments if a is not ...)
+        yield f"{TYPE_NAMES.get(origin, getattr(origin, '__name__', str(origin)))} of {inner}"
+    else:
+        yield TYPE_NAMES.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _shown(setting: "Setting") -> str:
+    return repr(setting.value if setting.text is None else setting.text)
+
+
+def _hint(annotation: Any, setting: "Setting") -> str:
+    if isinstance(setting.value, list) and any(isinstance(v, bool) for v in setting.value):
+        return " YAML reads yes, no, on and off as true and false: quote such words."
+    text = setting.text or (setting.value if isinstance(setting.value, str) else "")
+    if "list" in describe_type(annotation) and "," in text and not text.startswith("["):
+        return f" Write it as [{text}]."
+    return ""
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The cause of what jsonargparse tells as a list of types, none of which would do."""
-    while "Does not validate against any of the Union" in str(error):
-        cause = error.__cause__ or error.__context__
+    """The first cause that was not raised by jsonargparse, which wraps errors of constructors."""
+    found = error
+    while _raised_by_jsonargparse(found):
+        cause = found.__cause__ or found.__context__
         if cause is None:
-            break
-        error = cause
-    return error
+            return error
+        found = cause
+    return found
 
 
-def _broken_file(arguments: Iterable[str]) -> str | None:
-    for argument in arguments:
-        path = Path(argument.removeprefix("--config="))
-        if path.suffix in (".yaml", ".yml") and path.is_file():
-            try:
-                yaml.safe_load(path.read_bytes())
-            except yaml.YAMLError as error:
-                told = re.sub(r'\s*in "<[^"]*>",|\s+', " ", str(error))
-                return f"{path} is no valid YAML: {told}".replace("  ", " ")
-    return None
+def _raised_by_jsonargparse(error: BaseException) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and "jsonargparse" in Path(frames[-1].filename).parts
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """` Did you mean 'lr'?`, or nothing where no name is near."""
-    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
-    return f" Did you mean {near[0]!r}?" if near else ""
-
-
-def _argument_names(class_path: str) -> list[str]:
-    module, _, name = class_path.rpartition(".")
-    return list(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+    """` Did you mean 'lr'?`, or nothing where no name is similar."""
+    similar = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f" Did you mean {similar[0]!r}?" if similar else ""
 
 
 def source_location(error: BaseException) -> str:
-    """`file:line: ` of the innermost frame in this project, or in the user's own code.
+    """`file:line: ` of the innermost frame in this project or in the user's own code.
 
-    Nothing where the command line itself asked Lightning for what it refuses.
+    Empty if only the command line itself called the library that raised the error.
     """
-    here = Path(__file__).parent.parent
+    project = Path(__file__).parent.parent
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if "site-packages" not in f.filename and "<frozen" not in f.filename]
     if not own:
         return ""
     path = Path(own[-1].filename)
-    shown = path.relative_to(here) if path.is_relative_to(here) else path
-    return "" if shown == Path("cli/command_line.py") else f"{shown}:{own[-1].lineno}: "
+    shown = path.relative_to(project) if path.is_relative_to(project) else path
+    return "" if shown.parts[0] == "cli" else f"{shown}:{own[-1].lineno}: "

@@ -3,18 +3,11 @@
 import sys
 from pathlib import Path
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
-
-from cli.command_line import CLI
-from engine.errors import exit_on_user_error
-from engine.guards.full_disk import DiskFull
-from engine.guards.preemption import Preempted
-from engine.guards.rank_failure import RankFailure
-from engine.process import prepare_process
+from cli.help import help_text
 
 
 def main(args: list[str] | None = None) -> Path | None:
-    """Run the command line; the same from Python: `main(["fit", "--config", …])`.
+    """Run a command line, as in `main(["fit", "--config", "configs/digits/mlp.yaml"])`.
 
     Args:
         args: Arguments; those of the process by default.
@@ -23,10 +16,23 @@ def main(args: list[str] | None = None) -> Path | None:
         The run folder, on rank zero.
 
     Raises:
-        SystemExit: With code 2 after a user's mistake, told in one paragraph on stderr; with 74
-            when a disk is full, 75 when a signal stopped training, 76 when another process has died
-            (`--resume` goes on after each); with 0 after a call for help.
+        SystemExit: With code 2 after a user error, whose message is printed to stderr; 74 when a
+            disk is full, 75 when a signal stopped training, 76 when another process died (continue
+            each with `--resume`); 0 after a request for help.
     """
+    text = help_text(sys.argv[1:] if args is None else args)
+    if text is not None:
+        sys.stdout.write(f"{text}\n")
+        sys.exit(0)
+    # Importing Lightning takes seconds, which help does not need.
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    from cli.command_line import CLI
+    from engine.errors import exit_on_user_error
+    from engine.guards.full_disk import DiskFull
+    from engine.guards.preemption import Preempted
+    from engine.guards.rank_failure import RankFailure
+    from engine.process import prepare_process
 
     prepare_process()
     try:

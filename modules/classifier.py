@@ -59,6 +59,8 @@ class Classifier(L.LightningModule):
             JSON. Linked from the data.
     """
 
+    targets_are_classes = True  # batches are (inputs, targets); forward returns logits
+
     def __init__(
         self,
         net: nn.Module,

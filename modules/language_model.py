@@ -62,6 +62,8 @@ class LanguageModel(L.LightningModule):
             Linked from the data.
     """
 
+    targets_are_classes = True  # batches are (inputs, targets); forward returns logits
+
     def __init__(
         self,
         net: nn.Module,

@@ -53,6 +53,8 @@ class MaskedLanguageModel(L.LightningModule):
         tokenizer: The tokenizer as JSON, with a token [MASK]. Linked from the data.
     """
 
+    targets_are_classes = True  # batches are (inputs, targets); forward returns logits
+
     def __init__(
         self,
         net: nn.Module,

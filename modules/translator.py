@@ -54,6 +54,8 @@ class Translator(L.LightningModule):
         target_tokenizer: How tokens become a sentence, as JSON. Linked from the data.
     """
 
+    targets_are_classes = True  # batches are (inputs, targets); forward returns logits
+
     def __init__(
         self,
         net: nn.Module,

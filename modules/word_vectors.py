@@ -51,6 +51,8 @@ class WordVectors(L.LightningModule):
             itself. Linked from the data.
     """
 
+    targets_are_classes = True  # batches are (inputs, targets); forward returns logits
+
     def __init__(
         self,
         net: nn.Module,

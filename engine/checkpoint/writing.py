@@ -79,6 +79,8 @@ class Checkpoints(Checkpoint):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
+            if self.monitor == DEFAULT_MONITOR and not trainer.enable_validation:
+                self.monitor = None
             self.folder = Path(trainer.strategy.broadcast(str(self._checkpoint_folder(trainer))))
 
     @staticmethod
@@ -275,6 +277,8 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._metrics, self._logged_rows = state_dict["metrics"], state_dict["logged_rows"]
         self._should_stop = state_dict.get("should_stop", False)
+        if self.monitor == DEFAULT_MONITOR and state_dict["monitor"] is None:
+            self.monitor = None  # the task does not log it
         if (state_dict["monitor"], state_dict["mode"]) != (self.monitor, self.mode):
             # The saved best is the best by another metric.
             if self.monitor is None and (self.folder / "last.ckpt").exists():
@@ -317,8 +321,10 @@ def metric_mode(name: str, module: L.LightningModule) -> str | None:
 def _position(trainer: L.Trainer) -> tuple[int, int]:
     """Return the completed epochs, and the batches of the current one, between two steps."""
     epochs: Any = trainer.fit_loop.epoch_progress.current
-    batches = trainer.fit_loop.epoch_loop.batch_progress.current.completed
-    if batches >= trainer.num_training_batches:
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    batches = progress.current.completed
+    exhausted = progress.is_last_batch and progress.current.ready == batches  # unknown length
+    if batches >= trainer.num_training_batches or exhausted:
         # The next epoch has no batch yet, or this one was the last.
         return epochs.processed, 0
     if epochs.processed == epochs.started and batches:

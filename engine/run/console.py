@@ -29,7 +29,7 @@ class TrainingHeader(L.Callback):
             return
         net = getattr(pl_module, "net", pl_module)
         because = f" ({self.why_precision})" if self.why_precision else ""
-        data = type(trainer.datamodule).__name__  # type: ignore[attr-defined]
+        data = type(trainer.datamodule or pl_module).__name__  # type: ignore[attr-defined]
         _say(
             f"{type(net).__name__} with {count_parameters(net):,} parameters learns {data}, precision "
             f"{trainer.precision}{because}, {describe_machine(trainer)}"

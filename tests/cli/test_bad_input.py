@@ -16,7 +16,7 @@ from tests.support import ROOT, TINY
 
 FIT = ("fit", "--config", TINY)
 SMALL = ("--config", TINY)
-HERE = "test_bad_input"
+HERE = __name__
 
 
 class TooFewChannels(nn.Module):
@@ -84,12 +84,14 @@ def test_an_unknown_flag_is_named_with_the_nearest_valid_one(refused, flag, name
 
 @pytest.mark.parametrize(
     ("words", "told"),
-    [(("fti", *SMALL), "it is 'fti'. Did you mean 'fit'?"), ((*SMALL, "fit"), "it is '--config'.")],
+    [
+        (("fti", *SMALL), "unknown subcommand 'fti'; choose from fit, validate, test, predict"),
+        ((*SMALL, "fit"), "unknown subcommand '--config'"),
+    ],
     ids=["misspelt", "not first"],
 )
 def test_what_to_do_is_the_first_word(refused, words: tuple, told: str) -> None:
     text = refused(*words)
-    assert "one of fit, validate, test, predict" in text
     assert told in text
 
 
@@ -104,7 +106,7 @@ def test_what_to_do_is_the_first_word(refused, words: tuple, told: str) -> None:
         ("model: {init_args: {net: {init_args: {hiden_size: 3}}}}", ["hiden_size", "hidden_size"]),
         (
             "model: {init_args: {optimizer: {class_path: torch.optim.SGD, init_args: {lrr: 0.1}}}}",
-            ["lrr", "'lr'", "torch.optim.SGD"],
+            ["'lrr'", "'lr'", "SGD has no argument"],
         ),
     ],
 )
@@ -122,13 +124,13 @@ def test_an_unknown_key_in_yaml_is_named_with_the_nearest_valid_one(
         ("--trainer.max_epochs", "many", "expected int or null, not 'many'"),
         ("--data.batch_size", "lots", "expected int, not 'lots'"),
         ("--model.label_smoothing", "some", "expected float, not 'some'"),
-        ("--model.net.channels", "[4, many]", "expected int, not 'many'"),
-        ("--model.net.channels", "many", "expected list, not 'many'"),
+        ("--model.net.channels", "[4, many]", "expected list of int, not '[4, many]'"),
+        ("--model.net.channels", "many", "expected list of int, not 'many'"),
         ("--model.net", "5", "expected class path, not '5'"),
-        ("--model.optimizer.lr", "fast", "expected float, not 'fast'"),
+        ("--model.optimizer.lr", "fast", "expected float or Tensor, not 'fast'"),
         ("--data.augmentation", "much", "expected class path or null, not 'much'"),
         ("--trainer.precision", "17", "or one of 64, 32, 16, transformer-engine, "),
-        ("--trainer.logger", "mine", "expected list or bool or null, not 'mine'"),
+        ("--trainer.logger", "mine", "or bool or null, not 'mine'"),
         ("--test_after_fit", "perhaps", "expected bool, not 'perhaps'"),
         ("--seed_everything", "abc", "expected bool or int, not 'abc'"),
     ],
@@ -144,7 +146,7 @@ def test_a_value_of_the_wrong_type_is_named_with_its_key(
 def test_a_value_of_the_wrong_type_in_a_file_is_named_with_its_key(refused, tmp_path: Path) -> None:
     text = "model:\n  init_args:\n    net:\n      init_args: {channels: [4, many]}\n"
     paragraph = refused(*FIT, "--config", yaml_file(tmp_path, text))
-    assert "model.net.channels: expected int, not 'many'" in paragraph
+    assert "mine.yaml: model.net.channels: expected list of int, not [4, 'many']" in paragraph
 
 
 @pytest.mark.parametrize(
@@ -179,15 +181,15 @@ def test_what_an_optimizer_or_schedule_refuses_is_told(refused, flags, told: str
     [
         (
             *("--model.lr_scheduler", "torch.optim.lr_scheduler.StepLR"),
-            "StepLR does not work without step_size: give --model.lr_scheduler.step_size …",
+            "StepLR requires 'step_size': pass --model.lr_scheduler.step_size VALUE.",
         ),
         (
             *("--model.net", "modules.nets.TorchvisionNet"),
-            "modules.nets.TorchvisionNet does not work without name: give --model.net.name …",
+            "modules.nets.TorchvisionNet requires 'name': pass --model.net.name VALUE.",
         ),
         (
             *("--data", "datamodules.TextFile"),
-            "datamodules.TextFile does not work without files: give --data.files …",
+            "datamodules.TextFile requires 'files': pass --data.files VALUE.",
         ),
     ],
 )
@@ -205,17 +207,17 @@ def test_what_lightning_refuses_is_told_without_a_line_of_ours(refused) -> None:
 def test_a_config_that_is_not_utf_8_is_named(refused, tmp_path) -> None:
     (tmp_path / "latin.yaml").write_bytes("trainer: {max_epochs: 1} # très".encode("latin-1"))
     paragraph = refused(*FIT, "--config", tmp_path / "latin.yaml")
-    assert "latin.yaml is no valid YAML" in paragraph
+    assert "latin.yaml is not valid YAML" in paragraph
 
 
 def test_numbers_below_the_least_are_refused(refused) -> None:
     for flag, value, told in (
-        ("--trainer.accumulate_grad_batches", 0, "must be 1, which accumulates nothing, or more"),
-        ("--trainer.log_every_n_steps", 0, "must be 1, which logs every step, or more"),
-        ("--trainer.gradient_clip_val", -1, "must be 0, which clips nothing, or more"),
+        ("--trainer.accumulate_grad_batches", 0, "must be at least 1 (no accumulation), got 0"),
+        ("--trainer.log_every_n_steps", 0, "must be at least 1 (every step), got 0"),
+        ("--trainer.gradient_clip_val", -1, "must be at least 0 (no clipping), got -1"),
         ("--seed_everything", -1, "seed_everything: -1 is not in bounds"),
-        ("--trainer.check_val_every_n_epoch", 0, "must be 1, which validates in each epoch, or"),
-        ("--trainer.val_check_interval", 0, "to validate nothing say --trainer.limit_val_batches"),
+        ("--trainer.check_val_every_n_epoch", 0, "must be at least 1 (every epoch), got 0"),
+        ("--trainer.val_check_interval", 0, "to skip validation pass --trainer.limit_val_batches"),
         (
             "--trainer.val_check_interval",
             10_000,
@@ -244,7 +246,7 @@ def test_a_class_that_does_not_exist_is_named(refused, net: str, near: str) -> N
 
 def test_a_missing_config_is_named(refused) -> None:
     told = refused("fit", "--config", "configs/nowhere.yaml")
-    assert "there is no file configs/nowhere.yaml." in told
+    assert "there is no config file configs/nowhere.yaml." in told
 
 
 def test_a_syntax_error_in_yaml_is_named_with_file_and_line(refused, tmp_path: Path) -> None:
@@ -255,8 +257,10 @@ def test_a_syntax_error_in_yaml_is_named_with_file_and_line(refused, tmp_path: P
 
 def test_a_run_without_data_is_told_which_key_is_missing(refused) -> None:
     net = ("--model", "modules.Classifier", "--model.net", "modules.nets.MLP")
-    assert "error: data is missing: name an experiment, as in --config " in refused("fit", *net)
-    assert "error: data and model are missing: name an" in refused("fit")
+    assert "error: data is missing: choose it, as in --data datamodules.Digits" in refused(
+        "fit", *net
+    )
+    assert "error: data and model are missing: choose an" in refused("fit")
 
 
 def test_a_trainer_without_keys_is_refused(tmp_path: Path, capsys) -> None:
@@ -317,8 +321,12 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path: Path) -> N
     [
         ("TooFewChannels", [], ["TooFewChannels does not fit Digits", "3 channels"]),
         ("FixedSize", [], ["FixedSize does not fit Digits", "(2, 1, 8, 8)"]),
-        ("FixedSize", ["pixels=64", "logits=4"], ["4 logits", "too few"]),
-        ("FixedSize", ["pixels=64", "one_row=true"], ["(1, 10)", "one row a target"]),
+        ("FixedSize", ["pixels=64", "logits=4"], ["4 outputs for 10 classes"]),
+        (
+            "FixedSize",
+            ["pixels=64", "one_row=true"],
+            ["(1, 10)", "expected shape (2, num_classes)"],
+        ),
     ],
 )
 def test_a_net_that_does_not_fit_the_data_is_named(refused, tmp_path, net, flags, parts) -> None:
@@ -349,7 +357,7 @@ def test_probabilities_out_of_bounds_are_refused(refused) -> None:
 def test_an_augmentation_that_does_not_fit_the_pictures_is_told(refused) -> None:
     crop = ("--data.augmentation", "torchvision.transforms.v2.RandomCrop")
     paragraph = refused(*FIT, *crop, "--data.augmentation.size", "28")
-    assert "Digits can't make inputs of a batch of shape (2, 1, 8, 8) (uint8)" in paragraph
+    assert "Digits cannot prepare a batch of shape (2, 1, 8, 8) (uint8)" in paragraph
     assert "Required crop size (28, 28) is larger" in paragraph
 
 

@@ -17,7 +17,8 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
 import train
-from cli.command_line import CLI, choose_afresh
+from cli.arguments import Arguments
+from cli.command_line import CLI
 from modules.optim.schedules import OneCycle, WarmupCosine
 from tests.support import ROOT, TINY
 from tests.support.configs import (
@@ -185,15 +186,14 @@ def test_a_config_that_changes_one_argument_keeps_the_others(tmp_path: Path) -> 
     assert (found["lr"], found["momentum"]) == (1, 0.9)
 
 
-def test_a_null_stands_only_between_two_choices() -> None:
+def test_null_is_inserted_only_between_two_choices() -> None:
     sgd, cosine = CONFIGS / "optimizer/sgd.yaml", CONFIGS / "schedule/cosine.yaml"
-    told = ["fit", "--print_config", "--config", str(TINY), f"--config={sgd}", "-c", str(cosine)]
-    assert choose_afresh(told) == told
-    assert choose_afresh([*told, "--config", str(sgd)]) == [
-        *(*told, "--model.optimizer", "null", "--config", str(sgd))
-    ]
-    assert choose_afresh(["--model.optimizer", "null", "--model.optimizer"])[-1:] == [
-        "--model.optimizer"
+    configs = ["--config", str(TINY), "--config", str(sgd), "--config", str(cosine)]
+    assert Arguments(["fit", *configs]).to_words() == ["fit", *configs]
+    twice = Arguments(["fit", *configs, "-c", str(sgd), "--model.optimizer", "null"])
+    assert twice.to_words() == [
+        *("fit", *configs, "--model.optimizer", "null", "--config", str(sgd)),
+        *("--model.optimizer", "null"),
     ]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.command_line import with_config_of_resumed
+from cli.arguments import Arguments
 from engine.run.folder import experiment_name
 from tests.support import ROOT, TINY
 from tests.support.resume import assert_same_run
@@ -101,9 +101,9 @@ def test_an_overlay_before_the_config_names_no_experiment() -> None:
 def test_the_last_of_two_resumes_holds(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("")
     told = ["fit", "--resume", "auto", "--resume", str(tmp_path)]
-    assert with_config_of_resumed(told)[1:3] == ["--config", str(tmp_path / "config.yaml")]
+    assert Arguments(told).to_words()[1:3] == ["--config", str(tmp_path / "config.yaml")]
     told = ["fit", "--resume", str(tmp_path), "--resume", "auto"]
-    assert with_config_of_resumed(told) == told
+    assert Arguments(told).to_words() == told
 
 
 def test_slurm_on_the_machine_makes_no_noise(
