@@ -1,1 +1,1 @@
-"""Parts that several tasks share in training."""
+"""What several tasks need for training and evaluation."""

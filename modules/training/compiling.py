@@ -1,4 +1,4 @@
-"""Compiling a task's net, and leaving the compiled one aside where shapes vary."""
+"""Compile a task's network, and run it eagerly where shapes vary."""
 
 import os
 import shutil
@@ -10,33 +10,37 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
-from engine.distributed.sharding import fsdp_modules
+from engine.distributed.sharding import parts_of
 
 
-def compile_net(task: L.LightningModule, *beside: nn.Module) -> None:
-    """What a task does in `setup` if it was told to: compile its `net`, in place.
+def compile_net(task: L.LightningModule, *modules: nn.Module) -> None:
+    """Compile `task.net` in place.
 
-    For a CPU that takes a C++ compiler; without one the net stays as it is, and a warning says so.
+    Compiling for a CPU requires a C++ compiler. Without one the network stays eager, with a warning.
 
     Args:
-        task: Whose net it is.
-        beside: What else to compile where the net is compiled in one piece.
+        task: The task.
+        modules: Further modules to compile unless the network is sharded.
     """
     compilers = (os.environ.get("CXX", ""), "g++", "clang++")
     on_cpu = task.trainer.strategy.root_device.type == "cpu"
     if on_cpu and not any(map(shutil.which, compilers)):
-        rank_zero_warn("compile: no C++ compiler here (g++ or clang++): slower, same result.")
+        rank_zero_warn(
+            "compile: found no C++ compiler (g++ or clang++); training continues without compilation."
+        )
         return
     net: Any = task.net
-    sharded = task.device_mesh is not None
-    for part in fsdp_modules(net)[:-1] if sharded else []:  # between them weights are gathered
-        part.compile()
-    for part in () if sharded else (net, *beside):
-        part.compile()
+    if task.device_mesh is None:
+        for module in (net, *modules):
+            module.compile()
+    else:  # the weights are gathered between the blocks
+        for block in parts_of(net)[:-1]:
+            block.compile()
 
 
-def as_written(net: Any) -> AbstractContextManager:
-    """Within it the net runs as it is written: it would be compiled anew for each new shape."""
-    if any(getattr(part, "_compiled_call_impl", None) for part in fsdp_modules(net)):
-        return torch.compiler.set_stance("force_eager")
+def eager_mode(net: Any) -> AbstractContextManager:
+    """Run a compiled network eagerly within the context, to avoid recompiling for each new shape."""
+    for part in parts_of(net):
+        if getattr(part, "_compiled_call_impl", None):  # set by nn.Module.compile
+            return torch.compiler.set_stance("force_eager")
     return nullcontext()
