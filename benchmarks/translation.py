@@ -44,7 +44,7 @@ def sentences_per_second(
             END,
             BEAMS,
             max_length=LENGTH,
-            never=[END],
+            exclude=[END],
             cached=cached,
         )
         assert all(len(text) == LENGTH for text in found)

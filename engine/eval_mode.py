@@ -10,8 +10,8 @@ from torch import nn
 def eval_mode(module: nn.Module) -> Iterator[None]:
     """Put a module into eval mode and restore the mode of each submodule afterwards.
 
-    `module.train()` would also switch on submodules that were frozen in eval mode, such as the batch
-    norms of a frozen backbone.
+    `module.train()` would also switch on submodules that were frozen in eval mode, such as the
+    batch norms of a frozen backbone.
     """
     modes = [(submodule, submodule.training) for submodule in module.modules()]
     module.eval()

@@ -1,8 +1,4 @@
-"""What learns: tasks (LightningModules) and the nets that they hold.
-
-A task is imported once it is asked for: what stands in `modules/scratch/` with NumPy alone needs
-neither torch nor Lightning.
-"""
+"""Tasks (LightningModules), imported on first use; modules.scratch does not import torch."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -13,14 +9,26 @@ if TYPE_CHECKING:
     from modules.classifier import Classifier
     from modules.language_model import LanguageModel
     from modules.masked_language_model import MaskedLanguageModel
+    from modules.multi_label_classifier import MultiLabelClassifier
+    from modules.regressor import Regressor
     from modules.translator import Translator
     from modules.word_vectors import WordVectors
 
-__all__ = ["Classifier", "LanguageModel", "MaskedLanguageModel", "Translator", "WordVectors"]
+__all__ = [
+    "Classifier",
+    "LanguageModel",
+    "MaskedLanguageModel",
+    "MultiLabelClassifier",
+    "Regressor",
+    "Translator",
+    "WordVectors",
+]
 FILES = {
     "Classifier": "classifier",
     "LanguageModel": "language_model",
     "MaskedLanguageModel": "masked_language_model",
+    "MultiLabelClassifier": "multi_label_classifier",
+    "Regressor": "regressor",
     "Translator": "translator",
     "WordVectors": "word_vectors",
 }

@@ -1,4 +1,4 @@
-"""The task of naming what a picture or a text shows: cross-entropy over classes."""
+"""LightningModule for classification of images and texts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,48 +14,51 @@ from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassAUROC,
     MulticlassCalibrationError,
-    MulticlassConfusionMatrix,
     MulticlassF1Score,
     MulticlassPrecision,
     MulticlassRecall,
 )
 
 from engine.distributed.sharding import shard
+from engine.errors import UserError
+from engine.eval_mode import eval_mode
+from modules.inference.raw_inputs import RawSample, raw_to_inputs
 from modules.optim.schedules import configure
-from modules.training.compiling import as_written, compile_net
+from modules.training.compiling import compile_net, eager_mode
+from modules.training.gradients import rescale_short_accumulation, should_log
 from modules.training.hyperparameters import save_arguments
-from modules.training.sum_metric import Float32Sum
-from preprocessing.images import images_to_inputs
-from preprocessing.texts import texts_to_inputs
+from modules.training.metrics import MeanLoss
 
 
 class Classifier(L.LightningModule):
-    """Train any net whose `forward(inputs)` returns logits (B, num_classes).
+    """Train a network whose `forward(inputs)` returns logits (B, num_classes).
 
     Logs `<stage>/loss` (nats) and `<stage>/accuracy` for train, val and test; val and test add
     macro-averaged `f1`, `precision`, `recall`, `auroc` and the expected calibration error `ece`
-    (Guo et al. 2017, 15 bins). Training figures are those of single batches, taken every
-    `trainer.log_every_n_steps`, so that the steps between cost nothing.
+    (Guo et al. 2017, 15 bins). Training metrics are those of single batches, computed every
+    `trainer.log_every_n_steps`.
 
-    Training targets are class numbers (B,) or, for mixed pictures, probabilities (B, num_classes);
-    then the loss is the cross-entropy with those, and the accuracy that of the likeliest class.
+    Training targets are class indices (B,) or, for mixed images, probabilities (B, num_classes).
+    In the latter case the accuracy refers to the most probable class.
 
     Args:
-        net: The architecture; its sizes come from the data.
-        num_classes: Number of classes; train.py links it from the data.
+        net: The network; its sizes come from the data.
+        num_classes: Number of classes; linked from the data.
         optimizer: Optimizer class and arguments; AdamW with lr 0.001 by default.
-        lr_scheduler: Schedule class and arguments; a constant rate by default.
-        label_smoothing: Probability in [0, 1) spread over all classes in the training loss; val and
-            test losses are always the plain cross-entropy.
-        compile: Compile the net for training (`net.compile()`): a slow first step, then faster;
-            worth it for long runs on pictures, whose batches have one shape. What is evaluated is
-            the net as it is written. For a CPU that takes a C++ compiler; without one the net stays
-            as it is, and says so.
+        lr_scheduler: Schedule class and arguments; a constant learning rate by default.
+        label_smoothing: Probability in [0, 1) distributed over all classes in the training loss;
+            val and test losses are always the plain cross-entropy.
+        class_weights: Weight of each class in the training loss, for imbalanced data; for example
+            the inverse class frequencies. Val and test losses are not weighted.
+        metrics: Further torchmetrics for val and test, by the name under which they are logged:
+            `{kappa: {class_path: torchmetrics.CohenKappa, init_args: {task: multiclass, …}}}`.
+        compile: Compile the network for training (`net.compile()`): a slow first step, faster steps
+            afterwards. Evaluation runs eagerly. On a CPU this requires a C++ compiler.
         per_class: Also log precision, recall and F1 of each class, as `test/f1/<class>`.
-        class_names: Names of the classes; their numbers by default. Linked from the data.
-        preprocessing: How a raw picture becomes an input. Linked from the data.
-        tokenizer: How a raw text becomes an input: a tokenizer with its cutting and padding, as
-            JSON. Linked from the data.
+        class_names: Names of the classes; their indices by default. Linked from the data.
+        preprocessing: How raw images become inputs. Linked from the data.
+        tokenizer: How raw texts become inputs: a tokenizer as JSON, with truncation and padding.
+            Linked from the data.
     """
 
     targets_are_classes = True  # batches are (inputs, targets); forward returns logits
@@ -68,6 +70,8 @@ class Classifier(L.LightningModule):
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
         label_smoothing: float = 0.0,
+        class_weights: list[float] | None = None,
+        metrics: dict[str, Metric] | None = None,
         compile: bool = False,
         per_class: bool = False,
         class_names: list[str] | None = None,
@@ -76,165 +80,105 @@ class Classifier(L.LightningModule):
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1), not {label_smoothing}")
-        save_arguments(self, {k: v for k, v in locals().items() if k not in ("self", "__class__")})
-        # Channels innermost, as fast kernels read them: what convolutions put out takes its order
-        # from their weights (1.2 to 1.4 times as fast in bf16 on a CPU). Other nets stay the same.
+            raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+        if class_weights is not None and len(class_weights) != num_classes:
+            raise UserError(
+                f"model.class_weights has {len(class_weights)} values for {num_classes} classes; "
+                "give one weight per class, in the order of the class names."
+            )
+        save_arguments(self)
+        # Channels-last weights make convolutions 1.2 to 1.4 times as fast in bf16 on a CPU.
         self.net = net.to(memory_format=torch.channels_last)
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.label_smoothing = label_smoothing
-        self.compiles = compile
-        self.class_names = class_names or [str(number) for number in range(num_classes)]
-        self.preprocessing = preprocessing
+        self.compile_enabled = compile
+        self.class_names = class_names or [str(index) for index in range(num_classes)]
         self.tokenizer = None if tokenizer is None else Tokenizer.from_str(tokenizer)
+        self.preprocessing = preprocessing
+        weights = None if class_weights is None else torch.tensor(class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
 
-        # `self.log` would divide by whole rows a process: by 84 where two have 85 and 84.
-        self.evaluated_nats = Float32Sum()
-        self.evaluated_rows = Float32Sum()
-        metrics = _metrics(num_classes)
-        self.val_metrics = MetricCollection(dict(metrics), prefix="val/")
+        evaluated: dict[str, Any] = {"loss": MeanLoss(), **self.make_metrics(), **(metrics or {})}
+        self.metrics = nn.ModuleDict({"val": MetricCollection(evaluated, prefix="val/")})
         if per_class:
-            metrics |= _per_class_metrics(self.class_names)
-        self.test_metrics = MetricCollection(dict(metrics), prefix="test/")
-        self.confusion_matrix = MulticlassConfusionMatrix(num_classes)  # of the last test
+            evaluated |= self.make_per_class_metrics()
+        self.metrics["test"] = MetricCollection(evaluated, prefix="test/").clone()
 
     @property
     def backbone(self) -> nn.Module:
-        """What callbacks.BackboneFinetuning freezes at first; only some nets say what it is."""
+        """The part of the network that callbacks.BackboneFinetuning freezes at first."""
         backbone: nn.Module = self.net.backbone  # type: ignore[assignment]
         return backbone
 
     def setup(self, stage: str) -> None:
-        if stage == "fit" and self.compiles:
+        if stage == "fit" and self.compile_enabled:
             compile_net(self)
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
-        """Inputs as the net takes them to logits (B, num_classes)."""
-        with as_written(self.net):
-            logits: Tensor = self.net(self._as_weights(inputs))
+        """Return logits (B, num_classes) for inputs as the network takes them."""
+        with eager_mode(self.net):
+            logits: Tensor = self.net(self._cast(inputs))
         return logits
 
-    def _as_weights(self, inputs: Any) -> Any:
-        """Pictures in the precision of the weights: the data do not know of `bf16-true`."""
-        real = isinstance(inputs, Tensor) and inputs.is_floating_point()
-        return inputs.to(self.dtype) if real else inputs
+    def _cast(self, inputs: Any) -> Any:
+        """Cast float inputs to the precision of the weights, which the data do not depend on."""
+        is_float = isinstance(inputs, Tensor) and inputs.is_floating_point()
+        return inputs.to(self.dtype) if is_float else inputs
 
-    def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> tuple[Tensor, Tensor]:
+    def loss(self, logits: Tensor, targets: Tensor, stage: str) -> Tensor:
+        """Return the mean loss of a batch, without smoothing and weights except for training."""
+        if stage != "train":
+            return F.cross_entropy(logits, targets)
+        weights: Tensor | None = self.class_weights  # type: ignore[assignment]
+        return F.cross_entropy(logits, targets, weights, label_smoothing=self.label_smoothing)
+
+    def _step(self, batch: tuple[Any, Tensor], stage: str) -> tuple[Tensor, Tensor]:
         inputs, targets = batch
-        inputs = self._as_weights(inputs)
-        logits = self.net(inputs) if stage == "train" else self(inputs)  # (B, num_classes)
-        smoothing = self.label_smoothing if stage == "train" else 0.0
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+        logits = self.net(self._cast(inputs)) if stage == "train" else self(inputs)  # (B, C)
+        loss = self.loss(logits.float(), targets, stage)
+        count = len(targets)
+        if stage != "train" and count:  # with more processes than samples, some have none
+            self.metrics[stage].update(  # type: ignore[operator]
+                preds=logits.float(), target=targets.long(), loss=loss * count, count=count
+            )
         return loss, logits
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> Tensor:
         loss, logits = self._step(batch, "train")
-        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (self.global_step + 1) % interval == 0:
-            targets = batch[1] if batch[1].ndim == 1 else batch[1].argmax(dim=1)  # (B,)
-            accuracy = (logits.argmax(dim=1) == targets).float().mean()
+        if should_log(self):
             self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
-            self.log("train/accuracy", accuracy, sync_dist=True)
+            self.log("train/accuracy", self.batch_accuracy(logits, batch[1]), sync_dist=True)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        loss, logits = self._step(batch, "val")
-        self._evaluate(loss, logits, batch[1], self.val_metrics)
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        rescale_short_accumulation(self)
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+    def validation_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> None:
+        self._step(batch, "val")
+
+    def test_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> dict[str, Tensor]:
         loss, logits = self._step(batch, "test")
-        self._evaluate(loss, logits, batch[1], self.test_metrics)
-        self.confusion_matrix.update(logits, batch[1])
         return {"loss": loss, "logits": logits}
 
-    def _evaluate(
-        self, loss: Tensor, logits: Tensor, targets: Tensor, metrics: MetricCollection
-    ) -> None:
-        if len(targets):  # more processes than rows: some have none, and compute all the same
-            metrics.update(logits.float(), targets)
-            self.evaluated_nats.update(loss * len(targets))
-            self.evaluated_rows.update(len(targets))
-
-    def _log_evaluation(self, stage: str, metrics: MetricCollection) -> None:
-        values = metrics.compute()
-        loss = self.evaluated_nats.compute() / self.evaluated_rows.compute()
-        self.log(f"{stage}/loss", loss)
-        self.log(f"{stage}/accuracy", values.pop(f"{stage}/accuracy"), prog_bar=stage == "val")
-        self.log_dict(values)
-        for metric in (metrics, self.evaluated_nats, self.evaluated_rows):
-            metric.reset()
-
     def on_validation_epoch_end(self) -> None:
-        self._log_evaluation("val", self.val_metrics)
-
-    def on_test_epoch_start(self) -> None:
-        self.confusion_matrix.reset()
+        self._log_metrics("val")
 
     def on_test_epoch_end(self) -> None:
-        self._log_evaluation("test", self.test_metrics)
+        self._log_metrics("test")
+
+    def _log_metrics(self, stage: str) -> None:
+        metrics: MetricCollection = self.metrics[stage]  # type: ignore[assignment]
+        values = metrics.compute()
+        self.log(f"{stage}/accuracy", values.pop(f"{stage}/accuracy"), prog_bar=stage == "val")
+        self.log_dict(values)
+        metrics.reset()
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        inputs = batch[0] if isinstance(batch, list | tuple) else batch
-        return self(inputs).float().softmax(dim=1)  # (B, num_classes)
-
-    @torch.inference_mode()
-    def classify(
-        self, samples: Sequence[Image.Image | Tensor] | Tensor | Sequence[str] | str
-    ) -> list[tuple[str, float]]:
-        """Name what raw pictures show, or what raw texts are.
-
-        Args:
-            samples: PIL images, or tensors (C, height, width), uint8 in 0…255 or float in 0…1; or
-                texts, or a single one.
-
-        Returns:
-            The most likely class of each sample and its probability.
-
-        Raises:
-            ValueError: If the task does not know how its training samples were prepared.
-        """
-        inputs = self._inputs(samples)
-        training = self.training
-        self.eval()
-        confidence, label = self(inputs).float().softmax(dim=1).max(dim=1)  # (B,), (B,)
-        self.train(training)
-        return [
-            (self.class_names[i], p)
-            for i, p in zip(label.tolist(), confidence.tolist(), strict=True)
-        ]
-
-    def _inputs(self, samples: Any) -> Any:
-        if isinstance(samples, str):
-            samples = [samples]
-        if len(samples) and all(isinstance(sample, str) for sample in samples):
-            if self.tokenizer is None:
-                raise ValueError(
-                    "this Classifier was built without `tokenizer`; it takes no raw texts."
-                )
-            inputs = texts_to_inputs(samples, self.tokenizer)
-            return {name: tensor.to(self.device) for name, tensor in inputs.items()}
-        if self.preprocessing is None:
-            raise ValueError(
-                "this Classifier was built without `preprocessing`; it takes no raw pictures."
-            )
-        return images_to_inputs(samples, self.preprocessing).to(self.device)
-
-    def decode_tokens(self, tokens: Sequence[int]) -> list[str]:
-        """The text of each token, for people to read.
-
-        Raises:
-            ValueError: If the task has no tokenizer.
-        """
-        if self.tokenizer is None:
-            raise ValueError("this Classifier was built without `tokenizer`; it knows no words.")
-        return [self.tokenizer.decode([token], skip_special_tokens=False) for token in tokens]
-
-    @torch.no_grad()
-    def attention(self, inputs: dict[str, Tensor]) -> Tensor | None:
-        """How much each token counts for the answer, (B, T); None where the net weighs none."""
-        weights = getattr(self.net, "attention_weights", None)
-        return None if weights is None else weights(inputs)
+        """Return the probabilities of the classes, (B, num_classes)."""
+        return self.logits_to_probabilities(
+            self(batch[0] if isinstance(batch, list | tuple) else batch)
+        )
 
     def configure_model(self) -> None:
         shard(self)
@@ -242,27 +186,100 @@ class Classifier(L.LightningModule):
     def configure_optimizers(self) -> Any:
         return configure(self, self.optimizer, self.lr_scheduler)
 
+    # Multi-class or multi-label: MultiLabelClassifier overrides these and `loss`.
 
-def _metrics(num_classes: int) -> dict[str, Metric | MetricCollection]:
-    plain: dict[str, Any] = {"num_classes": num_classes, "validate_args": False}
-    return {
-        "accuracy": MulticlassAccuracy(average="micro", **plain),
-        "f1": MulticlassF1Score(**plain),
-        "precision": MulticlassPrecision(**plain),
-        "recall": MulticlassRecall(**plain),
-        "auroc": MulticlassAUROC(**plain),
-        "ece": MulticlassCalibrationError(n_bins=15, **plain),
-    }
+    def make_metrics(self) -> dict[str, Metric]:
+        """Return the metrics of val and test."""
+        options: Any = {"num_classes": len(self.class_names), "validate_args": False}
+        return {
+            "accuracy": MulticlassAccuracy(average="micro", **options),
+            "f1": MulticlassF1Score(**options),
+            "precision": MulticlassPrecision(**options),
+            "recall": MulticlassRecall(**options),
+            "auroc": MulticlassAUROC(**options),
+            "ece": MulticlassCalibrationError(n_bins=15, **options),
+        }
 
+    def make_per_class_metrics(self) -> dict[str, Metric]:
+        """Return the metrics of each class, for test."""
+        options: Any = {
+            "num_classes": len(self.class_names),
+            "average": None,
+            "validate_args": False,
+        }
+        metrics: dict[str, Metric] = {
+            "precision": MulticlassPrecision(**options),
+            "recall": MulticlassRecall(**options),
+            "f1": MulticlassF1Score(**options),
+        }
+        return {
+            f"{name}_per_class": ClasswiseWrapper(metric, self.class_names, prefix=f"{name}/")
+            for name, metric in metrics.items()
+        }
 
-def _per_class_metrics(class_names: list[str]) -> dict[str, Metric | MetricCollection]:
-    plain: dict[str, Any] = {
-        "num_classes": len(class_names),
-        "average": None,
-        "validate_args": False,
-    }
-    kinds = {"precision": MulticlassPrecision, "recall": MulticlassRecall, "f1": MulticlassF1Score}
-    return {
-        f"{name}_per_class": ClasswiseWrapper(kind(**plain), labels=class_names, prefix=f"{name}/")
-        for name, kind in kinds.items()
-    }
+    def batch_accuracy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the accuracy of a training batch."""
+        labels = targets if targets.ndim == 1 else targets.argmax(dim=1)  # (B,)
+        return (logits.argmax(dim=1) == labels).float().mean()
+
+    def logits_to_probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probabilities of the classes, (B, num_classes)."""
+        return logits.float().softmax(dim=1)
+
+    # Inference from raw inputs.
+
+    @torch.inference_mode()
+    def probabilities(self, samples: RawSample | Sequence[RawSample] | Tensor) -> Tensor:
+        """Return the probabilities of all classes for raw images or texts, (B, num_classes).
+
+        Args:
+            samples: As for `classify`.
+        """
+        inputs = raw_to_inputs(samples, self.preprocessing, self.tokenizer, self.device)
+        with eval_mode(self):
+            return self.logits_to_probabilities(self(inputs))
+
+    def classify(
+        self, samples: RawSample | Sequence[RawSample] | Tensor, top_k: int | None = None
+    ) -> list[Any]:
+        """Classify raw images or texts.
+
+        Args:
+            samples: Image paths, PIL images or tensors (C, height, width), uint8 in 0…255 or float
+                in 0…1; for a text model texts; one of them or several.
+            top_k: Number of classes to return, up to all; by default only the most probable one.
+
+        Returns:
+            For each sample `(class name, probability)`; with `top_k` a list of such pairs, the most
+            probable first.
+
+        Raises:
+            UserError: If a sample cannot be read, is of the wrong kind, or the task was trained
+                without `preprocessing` or `tokenizer`.
+        """
+        if top_k is not None and top_k < 1:
+            raise UserError(f"classify: top_k must be at least 1, got {top_k}.")
+        best = self.probabilities(samples).topk(min(top_k or 1, len(self.class_names)), dim=1)
+        ranked = [
+            [(self.class_names[index], p) for index, p in zip(*row, strict=True)]
+            for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+        return ranked if top_k else [pairs[0] for pairs in ranked]
+
+    def decode_tokens(self, tokens: Sequence[int]) -> list[str]:
+        """Return the text of each token.
+
+        Raises:
+            UserError: If the task has no tokenizer.
+        """
+        if self.tokenizer is None:
+            raise UserError(
+                "this Classifier was trained without `tokenizer`; it cannot decode tokens."
+            )
+        return [self.tokenizer.decode([token], skip_special_tokens=False) for token in tokens]
+
+    @torch.no_grad()
+    def attention(self, inputs: dict[str, Tensor]) -> Tensor | None:
+        """Return the weight of each token in the prediction, (B, T), if the net has one."""
+        weights = getattr(self.net, "attention_weights", None)
+        return None if weights is None else weights(inputs)

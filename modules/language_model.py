@@ -1,64 +1,58 @@
-"""The task of predicting the next token of a text."""
+"""LightningModule for language modeling: predict the next token of a text."""
 
-import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from engine.distributed.sharding import shard
+from engine.errors import UserError
+from engine.eval_mode import eval_mode
 from modules.inference.generation import generate
-from modules.inference.streaming import Pieces
+from modules.inference.streaming import TextStreamer
 from modules.optim.schedules import configure
-from modules.training.compiling import as_written, compile_net
+from modules.training.compiling import compile_net, eager_mode
+from modules.training.gradients import TokenMeanGradient, mean_over_processes, should_log
 from modules.training.hyperparameters import save_arguments
-from modules.training.sum_metric import Float32Sum
-from modules.training.token_mean import TokenMean, means_over_processes
+from modules.training.metrics import (
+    BitsPerCharacter,
+    MeanLoss,
+    Perplexity,
+    log_metrics,
+    stage_metrics,
+)
+from modules.training.token_loss import TokenLoss
 from preprocessing.byte_level import BYTE_OF_LETTER
-from preprocessing.special_tokens import IGNORE_INDEX
+from preprocessing.special_tokens import END_OF_TEXT, IGNORE_INDEX
 
-
-class SumOfNats(nn.Module):
-    """Cross-entropy in float32, summed over the targets that count.
-
-    Compiled, it casts while it sums. As written, a GPU keeps a copy of the logits in float32 and
-    their softmax besides, which with GPT-2's 50,257 tokens takes a good part of a step.
-    """
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Logits (B, T, V) and targets (B, T) to nats, a scalar."""
-        return F.cross_entropy(
-            logits.flatten(0, 1).float(),
-            targets.flatten(),
-            ignore_index=IGNORE_INDEX,
-            reduction="sum",
-        )
+BOS_TOKENS = ("<|begin_of_text|>", "<s>", "<bos>", "[BOS]", END_OF_TEXT)
+BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")  # SentencePiece's spelling of a single byte
+Batch = tuple[Tensor, Tensor]
 
 
 class LanguageModel(L.LightningModule):
-    """Train any net whose `forward(tokens, state=None)` returns `(logits (B, T, V), state)`.
+    """Train a network whose `forward(tokens, state=None)` returns `(logits (B, T, V), state)`.
 
-    Logs `train/loss` of single batches every `trainer.log_every_n_steps` and, over the whole
-    validation split, `val/loss` (nats a token), `val/perplexity` (its exponential) and
-    `val/bits_per_character`.
+    Logs `train/loss` of single batches every `trainer.log_every_n_steps` and, over the full
+    validation or test split, `loss` (nats per token), `perplexity` (its exponential) and
+    `bits_per_character`.
 
-    The gradient of a step is that of the mean over all its tokens, however they are spread over
-    accumulated batches and processes, with padding (target -100) counting for nothing.
+    The gradient of a step is that of the mean over all its tokens, regardless of how they are
+    distributed over accumulated batches and processes; padding (target -100) is excluded.
 
     Args:
-        net: The architecture; its sizes come from the data.
+        net: The network; its sizes come from the data.
         optimizer: Optimizer class and arguments; AdamW with lr 0.001 by default.
-        lr_scheduler: Schedule class and arguments; a constant rate by default.
-        compile: Compile the net for training (`net.compile()`), and its loss: seconds or minutes at
-            the start, then faster. What is evaluated, or writes text, is the net as written. For a
-            CPU that takes a C++ compiler; without one the net stays as it is, and says so.
-        tokenizer: The tokenizer as JSON, so that a checkpoint reads and writes text by itself.
+        lr_scheduler: Schedule class and arguments; a constant learning rate by default.
+        compile: Compile the network and the loss for training (`net.compile()`): seconds or minutes
+            at the start, faster steps afterwards. Evaluation and generation run eagerly. On a CPU
+            this requires a C++ compiler.
+        tokenizer: The tokenizer as JSON, so that a checkpoint alone encodes and decodes text.
             Linked from the data.
     """
 
@@ -73,80 +67,69 @@ class LanguageModel(L.LightningModule):
         tokenizer: str | None = None,
     ) -> None:
         super().__init__()
-        save_arguments(self, {k: v for k, v in locals().items() if k not in ("self", "__class__")})
+        save_arguments(self)
         self.net = net
-        self.nats = SumOfNats()
+        self.token_loss = TokenLoss()
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
-        self.compiles = compile
+        self.compile_enabled = compile
         self.tokenizer = None if tokenizer is None else Tokenizer.from_str(tokenizer)
-        self.val_nats = Float32Sum()
-        self.val_tokens = Float32Sum()
-        self.val_characters = Float32Sum()
+        metrics: dict[str, Any] = {"loss": MeanLoss(), "perplexity": Perplexity()}
         lengths = torch.ones(1, dtype=torch.int64)
         if self.tokenizer is not None:
+            metrics["bits_per_character"] = BitsPerCharacter()
             lengths = characters_per_token(self.tokenizer)
         self.register_buffer("token_lengths", lengths, persistent=False)  # (V,)
-        self.token_mean = TokenMean()
+        self.metrics = stage_metrics(metrics)
+        self.gradient = TokenMeanGradient()
 
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Tokens (B, T) to logits (B, T, V); see modules/nets/bigram.py for the state."""
+        """Return logits (B, T, V) for tokens (B, T); modules/nets/bigram.py explains the state."""
         result: tuple[Tensor, Any] = self.net(tokens, state)
         return result
 
     def setup(self, stage: str) -> None:
-        if stage == "fit" and self.compiles:
-            compile_net(self, self.nats)
+        if stage == "fit" and self.compile_enabled:
+            compile_net(self, self.token_loss)
 
-    def _step(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Sum of the nats over the batch's targets, and how many there are."""
+    def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
+        """Return the summed loss of a batch in nats and the number of its targets."""
         tokens, targets = batch
         logits, _ = self.net(tokens)  # (B, T, V)
-        return self.nats(logits, targets), (targets != IGNORE_INDEX).sum()
+        nats, count = self.token_loss(logits, targets), (targets != IGNORE_INDEX).sum()
+        if stage != "train":
+            characters: Any = 0
+            if self.tokenizer is not None:
+                lengths: Tensor = self.token_lengths  # type: ignore[assignment]
+                characters = lengths[targets[targets != IGNORE_INDEX]].sum()
+            self.metrics[stage].update(  # type: ignore[operator]
+                loss=nats, count=count, characters=characters
+            )
+        return nats, count
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        nats, count = self._step(batch)
-        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (self.global_step + 1) % interval == 0:
-            (loss,) = means_over_processes(self.trainer, count, nats)
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        nats, count = self._step(batch, "train")
+        if should_log(self):
+            (loss,) = mean_over_processes(self.trainer, count, nats)
             self.log("train/loss", loss, prog_bar=True)
-        return self.token_mean.loss(self, nats, count, batch[1].numel())
+        return self.gradient.loss(self, nats, count, batch[1].numel())
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        self.token_mean.rescale(self)
+        self.gradient.rescale(self)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._evaluate(batch)
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        with eager_mode(self.net):
+            self._step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        with eager_mode(self.net):
+            self._step(batch, "test")
 
     def on_validation_epoch_end(self) -> None:
-        self._log_evaluation("val")
-
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._evaluate(batch)
+        log_metrics(self, "val")
 
     def on_test_epoch_end(self) -> None:
-        self._log_evaluation("test")
-
-    def _evaluate(self, batch: tuple[Tensor, Tensor]) -> None:
-        with as_written(self.net):
-            nats, count = self._step(batch)
-        targets = batch[1]
-        self.val_nats.update(nats)
-        self.val_tokens.update(count)
-        if self.tokenizer is not None:
-            lengths: Tensor = self.token_lengths  # type: ignore[assignment]
-            self.val_characters.update(lengths[targets[targets != IGNORE_INDEX]].sum())
-
-    def _log_evaluation(self, stage: str) -> None:
-        nats, tokens = self.val_nats.compute(), self.val_tokens.compute()
-        loss = nats / tokens
-        self.log(f"{stage}/loss", loss, prog_bar=True)
-        self.log(f"{stage}/perplexity", loss.exp())
-        if self.tokenizer is not None:
-            bits = nats / math.log(2)
-            self.log(f"{stage}/bits_per_character", bits / self.val_characters.compute())
-        for metric in (self.val_nats, self.val_tokens, self.val_characters):
-            metric.reset()
+        log_metrics(self, "test")
 
     def configure_model(self) -> None:
         shard(self)
@@ -155,34 +138,36 @@ class LanguageModel(L.LightningModule):
         return configure(self, self.optimizer, self.lr_scheduler)
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text.
+        """Return the tokens of a text; special tokens such as `<|endoftext|>` are read as such.
 
         Raises:
-            MisconfigurationException: Naming the characters that the tokenizer has never seen.
+            UserError: If the text has characters that are not in the vocabulary.
         """
         tokenizer = self._tokenizer()
         if isinstance(tokenizer.model, models.WordLevel):
-            unseen = sorted({c for c in text if tokenizer.token_to_id(c) is None})
-            if unseen:
-                named = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unseen[:10])
-                raise MisconfigurationException(
-                    f"the tokenizer has never seen: {named}{', …' if len(unseen) > 10 else ''}. "
-                    f"It knows the {tokenizer.get_vocab_size()} characters of the text that it was "
-                    "made of. Leave the others out, or train with --data.tokenizer bpe, which "
-                    "spells any text."
+            unknown = sorted({c for c in text if tokenizer.token_to_id(c) is None})
+            if unknown:
+                listed = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unknown[:10])
+                raise UserError(
+                    f"characters that are not in the vocabulary: {listed}"
+                    f"{', …' if len(unknown) > 10 else ''}. The vocabulary consists of the "
+                    f"{tokenizer.get_vocab_size()} characters of the training text; remove the "
+                    f"others, "
+                    "or train with --data.tokenizer bpe, which encodes any text."
                 )
         ids: list[int] = tokenizer.encode(text).ids
         return ids
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of tokens."""
+        """Return the text of tokens."""
         text: str = self._tokenizer().decode(list(tokens), skip_special_tokens=False)
         return text
 
     def _tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
-            raise MisconfigurationException(
-                "this LanguageModel was built without `tokenizer`: it takes tokens, not text."
+            raise UserError(
+                "this LanguageModel was trained without `tokenizer`: it takes tokens instead of "
+                "text."
             )
         return self.tokenizer
 
@@ -193,43 +178,45 @@ class LanguageModel(L.LightningModule):
         stop: str | None = None,
         **sampling: Any,
     ) -> Iterator[list[str]]:
-        """Continue texts piece by piece.
+        """Continue texts and yield the new text of each step.
 
         Args:
-            prompts: Texts to continue, at least one token each.
-            max_new_tokens: Tokens to draw for each.
+            prompts: Texts to continue, of at least one token each. An empty prompt is replaced by
+                the beginning-of-sequence token where the tokenizer has one.
+            max_new_tokens: Number of tokens to sample for each prompt.
             stop: End a text before this string.
             **sampling: temperature, top_k, top_p, repetition_penalty, seed, cached: see
                 modules/inference/generation.py.
 
         Yields:
-            What is new of each text; pieces are whole characters.
+            The new part of each text, in whole characters.
         """
-        encoded = [self.encode(prompt) for prompt in prompts]
-        texts = [Pieces(self.decode, stop) for _ in prompts]
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
-            for step in generate(self.net, encoded, max_new_tokens, **sampling):
+        encoded = [self.encode(prompt or self.bos_token()) for prompt in prompts]
+        streamers = [TextStreamer(self.decode, stop) for _ in prompts]
+        with eval_mode(self):
+            for tokens in generate(self.net, encoded, max_new_tokens, **sampling):
                 yield [
                     ""
-                    if token is None or text.ended
-                    else text.add(token, last=len(text.tokens) + 1 == max_new_tokens)
-                    for text, token in zip(texts, step, strict=True)
+                    if token is None or streamer.ended
+                    else streamer.add(token, last=len(streamer.tokens) + 1 == max_new_tokens)
+                    for streamer, token in zip(streamers, tokens, strict=True)
                 ]
-                if all(text.ended for text in texts):
+                if all(streamer.ended for streamer in streamers):
                     return
-        finally:
-            for module, training in modes:
-                module.training = training
+
+    def bos_token(self) -> str:
+        """Return the beginning-of-sequence token as text, or "" if the tokenizer has none."""
+        tokenizer = self._tokenizer()
+        found = (token for token in BOS_TOKENS if tokenizer.token_to_id(token) is not None)
+        return next(found, "")
 
     def generate(
         self, prompt: str | Sequence[str], max_new_tokens: int = 200, **options: Any
     ) -> str | list[str]:
-        """Continue one text, or several at once; the arguments are those of `stream`.
+        """Continue one text or several; the arguments are those of `stream`.
 
         Returns:
-            The continuation without the prompt; a list of them for several prompts.
+            The continuation without the prompt; a list of continuations for several prompts.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         texts = [""] * len(prompts)
@@ -239,14 +226,22 @@ class LanguageModel(L.LightningModule):
 
 
 def characters_per_token(tokenizer: Tokenizer) -> Tensor:
-    """Characters that each token adds to a text, (V,): a token may be half a character, or nine.
+    """Return how many characters each token adds to a text, (V,).
 
-    A character is counted where its first byte is: UTF-8's other bytes are 10xxxxxx.
+    A token may be a part of a character: a character is counted where its first byte is, since the
+    other bytes of UTF-8 have the form 10xxxxxx.
     """
     size = tokenizer.get_vocab_size()
     if isinstance(tokenizer.model, models.WordLevel):
         return torch.ones(size, dtype=torch.int64)
-    names = [tokenizer.id_to_token(token) or "" for token in range(size)]
-    return torch.tensor(
-        [sum(BYTE_OF_LETTER.get(c, 0) & 0xC0 != 0x80 for c in name) for name in names]
-    )
+    byte_level = isinstance(tokenizer.decoder, decoders.ByteLevel)
+    lengths = []
+    for token in range(size):
+        name = tokenizer.id_to_token(token) or ""
+        if BYTE_TOKEN.fullmatch(name):
+            lengths.append(int(int(name[3:5], 16) & 0xC0 != 0x80))
+        elif byte_level:
+            lengths.append(sum(BYTE_OF_LETTER.get(c, 0) & 0xC0 != 0x80 for c in name))
+        else:
+            lengths.append(len(name))
+    return torch.tensor(lengths)

@@ -1,4 +1,4 @@
-"""The task of guessing hidden words of a text from what stands around them."""
+"""LightningModule for masked language modeling: predict masked tokens from their context."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -6,50 +6,58 @@ from typing import Any, NamedTuple
 import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from engine.distributed.sharding import shard
+from engine.errors import UserError
+from engine.eval_mode import eval_mode
 from modules.optim.schedules import configure
+from modules.training.gradients import TokenMeanGradient, mean_over_processes, should_log
 from modules.training.hyperparameters import save_arguments
-from modules.training.sum_metric import Float32Sum
-from modules.training.token_mean import TokenMean, means_over_processes
+from modules.training.metrics import (
+    MeanLoss,
+    Perplexity,
+    TokenAccuracy,
+    log_metrics,
+    stage_metrics,
+)
+from modules.training.token_loss import TokenLoss
 from preprocessing.special_tokens import CLS, IGNORE_INDEX, MASK, PAD, SEP, UNK
 
-SPECIALS = (PAD, UNK, CLS, SEP, MASK)  # never hidden, never drawn
-LOW = 0xFFFFFFFF  # 32 bits
+SPECIAL_TOKENS = (PAD, UNK, CLS, SEP, MASK)  # never masked, never drawn as replacements
+MASK_32_BITS = 0xFFFFFFFF
 
 Batch = tuple[dict[str, Tensor], Tensor]
 
 
-class Hidden(NamedTuple):
-    """Texts with some of their words hidden."""
+class MaskedTokens(NamedTuple):
+    """Token sequences with some tokens masked."""
 
     tokens: Tensor  # (B, T)
-    places: Tensor  # (B, N): where a word has to be guessed
-    targets: Tensor  # (B, N): the word; -100 where a text has fewer places
+    positions: Tensor  # (B, N): positions to predict
+    targets: Tensor  # (B, N): original tokens; IGNORE_INDEX where a sequence has fewer positions
 
 
 class MaskedLanguageModel(L.LightningModule):
-    """Train any net whose `forward(inputs, places)` returns logits (B, N, V) of words at places.
+    """Train a network whose `forward(inputs, positions)` returns logits (B, N, V) at positions.
 
-    Of each text, `rate` of the words are to be guessed (Devlin et al. 2019): 80 % of them are
-    hidden behind [MASK], 10 % behind a random word, and 10 % stay as they are, so that the net
-    must have an opinion on every word. Which ones is a pure function of the number `draw` that
-    comes with the text (B,) and of the place: other words in every epoch of training, the same
-    ones in every validation, whatever the batch, the device or the number of processes.
+    A fraction `rate` of the tokens of each sequence is to be predicted (Devlin et al. 2019): 80 %
+    of them are replaced by [MASK], 10 % by a random token, and 10 % are unchanged, so that the
+    network needs a representation of every token. The choice is a pure function of the number
+    `draw` that comes with each sequence (B,) and of the position: it differs between training
+    epochs, is the same in every validation, and does not depend on batch, device or number of
+    processes.
 
-    Logs `train/loss` of single batches every `trainer.log_every_n_steps` and, over all hidden words
-    of the validation split, `val/loss` (nats a word), `val/perplexity` (its exponential) and
-    `val/accuracy` of the likeliest word.
+    Logs `train/loss` of single batches every `trainer.log_every_n_steps` and, over all masked
+    tokens of the validation split, `val/loss` (nats per token), `val/perplexity` (its exponential)
+    and `val/accuracy`.
 
     Args:
-        net: The architecture; its sizes come from the data.
+        net: The network; its sizes come from the data.
         optimizer: Optimizer class and arguments; AdamW with lr 0.001 by default.
-        lr_scheduler: Schedule class and arguments; a constant rate by default.
-        rate: Share of the words of a text that are to be guessed, in (0, 1].
+        lr_scheduler: Schedule class and arguments; a constant learning rate by default.
+        rate: Fraction of the tokens of a sequence that are predicted, in (0, 1].
         tokenizer: The tokenizer as JSON, with a token [MASK]. Linked from the data.
     """
 
@@ -65,11 +73,12 @@ class MaskedLanguageModel(L.LightningModule):
     ) -> None:
         super().__init__()
         if not 0 < rate <= 1:
-            raise ValueError(f"rate must be above 0 and at most 1, not {rate}")
+            raise ValueError(f"rate must be in (0, 1], got {rate}")
         if tokenizer is None:
-            raise ValueError("MaskedLanguageModel needs a tokenizer, to know which token is [MASK]")
-        save_arguments(self, {k: v for k, v in locals().items() if k not in ("self", "__class__")})
+            raise ValueError("MaskedLanguageModel requires `tokenizer`, which defines [MASK]")
+        save_arguments(self)
         self.net = net
+        self.token_loss = TokenLoss()
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.rate = rate
@@ -77,76 +86,66 @@ class MaskedLanguageModel(L.LightningModule):
         mask_id = self.tokenizer.token_to_id(MASK)
         if mask_id is None:
             raise ValueError(
-                "MaskedLanguageModel: the tokenizer has no [MASK] to hide words behind: choose "
-                "--data.tokenizer wordpiece or bert"
+                "MaskedLanguageModel: the tokenizer has no token [MASK]; choose --data.tokenizer "
+                "wordpiece or bert"
             )
         self.mask_id: int = mask_id
-        special = {self.tokenizer.token_to_id(name) for name in SPECIALS}
+        special = {self.tokenizer.token_to_id(name) for name in SPECIAL_TOKENS}
         ordinary = [n for n in range(self.tokenizer.get_vocab_size()) if n not in special]
         self.register_buffer("ordinary", torch.tensor(ordinary), persistent=False)
-        self.token_mean = TokenMean()
-        self.val_nats = Float32Sum()
-        self.val_words = Float32Sum()
-        self.val_right = Float32Sum()
+        self.gradient = TokenMeanGradient()
+        self.metrics = stage_metrics(
+            {"loss": MeanLoss(), "perplexity": Perplexity(), "accuracy": TokenAccuracy()}
+        )
 
-    def forward(self, inputs: dict[str, Tensor], places: Tensor | None = None) -> Tensor:
-        """Texts to logits of every word (B, T, V), or of those at places (B, N)."""
-        logits: Tensor = self.net(inputs, places)
+    def forward(self, inputs: dict[str, Tensor], positions: Tensor | None = None) -> Tensor:
+        """Return logits for all tokens (B, T, V), or at positions (B, N) only, (B, N, V)."""
+        logits: Tensor = self.net(inputs, positions)
         return logits
 
-    def mask_tokens(self, inputs: dict[str, Tensor]) -> Hidden:
-        """Hide words, on the device that the texts are on.
+    def mask_tokens(self, inputs: dict[str, Tensor]) -> MaskedTokens:
+        """Mask tokens, on the device of the inputs.
 
         Args:
-            inputs: `input_ids` (B, T) and `draw` (B,), the number that decides which.
+            inputs: `input_ids` (B, T) and `draw` (B,), the number that determines the choice.
         """
         if "draw" not in inputs:
-            raise MisconfigurationException(
-                "MaskedLanguageModel needs data whose inputs have a number `draw` for every text, "
-                "which decides what is hidden: choose --data PackedIMDB, PackedFiles or "
+            raise UserError(
+                "MaskedLanguageModel needs data with a number `draw` for every sequence, which "
+                "determines the masked tokens: choose --data PackedIMDB, PackedFiles or "
                 "PackedSource."
             )
         ordinary: Tensor = self.ordinary  # type: ignore[assignment]
         return mask_tokens(inputs["input_ids"], inputs["draw"], ordinary, self.mask_id, self.rate)
 
-    def _step(self, batch: Batch) -> tuple[Tensor, Tensor, Hidden, Tensor]:
-        """Sum of the nats over the batch's hidden words, how many there are, and what was said."""
+    def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the summed loss in nats, the number of targets, and the targets (B, N)."""
         inputs, _ = batch
-        hidden = self.mask_tokens(inputs)
-        logits = self.net(inputs | {"input_ids": hidden.tokens}, hidden.places)  # (B, N, V)
-        nats = F.cross_entropy(
-            logits.flatten(0, 1).float(),
-            hidden.targets.flatten(),
-            ignore_index=IGNORE_INDEX,
-            reduction="sum",
-        )
-        return nats, (hidden.targets != IGNORE_INDEX).sum(), hidden, logits
+        tokens, positions, targets = self.mask_tokens(inputs)
+        logits = self.net(inputs | {"input_ids": tokens}, positions)  # (B, N, V)
+        nats, count = self.token_loss(logits, targets), (targets != IGNORE_INDEX).sum()
+        if stage != "train":
+            correct = (logits.argmax(dim=-1) == targets).sum()
+            self.metrics[stage].update(  # type: ignore[operator]
+                loss=nats, correct=correct, count=count
+            )
+        return nats, count, targets
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        nats, count, hidden, _ = self._step(batch)
-        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (self.global_step + 1) % interval == 0:
-            (loss,) = means_over_processes(self.trainer, count, nats)
+        nats, count, targets = self._step(batch, "train")
+        if should_log(self):
+            (loss,) = mean_over_processes(self.trainer, count, nats)
             self.log("train/loss", loss, prog_bar=True)
-        return self.token_mean.loss(self, nats, count, hidden.targets.numel())
+        return self.gradient.loss(self, nats, count, targets.numel())
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        self.token_mean.rescale(self)
+        self.gradient.rescale(self)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        nats, count, hidden, logits = self._step(batch)
-        self.val_nats.update(nats)
-        self.val_words.update(count)
-        self.val_right.update((logits.argmax(dim=-1) == hidden.targets).sum())
+        self._step(batch, "val")
 
     def on_validation_epoch_end(self) -> None:
-        words = self.val_words.compute()
-        loss = self.val_nats.compute() / words
-        self.log("val/loss", loss, prog_bar=True)
-        self.log("val/perplexity", loss.exp())
-        self.log("val/accuracy", self.val_right.compute() / words)
-        for metric in (self.val_nats, self.val_words, self.val_right):
-            metric.reset()
+        log_metrics(self, "val")
 
     def configure_model(self) -> None:
         shard(self)
@@ -155,105 +154,108 @@ class MaskedLanguageModel(L.LightningModule):
         return configure(self, self.optimizer, self.lr_scheduler)
 
     def decode_tokens(self, tokens: Sequence[int]) -> list[str]:
-        """The text of each token, for people to read; a piece that goes on begins with "##"."""
+        """Return the text of each token; parts of a word other than the first start with "##"."""
         return [self.tokenizer.id_to_token(token) or "" for token in tokens]
 
     @torch.no_grad()
-    def top_predictions(self, inputs: dict[str, Tensor], places: Tensor, top: int = 5) -> Any:
-        """The likeliest words at places of texts.
+    def top_predictions(self, inputs: dict[str, Tensor], positions: Tensor, top: int = 5) -> Any:
+        """Return the most probable tokens at positions.
 
         Args:
-            inputs: As the net takes them.
-            places: (B, N).
-            top: How many words.
+            inputs: As the network takes them.
+            positions: (B, N).
+            top: Number of tokens.
 
         Returns:
-            Their probabilities and their tokens, both (B, N, top), the likeliest first.
+            Probabilities and tokens, both (B, N, top), in descending order.
         """
-        training = self.training
-        self.eval()
-        logits = self.net(inputs, places).float()  # (B, N, V)
-        self.train(training)
+        with eval_mode(self):
+            logits = self.net(inputs, positions).float()  # (B, N, V)
         return logits.softmax(dim=-1).topk(top)
 
     def fill_mask(self, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
-        """Guess the words behind each [MASK] of a text.
+        """Predict the token of each [MASK] in a text.
 
         Returns:
-            For each [MASK] the likeliest words with their probabilities, the likeliest first.
+            For each [MASK] the most probable tokens and their probabilities, in descending order.
 
         Raises:
-            ValueError: If the text has no [MASK].
+            UserError: If the text has no [MASK].
         """
         tokens = torch.tensor([self.tokenizer.encode(text).ids], device=self.device)  # (1, T)
-        places = torch.eq(tokens[0], self.mask_id).nonzero().T  # (1, N)
-        if not places.numel():
-            raise ValueError("there is no [MASK] in the text (or it lies beyond the context)")
-        found = self.top_predictions({"input_ids": tokens}, places, top)
+        positions = torch.eq(tokens[0], self.mask_id).nonzero().T  # (1, N)
+        if not positions.numel():
+            raise UserError("the text has no [MASK] within the context of the network")
+        found = self.top_predictions({"input_ids": tokens}, positions, top)
         return [
-            list(zip(self.decode_tokens(words.tolist()), p.tolist(), strict=True))
-            for p, words in zip(found.values[0], found.indices[0], strict=True)
+            list(zip(self.decode_tokens(predicted.tolist()), p.tolist(), strict=True))
+            for p, predicted in zip(found.values[0], found.indices[0], strict=True)
         ]
 
 
 def mask_tokens(
     tokens: Tensor, draw: Tensor, ordinary: Tensor, mask_id: int, rate: float
-) -> Hidden:
-    """Choose words to be guessed, and put [MASK], a random word or themselves in their places.
+) -> MaskedTokens:
+    """Choose tokens to predict and replace them by [MASK], a random token or themselves.
 
-    All shapes are fixed: N = rate · T, and what a shorter text does not fill has the target -100.
+    All shapes are fixed: N = rate · T; unused positions of a shorter sequence have IGNORE_INDEX.
 
     Args:
         tokens: (B, T).
-        draw: (B,), whole numbers that decide.
-        ordinary: The tokens that may be hidden and drawn, sorted.
+        draw: (B,), integers that determine the choice.
+        ordinary: Tokens that may be masked or drawn as replacements, sorted.
         mask_id: The token [MASK].
-        rate: Share of a text's ordinary tokens that are chosen: just so many, rounded, but one.
+        rate: Fraction of the ordinary tokens of a sequence to choose, rounded, at least one.
     """
     T = tokens.shape[1]
-    at = torch.searchsorted(ordinary, tokens).clamp(max=len(ordinary) - 1)  # (B, T)
-    hideable = ordinary[at] == tokens  # (B, T)
-    # The chosen are those with the smallest numbers; the place decides between equal ones.
-    order = random_numbers(draw, T, 0) * T + torch.arange(T, device=tokens.device)  # (B, T)
-    order = order.masked_fill(~hideable, (LOW + 1) * T)
-    places = order.topk(max(1, round(rate * T)), largest=False).indices  # (B, N)
-    there = hideable.sum(dim=1, keepdim=True)  # (B, 1)
-    number = (there * rate).round().clamp(min=1).minimum(there)  # (B, 1)
-    chosen = torch.arange(places.shape[1], device=tokens.device) < number  # (B, N)
-    words = tokens.gather(1, places)  # (B, N)
-    fate = random_numbers(draw, T, 1).gather(1, places) / (LOW + 1)  # (B, N), in [0, 1)
-    others = ordinary[random_numbers(draw, T, 2).gather(1, places) % len(ordinary)]  # (B, N)
-    shown = torch.where(fate < 0.9, others, words)  # (B, N)
-    shown = shown.masked_fill(fate < 0.8, mask_id)
-    shown = torch.where(chosen, shown, words)
-    return Hidden(
-        tokens.scatter(1, places, shown), places, words.masked_fill(~chosen, IGNORE_INDEX)
+    index = torch.searchsorted(ordinary, tokens).clamp(max=len(ordinary) - 1)  # (B, T)
+    maskable = ordinary[index] == tokens  # (B, T)
+    # Choose the positions with the smallest hash values; the position breaks ties.
+    order = hash_values(draw, T, 0) * T + torch.arange(T, device=tokens.device)  # (B, T)
+    order = order.masked_fill(~maskable, (MASK_32_BITS + 1) * T)
+    positions = order.topk(max(1, round(rate * T)), largest=False).indices  # (B, N)
+    available = maskable.sum(dim=1, keepdim=True)  # (B, 1)
+    number = (available * rate).round().clamp(min=1).minimum(available)  # (B, 1)
+    chosen = torch.arange(positions.shape[1], device=tokens.device) < number  # (B, N)
+    originals = tokens.gather(1, positions)  # (B, N)
+    uniform = hash_values(draw, T, 1).gather(1, positions) / (MASK_32_BITS + 1)  # (B, N), in [0, 1)
+    random = ordinary[hash_values(draw, T, 2).gather(1, positions) % len(ordinary)]  # (B, N)
+    replaced = torch.where(uniform < 0.9, random, originals)  # (B, N)
+    replaced = replaced.masked_fill(uniform < 0.8, mask_id)
+    replaced = torch.where(chosen, replaced, originals)
+    return MaskedTokens(
+        tokens.scatter(1, positions, replaced),
+        positions,
+        originals.masked_fill(~chosen, IGNORE_INDEX),
     )
 
 
-def random_numbers(draw: Tensor, length: int, stream: int) -> Tensor:
-    """Numbers 0 … 2³² - 1 that look random and are a function of (draw, place, stream) alone.
+def hash_values(draw: Tensor, length: int, stream: int) -> Tensor:
+    """Return pseudo-random numbers in 0 … 2³² - 1 as a function of (draw, position, stream).
 
-    A hash instead of a generator: the same on every device, and for any share of a batch.
+    A hash instead of a generator gives the same numbers on every device and for any shard of a
+    batch.
 
     Args:
         draw: (B,), int64.
         length: T.
-        stream: Which of several independent sets of numbers.
+        stream: Index of one of several independent sets of numbers.
 
     Returns:
         (B, T), int64.
     """
-    text = mixed(mixed(draw & LOW) ^ (draw >> 32 & LOW))  # (B,)
-    place = torch.arange(length, device=draw.device) + (stream << 20)  # (T,)
-    return mixed(mixed(text[:, None] ^ mixed(place)) + text[:, None] & LOW)  # (B, T)
+    sequence = mix_bits(mix_bits(draw & MASK_32_BITS) ^ (draw >> 32 & MASK_32_BITS))  # (B,)
+    position = torch.arange(length, device=draw.device) + (stream << 20)  # (T,)
+    return mix_bits(
+        mix_bits(sequence[:, None] ^ mix_bits(position)) + sequence[:, None] & MASK_32_BITS
+    )
 
 
-def mixed(x: Tensor) -> Tensor:
-    """Every bit of the result hangs on every bit of x, 32 of them: MurmurHash3's last steps.
+def mix_bits(x: Tensor) -> Tensor:
+    """Apply the finalizer of MurmurHash3 (Appleby 2011) to 32-bit integers.
 
-    Appleby 2011. Products beyond 63 bits wrap around, which leaves their lower 32 as they should.
+    Products overflow 63 bits, which does not change their lower 32 bits.
     """
-    x = (x ^ x >> 16) * 0x85EBCA6B & LOW
-    x = (x ^ x >> 13) * 0xC2B2AE35 & LOW
+    x = (x ^ x >> 16) * 0x85EBCA6B & MASK_32_BITS
+    x = (x ^ x >> 13) * 0xC2B2AE35 & MASK_32_BITS
     return x ^ x >> 16

@@ -1,4 +1,4 @@
-"""The task of translating: one sentence is read, another is written, word by word."""
+"""LightningModule for sequence-to-sequence translation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,17 +7,24 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from engine.errors import UserError
+from engine.eval_mode import eval_mode
 from modules.inference.beam_search import beam_search, check_search
+from modules.nets.layers.cross_entropy import cross_entropy_sum
 from modules.optim.schedules import configure
+from modules.training.gradients import TokenMeanGradient, mean_over_processes, should_log
 from modules.training.hyperparameters import save_arguments
-from modules.training.sum_metric import Float32Sum
-from modules.training.token_loss import token_loss
-from modules.training.token_mean import TokenMean, means_over_processes
+from modules.training.metrics import (
+    MeanLoss,
+    Perplexity,
+    TokenAccuracy,
+    log_metrics,
+    stage_metrics,
+)
 from preprocessing.special_tokens import BOS, EOS, IGNORE_INDEX, PAD
 from preprocessing.texts import texts_to_inputs
 
@@ -25,33 +32,33 @@ Batch = tuple[dict[str, Tensor], Tensor]
 
 
 class Translator(L.LightningModule):
-    """Train any net whose `forward(inputs)` returns logits (B, T, target_vocab_size).
+    """Train an encoder–decoder model with teacher forcing and translate with beam search.
 
-    It is trained by teacher forcing: whatever it would have written itself, it reads the right
-    words so far, and is asked for the next one. To translate, the net must have the parts of
-    `modules.inference.beam_search.Translates`.
+    The model's `forward(inputs)` returns logits (B, T, target_vocab_size) for the shifted target.
+    For decoding it must implement `modules.inference.beam_search.Translates`.
 
     Logs `train/loss` and `train/accuracy` of single batches every `trainer.log_every_n_steps`, and
-    for val and test `loss` (nats a token), `perplexity` (its exponential), `accuracy` (the share of
-    tokens that are guessed right, the ones before them being given), and `bleu`: sacreBLEU, 0 to
-    100, of whole translations as text against the references as they were written. Validation
-    translates greedily; test by beam search, and adds `chrf` and `exact`, the share of sentences
-    that are word for word the reference. How sacreBLEU counted is in `signatures`.
+    for val and test `loss` (nats per token), `perplexity` (its exponential), `accuracy` (fraction
+    of tokens predicted correctly given the preceding reference tokens), and `bleu`: sacreBLEU, 0 to
+    100, of the translations as text against the original references. Validation decodes greedily;
+    test uses beam search and adds `chrf` and `exact`, the fraction of translations that equal their
+    reference. The sacreBLEU signatures are in `signatures`.
 
-    The gradient of a step is that of the mean over all its tokens, however they are spread over
-    accumulated batches and processes, with padding (target -100) counting for nothing.
+    The gradient of a step is that of the mean over all its tokens, regardless of how they are
+    distributed over accumulated batches and processes; padding (target -100) is excluded.
 
     Args:
-        net: The architecture; its sizes come from the data.
+        net: The network; its sizes come from the data.
         optimizer: Optimizer class and arguments; AdamW with lr 0.001 by default.
-        lr_scheduler: Schedule class and arguments; a constant rate by default.
-        label_smoothing: Probability in [0, 1) spread over all tokens in the training loss; val and
-            test losses are always the plain cross-entropy.
-        beam_size: Beginnings that are kept of each sentence when test or predict translate.
-        length_penalty: α of the length penalty, 0 or more; see modules/inference/beam_search.py.
-        translate_val: Whether validation translates, too, or only computes the loss.
-        source_tokenizer: How a raw sentence becomes an input, as JSON. Linked from the data.
-        target_tokenizer: How tokens become a sentence, as JSON. Linked from the data.
+        lr_scheduler: Schedule class and arguments; a constant learning rate by default.
+        label_smoothing: Probability in [0, 1) distributed over all tokens in the training loss; val
+            and test losses are always the plain cross-entropy.
+        beam_size: Number of hypotheses per sentence in test and predict.
+        length_penalty: Exponent α of the length penalty, at least 0; see
+            modules/inference/beam_search.py.
+        translate_val: Translate during validation; otherwise compute only the loss.
+        source_tokenizer: Tokenizer of the source language as JSON. Linked from the data.
+        target_tokenizer: Tokenizer of the target language as JSON. Linked from the data.
     """
 
     targets_are_classes = True  # batches are (inputs, targets); forward returns logits
@@ -71,8 +78,8 @@ class Translator(L.LightningModule):
         super().__init__()
         check_search(beam_size, length_penalty)
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1), not {label_smoothing}")
-        save_arguments(self, {k: v for k, v in locals().items() if k not in ("self", "__class__")})
+            raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+        save_arguments(self)
         self.net = net
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
@@ -81,166 +88,163 @@ class Translator(L.LightningModule):
         self.length_penalty = length_penalty
         self.translate_val = translate_val
         self.tokenizers = [
-            None if told is None else Tokenizer.from_str(told)
-            for told in (source_tokenizer, target_tokenizer)
+            None if json is None else Tokenizer.from_str(json)
+            for json in (source_tokenizer, target_tokenizer)
         ]
-        self.token_mean = TokenMean()
-        self.nats = Float32Sum()
-        self.tokens = Float32Sum()
-        self.right = Float32Sum()
-        self.written: list[tuple[str, str]] = []  # translation and reference, of this evaluation
+        self.gradient = TokenMeanGradient()
+        self.metrics = stage_metrics(
+            {"loss": MeanLoss(), "perplexity": Perplexity(), "accuracy": TokenAccuracy()}
+        )
+        self.translations: list[tuple[str, str]] = []  # (translation, reference) of this epoch
         self.signatures: dict[str, str] = {}  # of the last evaluation
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Inputs as the net takes them to logits (B, T, V)."""
+        """Return logits (B, T, V) for inputs as the network takes them."""
         logits: Tensor = self.net(inputs)
         return logits
 
-    def _step(self, batch: Batch, smoothing: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-        """Sum of the nats over the batch's targets, how many there are, how many were guessed."""
+    def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the summed loss in nats, the number of targets, and the logits (B T, V)."""
         inputs, targets = batch
         logits = self.net(inputs).flatten(0, 1)  # (B T, V)
-        flat = targets.flatten()  # (B T,)
-        nats = token_loss(logits, flat, smoothing, IGNORE_INDEX)
-        return nats, (flat != IGNORE_INDEX).sum(), logits.detach()
+        targets = targets.flatten()  # (B T,)
+        smoothing = self.label_smoothing if stage == "train" else 0.0
+        nats = cross_entropy_sum(logits, targets, smoothing, IGNORE_INDEX)
+        count = (targets != IGNORE_INDEX).sum()
+        if stage != "train":
+            correct = (logits.argmax(dim=-1) == targets).sum()
+            self.metrics[stage].update(  # type: ignore[operator]
+                loss=nats, correct=correct, count=count
+            )
+        return nats, count, logits.detach()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        nats, count, logits = self._step(batch, self.label_smoothing)
-        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (self.global_step + 1) % interval == 0:
-            right = (logits.argmax(dim=-1) == batch[1].flatten()).sum()
-            loss, accuracy = means_over_processes(self.trainer, count, nats, right)
+        nats, count, logits = self._step(batch, "train")
+        if should_log(self):
+            correct = (logits.argmax(dim=-1) == batch[1].flatten()).sum()
+            loss, accuracy = mean_over_processes(self.trainer, count, nats, correct)
             self.log("train/loss", loss, prog_bar=True)
             self.log("train/accuracy", accuracy)
-        return self.token_mean.loss(self, nats, count, batch[1].numel())
+        return self.gradient.loss(self, nats, count, batch[1].numel())
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        self.token_mean.rescale(self)
+        self.gradient.rescale(self)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        return self._evaluate(batch, beam_size=1 if self.translate_val else 0)
+        return self._evaluate(batch, "val", beam_size=1 if self.translate_val else 0)
 
     def on_validation_epoch_end(self) -> None:
         self._log_evaluation("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        return self._evaluate(batch, self.beam_size)
+        return self._evaluate(batch, "test", self.beam_size)
 
     def on_test_epoch_end(self) -> None:
         self._log_evaluation("test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[str]:
-        return self._texts(self._search(batch[0], self.beam_size, self.length_penalty))
+        return self._search(batch[0], self.beam_size, self.length_penalty)
 
-    def _evaluate(self, batch: Batch, beam_size: int) -> dict[str, Any]:
-        """Counts, and what was translated: the texts `sources`, `references`, `translations`."""
+    def _evaluate(self, batch: Batch, stage: str, beam_size: int) -> dict[str, Any]:
+        """Update the metrics; return the texts `sources`, `references` and `translations`."""
         inputs, targets = batch
-        if not len(targets):  # more processes than rows: some have none
+        if not len(targets):  # with more processes than sentences, some have none
             return {"sources": [], "references": [], "translations": []}
-        nats, count, logits = self._step(batch)
-        self.nats.update(nats)
-        self.tokens.update(count)
-        self.right.update((logits.argmax(dim=-1) == targets.flatten()).sum())
+        self._step(batch, stage)
         if not beam_size or "references" not in inputs:
             return {}
-        translations = self._texts(self._search(inputs, beam_size, self.length_penalty))
+        translations = self._search(inputs, beam_size, self.length_penalty)
         references = [bytes(row).rstrip(b"\0").decode() for row in inputs["references"].tolist()]
-        self.written += zip(translations, references, strict=True)
+        self.translations += zip(translations, references, strict=True)
         sources = self._decode(0, inputs["input_ids"].tolist())
         return {"sources": sources, "references": references, "translations": translations}
 
     def _log_evaluation(self, stage: str) -> None:
-        tokens = self.tokens.compute()
-        loss = self.nats.compute() / tokens
-        self.log(f"{stage}/loss", loss, prog_bar=True)
-        self.log(f"{stage}/perplexity", loss.exp())
-        self.log(f"{stage}/accuracy", self.right.compute() / tokens)
-        for metric in (self.nats, self.tokens, self.right):
-            metric.reset()
-        written, self.written = self._of_all_processes(self.written), []
-        if not written:
+        log_metrics(self, stage)
+        pairs, self.translations = self._gather(self.translations), []
+        if not pairs:
             return
-        scores, self.signatures = sacre_scores(*zip(*written, strict=True))
+        scores, self.signatures = sacrebleu_scores(*zip(*pairs, strict=True))
         self.log(f"{stage}/bleu", scores["bleu"], prog_bar=True)
         if stage == "test":
             self.log("test/chrf", scores["chrf"])
-            exact = sum(ours == reference for ours, reference in written) / len(written)
-            self.log("test/exact", exact)
+            exact = sum(translation == reference for translation, reference in pairs)
+            self.log("test/exact", exact / len(pairs))
 
-    def _of_all_processes(self, mine: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    def _gather(self, local: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return the translations and references of all processes."""
         if self.trainer.world_size == 1:
-            return mine
-        shares: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(shares, mine)
-        return [pair for share in shares for pair in share]
+            return local
+        gathered: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(gathered, local)
+        return [pair for pairs in gathered for pair in pairs]
 
     def configure_model(self) -> None:
-        if self._device_mesh is not None:
-            raise MisconfigurationException(
-                "A Translator can't be cut among processes, since each of them writes sentences of "
-                "other lengths: take --config configs/trainer/ddp.yaml."
+        if self.device_mesh is not None:
+            raise UserError(
+                "A Translator cannot be sharded, since each process decodes sentences of different "
+                "lengths: use --config configs/trainer/ddp.yaml."
             )
 
     def configure_optimizers(self) -> Any:
         return configure(self, self.optimizer, self.lr_scheduler)
 
-    # Between texts and tokens.
+    # Inference from raw sentences.
 
     def _tokenizer(self, language: int) -> Tokenizer:
         tokenizer = self.tokenizers[language]
         if tokenizer is None:
-            raise MisconfigurationException(
-                "this Translator was built without `source_tokenizer` and `target_tokenizer`: it "
-                "takes tokens, not text."
+            raise UserError(
+                "this Translator was trained without `source_tokenizer` and `target_tokenizer`: it "
+                "takes tokens instead of text."
             )
         return tokenizer
 
     def _decode(self, language: int, rows: Sequence[Sequence[int]]) -> list[str]:
         tokenizer = self._tokenizer(language)
-        left_out = {tokenizer.token_to_id(name) for name in (PAD, BOS, EOS)}
-        kept = [[token for token in row if token not in left_out] for row in rows]
-        texts: list[str] = tokenizer.decode_batch(kept, skip_special_tokens=False)
+        special = {tokenizer.token_to_id(name) for name in (PAD, BOS, EOS)}
+        ordinary = [[token for token in row if token not in special] for row in rows]
+        texts: list[str] = tokenizer.decode_batch(ordinary, skip_special_tokens=False)
         return [text.strip() for text in texts]
 
-    def _texts(self, found: tuple[list[list[int]], Tensor]) -> list[str]:
-        return self._decode(1, found[0])
+    def _search(self, inputs: dict[str, Tensor], beam_size: int, penalty: float) -> list[str]:
+        """Return the translations of a batch."""
+        target = self._tokenizer(1)
+        pad, bos, eos = (int(target.token_to_id(name) or 0) for name in (PAD, BOS, EOS))
+        source = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        net: Any = self.net
+        found, _ = beam_search(net, source, bos, eos, beam_size, penalty, exclude=(pad, bos))
+        lengths = source["attention_mask"].sum(dim=1).tolist()  # including [EOS]
+        # An empty source gives an empty translation; the model never saw one in training.
+        return self._decode(
+            1, [tokens if n > 1 else [] for tokens, n in zip(found, lengths, strict=True)]
+        )
 
     @torch.inference_mode()
     def alignment(self, text: str) -> tuple[list[str], list[str], np.ndarray] | None:
-        """What the net looks at while it translates a sentence.
+        """Translate a sentence and return the cross-attention weights.
 
         Returns:
-            The tokens read (S), those written (T), and the weights (T, S): 0 or more, 1 in sum for
-            each token written. None where the net weighs nothing.
+            Source tokens (S), target tokens (T) and non-negative weights (T, S) that sum to 1 for
+            each target token; None if the network has no attention.
         """
         source, target = (self._tokenizer(language) for language in (0, 1))
         inputs = texts_to_inputs([text], source)
-        written = target.encode(str(self.translate(text))).ids  # from [BOS] to [EOS]
-        inputs["decoder_input_ids"] = torch.tensor([written[:-1]])
+        translation = target.encode(str(self.translate(text))).ids  # from [BOS] to [EOS]
+        inputs["decoder_input_ids"] = torch.tensor([translation[:-1]])
         net: Any = self.net
-        training = self.training
-        self.eval()
-        weights = net.attention_weights({k: v.to(self.device) for k, v in inputs.items()})
-        self.train(training)
+        with eval_mode(self):
+            weights = net.attention_weights({k: v.to(self.device) for k, v in inputs.items()})
         if weights is None:
             return None
-        names = [
-            [one.decode([token], skip_special_tokens=False) for token in tokens]
-            for one, tokens in ((source, inputs["input_ids"][0].tolist()), (target, written[1:]))
-        ]
-        return names[0], names[1], weights[0].float().cpu().numpy()  # (T, S)
-
-    def _search(
-        self, inputs: dict[str, Tensor], beam_size: int, penalty: float
-    ) -> tuple[list[list[int]], Tensor]:
-        target = self._tokenizer(1)
-        pad, begin, end = (int(target.token_to_id(name) or 0) for name in (PAD, BOS, EOS))
-        read = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-        net: Any = self.net
-        found, scores = beam_search(net, read, begin, end, beam_size, penalty, never=(pad, begin))
-        words = read["attention_mask"].sum(dim=1).tolist()  # with [EOS]
-        # Nothing stays nothing: to keep silent is what no net was ever trained to do.
-        return [text if n > 1 else [] for text, n in zip(found, words, strict=True)], scores
+        source_names, target_names = (
+            [tokenizer.decode([token], skip_special_tokens=False) for token in tokens]
+            for tokenizer, tokens in (
+                (source, inputs["input_ids"][0].tolist()),
+                (target, translation[1:]),
+            )
+        )
+        return source_names, target_names, weights[0].float().cpu().numpy()
 
     @torch.inference_mode()
     def translate(
@@ -250,60 +254,56 @@ class Translator(L.LightningModule):
         length_penalty: float | None = None,
         batch_size: int = 64,
     ) -> str | list[str]:
-        """Translate one sentence, or several.
+        """Translate one sentence or several.
 
         Args:
-            texts: Raw sentences; what is longer than the net's context is cut, with a warning.
-            beam_size: Beginnings that are kept of each; 1 is greedy. The task's own by default.
+            texts: Raw sentences, truncated to the network's context with a warning.
+            beam_size: Number of hypotheses per sentence; 1 is greedy. The task's own by default.
             length_penalty: See modules/inference/beam_search.py; the task's own by default.
-            batch_size: Sentences at once.
+            batch_size: Number of sentences per batch.
 
         Returns:
-            The translations, in the order of the sentences; a text for a single one.
+            The translations in the order of the sentences; one string for a single sentence.
         """
         sentences = [texts] if isinstance(texts, str) else list(texts)
         beam_size = self.beam_size if beam_size is None else beam_size
         penalty = self.length_penalty if length_penalty is None else length_penalty
         check_search(beam_size, penalty)
         source = self._tokenizer(0)
-        cut = sum(bool(encoding.overflowing) for encoding in source.encode_batch(sentences))
-        if cut:
+        truncated = sum(bool(encoding.overflowing) for encoding in source.encode_batch(sentences))
+        if truncated:
             rank_zero_warn(
-                f"{cut} of {len(sentences)} sentences are longer than the net's context: what is "
-                "beyond is not translated. Cut them where sentences end."
+                f"{truncated} of {len(sentences)} sentences are longer than the network's context "
+                f"and "
+                "were truncated. Split them at the ends of sentences."
             )
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
         result = [""] * len(sentences)
         by_length = sorted(range(len(sentences)), key=lambda row: len(sentences[row]))
-        try:
+        with eval_mode(self):
             for start in range(0, len(sentences), batch_size):
                 rows = by_length[start : start + batch_size]
                 inputs = texts_to_inputs([sentences[row] for row in rows], source)
                 inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
-                found = self._texts(self._search(inputs, beam_size, penalty))
+                found = self._search(inputs, beam_size, penalty)
                 for row, text in zip(rows, found, strict=True):
                     result[row] = text
-        finally:
-            for module, training in modes:
-                module.training = training
         return result[0] if isinstance(texts, str) else result
 
 
-def sacre_scores(
+def sacrebleu_scores(
     translations: Sequence[str], references: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """BLEU and chrF as sacreBLEU counts them, 0 to 100, and the signatures that say how.
+    """Return BLEU and chrF of sacreBLEU, 0 to 100, and their signatures.
 
-    Post 2018, "A call for clarity in reporting BLEU scores": texts as people write them go in, and
-    sacreBLEU itself cuts them into words.
+    Post 2018, "A call for clarity in reporting BLEU scores": the inputs are detokenized texts,
+    which sacreBLEU tokenizes itself.
     """
     try:
         from sacrebleu.metrics import BLEU, CHRF
     except ImportError as error:
-        raise MisconfigurationException(
-            "BLEU needs sacrebleu: pip install sacrebleu, or --model.translate_val false to train "
-            "without."
+        raise UserError(
+            "BLEU requires sacrebleu: pip install sacrebleu, or train with --model.translate_val "
+            "false."
         ) from error
     scores, signatures = {}, {}
     for name, metric in (("bleu", BLEU()), ("chrf", CHRF())):

@@ -1,4 +1,4 @@
-"""The task of giving words vectors by the company that they keep."""
+"""LightningModule for word vectors: skip-gram, CBOW and GloVe."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -6,49 +6,55 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.functional import spearman_corrcoef
 
+from engine.errors import UserError
 from modules.optim.schedules import configure
+from modules.training.gradients import (
+    mean_over_processes,
+    rescale_short_accumulation,
+    should_log,
+)
 from modules.training.hyperparameters import save_arguments
-from modules.training.sum_metric import Float32Sum
-from modules.training.token_mean import means_over_processes
+from modules.training.metrics import MeanLoss
 from preprocessing.special_tokens import PAD, UNK
 
-SPECIAL = (PAD, UNK)  # numbers that are no words
+SPECIAL_TOKENS = (PAD, UNK)  # vocabulary entries that are not words
 ANALOGIES = "analogies"
-AT_ONCE = 1024  # questions, whose products with all words stand in memory
+QUESTIONS_PER_BATCH = 1024  # limits the memory of their cosines with all words
+
+Batch = tuple[dict[str, Tensor], Tensor]
 
 
 class WordVectors(L.LightningModule):
-    """Train any net whose `forward(inputs)` returns logits of pairs and `vectors()` gives (V, D).
+    """Train a network whose `forward(inputs)` returns logits of pairs and `vectors()` gives (V, D).
 
-    Logs `train/loss` of single batches and `val/loss`: of negative sampling, nats a pair and its
-    negatives; of GloVe, the mean of its weighted squares.
+    Logs `train/loss` of single batches and `val/loss`: for negative sampling in nats per pair and
+    its negatives, for GloVe the mean weighted squared error.
 
-    Then, where the data ask them: `val/<benchmark>`, Spearman's correlation of cosines with
-    people's scores (of words that are all unknown, none), `val/analogies`, the share answered
-    rightly. Questions with an unknown word are left out: `val/<benchmark>/asked` is the share that
-    was asked, and `val/analogies/<section>` the share answered rightly of a section. These two are
-    told of a validation that is no part of a training, as `train.py fit` does it at its end.
+    If the data contain benchmarks, logs `val/<benchmark>`, Spearman's correlation of cosine
+    similarities with human scores (0 if all words are unknown), and `val/analogies`, the fraction
+    of correct answers. Questions with unknown words are skipped. A validation outside of `fit`, as
+    train.py runs it at the end of a training, also logs `val/<benchmark>/asked`, the fraction of
+    questions without unknown words, and `val/analogies/<section>`.
 
-    The gradient is that of the sum over a batch, as if word2vec's steps were all made at once: with
-    `torch.optim.SGD` its rates are word2vec's, 0.025 and less. But a word that stands in a batch a
-    hundred times then takes a hundred steps the same way, and the sum may overshoot: SGD needs
-    batches of some hundred words, more in a large vocabulary. `torch.optim.Adagrad` gives every
-    number a rate of its own, which falls with what it has moved, and takes batches of any size.
+    The gradient is that of the sum over a batch, as if all word2vec updates were made at once: with
+    `torch.optim.SGD`, learning rates correspond to word2vec's (at most 0.025). A word that occurs a
+    hundred times in a batch then moves a hundred steps in the same direction and may overshoot, so
+    SGD requires batches of a few hundred words, more for a large vocabulary. `torch.optim.Adagrad`
+    adapts the learning rate of each parameter and works with any batch size.
 
     Args:
-        net: The architecture; its sizes come from the data.
-        loss: What logits and targets mean, see `negative_sampling` and `weighted_squares`.
-        x_max: Of weighted squares: counts from here on weigh 1.
+        net: The network.
+        loss: Loss function, see `negative_sampling` and `weighted_squares`.
+        x_max: Count from which on a pair has weight 1 in `weighted_squares`.
         optimizer: Optimizer class and arguments; Adagrad with lr 0.1 by default.
-        lr_scheduler: Schedule class and arguments; a constant rate by default.
-        tokenizer: The vocabulary as a tokenizer in JSON, so that a checkpoint knows its words by
-            itself. Linked from the data.
+        lr_scheduler: Schedule class and arguments; a constant learning rate by default.
+        tokenizer: The vocabulary as a tokenizer in JSON, so that a checkpoint contains its words.
+            Linked from the data.
     """
 
     targets_are_classes = True  # batches are (inputs, targets); forward returns logits
@@ -64,151 +70,152 @@ class WordVectors(L.LightningModule):
     ) -> None:
         super().__init__()
         if loss not in ("negative_sampling", "weighted_squares"):
-            raise ValueError(f"loss must be negative_sampling or weighted_squares, not {loss!r}")
+            raise ValueError(f"loss must be negative_sampling or weighted_squares, got {loss!r}")
         if not x_max > 0:
-            raise ValueError(f"x_max must be above 0, not {x_max}")
-        save_arguments(self, {k: v for k, v in locals().items() if k not in ("self", "__class__")})
+            raise ValueError(f"x_max must be above 0, got {x_max}")
+        save_arguments(self)
         self.net = net
         self.loss = loss
         self.x_max = x_max
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.tokenizer = None if tokenizer is None else Tokenizer.from_str(tokenizer)
-        self.evaluated_loss = Float32Sum()
-        self.evaluated_pairs = Float32Sum()
-        self._answers: dict[str, tuple[Tensor, int, int]] = {}  # value, questions, those asked
+        self.val_loss = MeanLoss()
+        self._answers: dict[str, tuple[Tensor, int, int]] = {}  # score, known questions, questions
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Logits of words (…, L) and candidates (…, C), (…, L, C)."""
+        """Return logits (…, L, C) of words (…, L) and candidates (…, C)."""
         logits: Tensor = self.net(inputs)
         return logits
 
-    def _step(self, batch: tuple[dict[str, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """The loss summed over a batch, and how many pairs it is of."""
+    def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the summed loss of a batch and its number of pairs."""
         inputs, targets = batch
         logits = self.net(inputs)
         if self.loss == "weighted_squares":
             return weighted_squares(logits, targets, self.x_max), targets.new_tensor(len(targets))
         return negative_sampling(logits, targets), targets.clamp(min=0).sum()
 
-    def training_step(self, batch: tuple[dict[str, Tensor], Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, pairs = self._step(batch)
-        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (self.global_step + 1) % interval == 0:
-            (mean,) = means_over_processes(self.trainer, pairs, loss)
+        if should_log(self):
+            (mean,) = mean_over_processes(self.trainer, pairs, loss)
             self.log("train/loss", mean, prog_bar=True)
-        return loss * self.trainer.world_size  # DDP takes the mean over processes
+        return loss * self.trainer.world_size  # DDP averages over processes
 
-    def validation_step(self, batch: tuple[dict[str, Tensor], Tensor], batch_idx: int) -> None:
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        rescale_short_accumulation(self)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         inputs, answers = batch
         if "asked" not in inputs:
-            loss, pairs = self._step(batch)
-            self.evaluated_loss.update(loss)
-            self.evaluated_pairs.update(pairs)
+            self.val_loss.update(*self._step(batch))
             return
         asked = int(inputs["asked"])
         ((name, questions),) = [(k, v) for k, v in inputs.items() if k != "asked"]
-        judge = self.correct_analogies if name.startswith(ANALOGIES) else self.correlation
-        self._answers[name] = (judge(questions, answers), len(questions), asked)
+        score = self.correct_analogies if name.startswith(ANALOGIES) else self.correlation
+        self._answers[name] = (score(questions, answers), len(questions), asked)
 
     def on_validation_epoch_end(self) -> None:
-        pairs = self.evaluated_pairs.compute()
-        self.log("val/loss", self.evaluated_loss.compute() / pairs.clamp(min=1), prog_bar=True)
-        self.evaluated_loss.reset()
-        self.evaluated_pairs.reset()
-        found, self._answers = self._answers, {}
-        sections = {k: v for k, v in found.items() if k.startswith(ANALOGIES)}
-        scores = {name: answers for name, answers in found.items() if name not in sections}
+        self.log("val/loss", self.val_loss.compute(), prog_bar=True)
+        self.val_loss.reset()
+        answers, self._answers = self._answers, {}
+        sections = {k: v for k, v in answers.items() if k.startswith(ANALOGIES)}
+        scores = {name: answer for name, answer in answers.items() if name not in sections}
         if sections:
-            right, known, asked = (sum(column) for column in zip(*sections.values(), strict=True))
-            scores[ANALOGIES] = right / max(known, 1), known, asked
+            correct, known, asked = (sum(c) for c in zip(*sections.values(), strict=True))
+            scores[ANALOGIES] = correct / max(known, 1), known, asked
         for name, (score, _, _) in scores.items():
             self.log(f"val/{name}", score)
-        if self.trainer.state.fn == "fit":  # what else there is to know is told once, at the end
+        if self.trainer.state.fn == "fit":  # the details are logged once, after training
             return
         for name, (_, known, asked) in scores.items():
             self.log(f"val/{name}/asked", known / asked)
-        for name, (number, known, _) in sections.items():
+        for name, (correct, known, _) in sections.items():
             if known:
-                self.log(f"val/{name}", number / known)
+                self.log(f"val/{name}", correct / known)
 
     def configure_optimizers(self) -> Any:
-        # Said by nobody, torch warns of it where an optimizer makes its own sparse tensors.
+        # Silences torch's warning about optimizers that construct sparse tensors.
         torch.sparse.check_sparse_tensor_invariants.disable()
         optimizer = self.optimizer or (lambda p: torch.optim.Adagrad(p, lr=0.1))
         if any(getattr(module, "sparse", False) for module in self.net.modules()):
-            _check_takes_sparse(optimizer)
+            _check_supports_sparse_gradients(optimizer)
         return configure(self, optimizer, self.lr_scheduler)
 
-    # What vectors are for.
+    # Use of the vectors.
 
     def unit_vectors(self) -> Tensor:
-        """Vectors of length 1, (V, D): their products are cosines."""
+        """Return the vectors scaled to norm 1, (V, D): dot products are cosine similarities."""
         return F.normalize(self.net.vectors().float(), dim=1)  # type: ignore[operator]
 
     def correlation(self, pairs: Tensor, scores: Tensor) -> Tensor:
-        """Spearman's correlation of the cosines of pairs of words (N, 2) with scores (N,)."""
+        """Return Spearman's correlation of the cosines of word pairs (N, 2) with scores (N,)."""
         if len(pairs) < 2:
             return torch.tensor(0.0)
         first, second = self.unit_vectors()[pairs].unbind(1)  # (N, D), (N, D)
         return spearman_corrcoef(torch.linalg.vecdot(first, second), scores.float())
 
     def correct_analogies(self, questions: Tensor, answers: Tensor) -> Tensor:
-        """How many of (N, 3) questions get the answers (N,): a is to b as c is to which word?"""
+        """Return how many of the questions (N, 3) "a is to b as c is to?" have the answers (N,)."""
         return (self.solve_analogies(questions) == answers).sum()
 
     def solve_analogies(self, questions: Tensor) -> Tensor:
-        """The word that b - a + c is most like, by its cosine and not a, b or c itself, (N,).
+        """Return for each (a, b, c) the word other than a, b, c closest to b - a + c, (N,).
 
-        Mikolov et al. 2013, as Levy & Goldberg 2014 call it 3CosAdd; over all words.
+        Mikolov et al. 2013, called 3CosAdd by Levy & Goldberg 2014; over the full vocabulary.
         """
         unit = self.unit_vectors()  # (V, D)
-        no_words = torch.tensor([number for number, word in enumerate(self.words) if not word])
+        special = torch.tensor([index for index, word in enumerate(self.words) if not word])
         found = [torch.empty(0, dtype=torch.int64, device=unit.device)]
-        for part in questions.split(AT_ONCE):
-            a, b, c = unit[part].unbind(1)  # (n, D) each
+        for chunk in questions.split(QUESTIONS_PER_BATCH):
+            a, b, c = unit[chunk].unbind(1)  # (n, D) each
             cosines = (b - a + c) @ unit.T  # (n, V)
-            cosines.scatter_(1, part, -torch.inf)
-            cosines[:, no_words] = -torch.inf
+            cosines.scatter_(1, chunk, -torch.inf)
+            cosines[:, special] = -torch.inf
             found.append(cosines.argmax(dim=1))
         return torch.cat(found)
 
     @property
     def words(self) -> list[str]:
-        """The words in the order of their vectors, the most frequent first; "" for no word."""
+        """The words in the order of their vectors, most frequent first; "" for special tokens."""
         if self.tokenizer is None:
-            return [str(number) for number in range(len(self.net.vectors()))]  # type: ignore[operator]
+            return [str(index) for index in range(len(self.net.vectors()))]  # type: ignore[operator]
         size = self.tokenizer.get_vocab_size()
-        found = [str(self.tokenizer.id_to_token(number)) for number in range(size)]
-        return ["" if word in SPECIAL else word for word in found]
+        words = [str(self.tokenizer.id_to_token(index)) for index in range(size)]
+        return ["" if word in SPECIAL_TOKENS else word for word in words]
 
     def index(self, word: str) -> int:
-        """The number of a word.
+        """Return the index of a word's vector.
 
         Raises:
-            MisconfigurationException: If it has no vector.
+            UserError: If the word is not in the vocabulary.
         """
         words = self.words
-        if not word or word not in words:
-            raise MisconfigurationException(
-                f"the word {word!r} has no vector: it was too rare in the text, or not in it. "
-                f"There are {sum(map(bool, words)):,} words, such as "
-                f"{', '.join([w for w in words if w][:3])}."
-            )
-        return words.index(word)
+        if word and word in words:
+            return words.index(word)
+        hint = ""
+        if word.lower() in words:
+            hint = f" Did you mean {word.lower()!r}? The vocabulary is in lower case."
+        raise UserError(
+            f"the word {word!r} is not in the vocabulary of {sum(map(bool, words)):,} words (such "
+            f"as "
+            f"{', '.join([w for w in words if w][:3])}); it was absent from the training text or "
+            f"too rare.{hint}"
+        )
 
     def nearest(self, words: Sequence[str], number: int = 10) -> list[list[tuple[str, float]]]:
-        """The words most like each of some, with their cosines, the nearest first.
+        """Return the most similar words of each word with their cosine similarities.
 
         Args:
-            words: Known words.
-            number: How many neighbours of each.
+            words: Words of the vocabulary.
+            number: Number of neighbors of each word.
         """
         unit, names = self.unit_vectors(), self.words
         rows = torch.tensor([self.index(word) for word in words], device=unit.device)
         cosines = unit[rows] @ unit.T  # (N, V)
         cosines.scatter_(1, rows[:, None], -torch.inf)
-        cosines[:, [number for number, word in enumerate(names) if not word]] = -torch.inf
+        cosines[:, [index for index, word in enumerate(names) if not word]] = -torch.inf
         best = cosines.topk(min(number, cosines.shape[1]), dim=1)
         return [
             [(names[n], c) for n, c in zip(*row, strict=True) if c > -torch.inf]
@@ -216,28 +223,31 @@ class WordVectors(L.LightningModule):
         ]
 
 
-def _check_takes_sparse(optimizer: OptimizerCallable) -> None:
-    """Let an optimizer make two steps with gradients of a few rows, before any work is done."""
+def _check_supports_sparse_gradients(optimizer: OptimizerCallable) -> None:
+    """Take two steps with sparse gradients on a small parameter, before training starts."""
     probe = nn.Parameter(torch.zeros(2, 1))
-    made = optimizer([probe])
+    instance = optimizer([probe])
     try:
         for _ in range(2):
             probe.grad = torch.sparse_coo_tensor(torch.tensor([[1]]), torch.ones(1, 1), (2, 1))
-            made.step()
+            instance.step()
     except RuntimeError as error:
-        raise MisconfigurationException(
-            f"{type(made).__name__} takes no gradients of single rows, as a net of word vectors "
-            f"gives them ({str(error).splitlines()[0]}): choose --model.optimizer SGD, Adagrad or "
-            "SparseAdam, SGD without weight decay."
+        raise UserError(
+            f"{type(instance).__name__} does not support the sparse gradients of word vectors "
+            f"({str(error).splitlines()[0]}): choose --model.optimizer SGD (without weight decay), "
+            "Adagrad or SparseAdam."
         ) from error
 
 
 def negative_sampling(logits: Tensor, targets: Tensor) -> Tensor:
-    """The sum over pairs of  - ln σ(s) for those of the text,  - ln σ(-s) for drawn ones.
+    """Return the sum of  - ln σ(s)  over pairs of the text and  - ln σ(-s)  over negative samples.
+
+    Mikolov et al. 2013, equation 4.
 
     Args:
         logits: s, of any shape.
-        targets: Weights, as large: above 0 of pairs, below 0 of drawn ones, 0 of what is neither.
+        targets: Weights of the same shape: positive for pairs, negative for negative samples, 0 for
+            padding.
     """
     return F.binary_cross_entropy_with_logits(
         logits, (targets > 0).to(logits.dtype), weight=targets.abs(), reduction="sum"
@@ -245,14 +255,14 @@ def negative_sampling(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def weighted_squares(logits: Tensor, counts: Tensor, x_max: float) -> Tensor:
-    """The sum over pairs of  f(x) · (s - ln x)²,  f(x) = min(1, x / x_max)^0.75.
+    """Return the sum over pairs of  f(x) · (s - ln x)²,  f(x) = min(1, x / x_max)^0.75.
 
     Pennington et al. 2014, equations 8 and 9.
 
     Args:
         logits: s, of any shape.
-        counts: x, as large, above 0.
-        x_max: Counts from here on weigh 1.
+        counts: x, of the same shape, above 0.
+        x_max: Count from which on the weight is 1.
     """
     weights = (counts / x_max).clamp(max=1) ** 0.75
     return (weights * (logits - counts.log()).square()).sum()

@@ -1,10 +1,10 @@
-"""Write the likeliest sentences that a net can: beam search, one word at a time, all at once.
+"""Beam search over a whole batch of sentences.
 
-At each step every sentence has `beam_size` beginnings; all words may follow each of them; of all
-these the likeliest `beam_size` are kept. A beam of 1 is greedy: always the likeliest word.
+At each step every sentence has `beam_size` hypotheses; all continuations by one token are scored
+and the best `beam_size` are kept. A beam size of 1 is greedy decoding.
 
-Likelihood is a product, so longer sentences have less of it. Wu et al. 2016 (GNMT), equation 14,
-divide its logarithm by a power of the length:
+Longer sentences have lower likelihoods. Wu et al. 2016 (GNMT), equation 14, divide the logarithm by
+a power of the length:
 
     score(Y) = log P(Y | X) / lp(Y)        lp(Y) = ((5 + |Y|) / 6)^α
 """
@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-Memory = dict[str, Tensor]  # what was read, each with B rows
+from engine.errors import UserError
+
+Memory = dict[str, Tensor]  # encoder outputs, each with B rows
 
 
 class Translates(Protocol):
-    """A net that reads one sentence and writes another."""
+    """Encoder–decoder network that beam search can decode with."""
 
     context: int | None
 
@@ -28,67 +29,65 @@ class Translates(Protocol):
 
     def init_state(self, memory: Memory) -> Any: ...
 
-    def reorder_state(self, state: Any, rows: Tensor) -> Any: ...
+    def rows_of_state(self, state: Any, rows: Tensor) -> Any: ...
 
     def decode(self, tokens: Tensor, memory: Memory, state: Any = None) -> tuple[Tensor, Any]: ...
 
 
 def length_penalty(length: Tensor | int, alpha: float) -> Tensor:
-    """What a log-likelihood is divided by; 1 for one token, and for every length where α is 0."""
+    """Return the divisor of a log-likelihood; 1 for one token, and for any length if α is 0."""
     return ((5.0 + torch.as_tensor(length)) / 6.0) ** alpha
 
 
 def check_search(beam_size: int, penalty: float, max_length: int | None = None) -> None:
-    """Refuse what `beam_search` can't do, in one sentence.
+    """Check the arguments of `beam_search`.
 
     Raises:
-        MisconfigurationException: If an argument is out of range.
+        UserError: If an argument is out of range.
     """
-    for complaint, justified in {
-        f"beam_size must be 1 or more, not {beam_size}": beam_size < 1,
-        f"length_penalty must be 0 or more, not {penalty}; 0 is none": not 0 <= penalty < 100,
-        f"max_length must be 1 or more, not {max_length}": max_length is not None
-        and max_length < 1,
-    }.items():
-        if justified:
-            raise MisconfigurationException(f"{complaint}.")
+    if beam_size < 1:
+        raise UserError(f"beam_size must be at least 1, got {beam_size}.")
+    if not 0 <= penalty < 100:
+        raise UserError(f"length_penalty must be in [0, 100), got {penalty}; 0 disables it.")
+    if max_length is not None and max_length < 1:
+        raise UserError(f"max_length must be at least 1, got {max_length}.")
 
 
 @torch.inference_mode()
 def beam_search(
     net: Translates,
     inputs: dict[str, Tensor],
-    begin: int,
-    end: int,
+    bos: int,
+    eos: int,
     beam_size: int = 5,
     penalty: float = 0.6,
     max_length: int | None = None,
-    never: Sequence[int] = (),
+    exclude: Sequence[int] = (),
     cached: bool = True,
 ) -> tuple[list[list[int]], Tensor]:
-    """The best sentence that is found for each source.
+    """Return the best translation found for each source.
 
-    A sentence is over when `beam_size` of its continuations have come to their end, when no other
-    one could still be better, or when it is as long as it may get. Sentences that are over leave
-    the batch.
+    The search for a sentence ends when `beam_size` of its hypotheses have ended, when no other
+    hypothesis can get a better score, or at the maximum length. Finished sentences leave the batch.
 
     Args:
-        net: In eval mode.
+        net: The network, in eval mode.
         inputs: `input_ids` and `attention_mask`, both (B, S).
-        begin: The token that every sentence begins with.
-        end: The token that ends one.
-        beam_size: Beginnings that are kept of each sentence.
-        penalty: α of the length penalty; 0 is none, more is for longer sentences.
-        max_length: The most tokens that are written, `end` among them; by default twice as many as
-            the source has, and ten.
-        never: Tokens that are never written, such as padding.
-        cached: Keep the net's state; False reads all that was written again for each word.
+        bos: First token of every sentence.
+        eos: Token that ends a sentence.
+        beam_size: Number of hypotheses per sentence.
+        penalty: Exponent α of the length penalty; 0 disables it, larger values favor longer
+            sentences.
+        max_length: Maximum number of generated tokens including `eos`; by default twice the source
+            length plus 10.
+        exclude: Tokens that are never generated, such as padding.
+        cached: Reuse the network's state; False processes all tokens again at each step.
 
     Returns:
-        Tokens of each sentence, without `begin` and `end`; and its score, (B,).
+        Tokens of each sentence, without `bos` and `eos`, and their scores (B,).
     """
     check_search(beam_size, penalty, max_length)
-    if not len(inputs["input_ids"]):  # more processes than sentences: some have none
+    if not len(inputs["input_ids"]):  # with more processes than sentences, some have none
         return [], torch.empty(0)
     memory = net.encode(inputs)
     device = inputs["input_ids"].device
@@ -102,74 +101,84 @@ def beam_search(
     found: list[list[int]] = [[] for _ in range(B)]
     scores = torch.full((B,), -torch.inf, dtype=torch.float32, device=device)  # (B,)
 
-    alive = torch.arange(B, device=device)  # (A,) sentences that are not over yet
+    alive = torch.arange(B, device=device)  # (A,) unfinished sentences
     repeated = alive.repeat_interleave(K)  # (A K,)
     memory = {name: part.index_select(0, repeated) for name, part in memory.items()}
     state = net.init_state(memory) if cached else None
-    written = torch.full((B * K, 1), begin, device=device)  # (A K, t)
-    sums = scores[:, None].repeat(1, K)  # (A, K) log P of each beginning
-    sums[:, 0] = 0.0  # at first there is but one
-    best = scores.clone()  # (A,) score of the best that has ended
-    ended = torch.zeros(B, dtype=torch.long, device=device)  # (A,) how many have
-    best_row = written.new_zeros(B, int(limits.max()))  # (A, longest)
+    tokens_so_far = torch.full((B * K, 1), bos, device=device)  # (A K, t)
+    sums = scores[:, None].repeat(1, K)  # (A, K) log P of each hypothesis
+    sums[:, 0] = 0.0  # initially there is one hypothesis
+    best = scores.clone()  # (A,) best score of a finished hypothesis
+    ended = torch.zeros(B, dtype=torch.long, device=device)  # (A,) number of finished hypotheses
+    best_tokens = tokens_so_far.new_zeros(B, int(limits.max()))  # (A, max length)
     best_length = torch.zeros_like(ended)  # (A,)
 
-    for length in range(1, int(limits.max()) + 1):  # of what is written after this step
-        logits, state = net.decode(written[:, -1:] if cached else written, memory, state)
-        chances = logits[:, -1].float().log_softmax(dim=-1)  # (A K, V)
-        if never:
-            chances[:, list(never)] = -torch.inf
-        A, V = len(alive), chances.shape[-1]
-        totals = (sums.unsqueeze(-1) + chances.view(A, K, V)).flatten(1)  # (A, K V)
-        # Each beginning has one way to end: among 2 K continuations, K go on.
-        values, places = totals.topk(min(2 * K, K * V), dim=1)  # (A, 2 K), the likeliest first
-        tokens = places % V  # (A, 2 K)
-        ends = tokens == end  # (A, 2 K)
+    for length in range(1, int(limits.max()) + 1):  # in tokens, after this step
+        logits, state = net.decode(
+            tokens_so_far[:, -1:] if cached else tokens_so_far, memory, state
+        )
+        log_probs = logits[:, -1].float().log_softmax(dim=-1)  # (A K, V)
+        if exclude:
+            log_probs[:, list(exclude)] = -torch.inf
+        A, V = len(alive), log_probs.shape[-1]
+        totals = (sums.unsqueeze(-1) + log_probs.view(A, K, V)).flatten(1)  # (A, K V)
+        # Each hypothesis can end in one way, so K of the best 2 K continuations do not end.
+        values, indices = totals.topk(min(2 * K, K * V), dim=1)  # (A, 2 K), in descending order
+        tokens = indices % V  # (A, 2 K)
+        ends = tokens == eos  # (A, 2 K)
 
-        counts = ends & (values > -torch.inf)
-        counts[:, K:] = False  # what does not belong to the K likeliest would not have been kept
-        last = limits[alive] <= length  # (A,) whatever it is, it is over
-        counts[:, :K] |= last.unsqueeze(1) & (values[:, :K] > -torch.inf)
-        scored = torch.where(counts, values / length_penalty(length, penalty), -torch.inf)
+        finished = ends & (values > -torch.inf)
+        finished[:, K:] = False  # only the best K would have been kept
+        last = limits[alive] <= length  # (A,) maximum length reached
+        finished[:, :K] |= last.unsqueeze(1) & (values[:, :K] > -torch.inf)
+        scored = torch.where(finished, values / length_penalty(length, penalty), -torch.inf)
         score, column = scored.max(dim=1)  # (A,), (A,)
         better = score > best  # (A,)
         best = torch.where(better, score, best)
-        ended = ended + counts.sum(dim=1)
-        row = torch.arange(A, device=device) * K + places.gather(1, column[:, None])[:, 0] // V
-        whole = torch.cat([written[row, 1:], tokens.gather(1, column[:, None])], dim=1)  # (A, t)
-        best_row[:, :length] = torch.where(better[:, None], whole, best_row[:, :length])
+        ended = ended + finished.sum(dim=1)
+        row = torch.arange(A, device=device) * K + indices.gather(1, column[:, None])[:, 0] // V
+        sequence = torch.cat(
+            [tokens_so_far[row, 1:], tokens.gather(1, column[:, None])], dim=1
+        )  # (A, t)
+        best_tokens[:, :length] = torch.where(better[:, None], sequence, best_tokens[:, :length])
         best_length = torch.where(better, length, best_length)
 
-        # Those that go on, still in order: ends last.
+        # Keep the best unfinished hypotheses: sort finished ones last.
         order = (ends.long() * 4 * K + torch.arange(values.shape[1], device=device)).argsort(dim=1)
         order = order[:, :K]  # (A, K)
         sums = values.gather(1, order).masked_fill(ends.gather(1, order), -torch.inf)  # (A, K)
-        if order.shape[1] < K:  # fewer continuations than beams: a tiny vocabulary
+        if order.shape[1] < K:  # a tiny vocabulary has fewer continuations than beams
             sums = torch.nn.functional.pad(sums, (0, K - order.shape[1]), value=-torch.inf)
             order = torch.nn.functional.pad(order, (0, K - order.shape[1]))
-        beams = places.gather(1, order) // V  # (A, K)
+        beams = indices.gather(1, order) // V  # (A, K)
         rows = (torch.arange(A, device=device)[:, None] * K + beams).flatten()  # (A K,)
-        written = torch.cat(
-            [written.index_select(0, rows), tokens.gather(1, order).view(-1, 1)], dim=1
+        tokens_so_far = torch.cat(
+            [tokens_so_far.index_select(0, rows), tokens.gather(1, order).view(-1, 1)], dim=1
         )  # (A K, t + 1)
 
-        # A likelihood only falls, and no penalty is larger than that of the longest sentence.
-        reach = sums[:, 0] / length_penalty(limits[alive], penalty)  # (A,)
-        over = last | (ended >= K) | (reach <= best)  # (A,)
-        if over.any():
-            for number in over.nonzero()[:, 0].tolist():
-                text = best_row[number, : best_length[number]].tolist()
+        # Likelihoods decrease, and the longest sentence has the largest penalty.
+        bound = sums[:, 0] / length_penalty(limits[alive], penalty)  # (A,)
+        done = last | (ended >= K) | (bound <= best)  # (A,)
+        if done.any():
+            for number in done.nonzero()[:, 0].tolist():
+                generated = best_tokens[number, : best_length[number]].tolist()
                 sentence = int(alive[number])
-                found[sentence] = text[:-1] if text[-1:] == [end] else text
+                found[sentence] = generated[:-1] if generated[-1:] == [eos] else generated
                 scores[sentence] = best[number]
-            stay = (~over).nonzero()[:, 0]  # (A',)
-            if not len(stay):
+            remaining = (~done).nonzero()[:, 0]  # (A',)
+            if not len(remaining):
                 break
-            alive, best, ended = alive[stay], best[stay], ended[stay]
-            best_row, best_length, sums = best_row[stay], best_length[stay], sums[stay]
-            kept = (stay[:, None] * K + torch.arange(K, device=device)).flatten()  # (A' K,)
-            memory = {name: part.index_select(0, kept) for name, part in memory.items()}
-            rows, written = rows[kept], written[kept]
-        if cached and (K > 1 or over.any()):
+            alive, best, ended = alive[remaining], best[remaining], ended[remaining]
+            best_tokens, best_length, sums = (
+                best_tokens[remaining],
+                best_length[remaining],
+                sums[remaining],
+            )
+            kept_rows = (
+                remaining[:, None] * K + torch.arange(K, device=device)
+            ).flatten()  # (A' K,)
+            memory = {name: part.index_select(0, kept_rows) for name, part in memory.items()}
+            rows, tokens_so_far = rows[kept_rows], tokens_so_far[kept_rows]
+        if cached and (K > 1 or done.any()):
             state = net.reorder_state(state, rows)
     return found, scores

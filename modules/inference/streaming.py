@@ -1,14 +1,16 @@
-"""Tokens in, pieces of text out: whole characters only, and nothing of the stop string."""
+"""Decode generated tokens to text incrementally."""
 
 from collections.abc import Callable, Sequence
 
 
-class Pieces:
-    """The growing text of one prompt.
+class TextStreamer:
+    """Decode the tokens of one text as they are generated.
+
+    Pieces of text contain complete characters only and nothing of the stop string.
 
     Args:
-        decode: The text of tokens.
-        stop: The text ends before this string.
+        decode: Function from tokens to text.
+        stop: End the text before this string.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], stop: str | None = None) -> None:
@@ -16,33 +18,33 @@ class Pieces:
         self.stop = stop or ""
         self.ended = False
         self.tokens: list[int] = []
-        # Only the tokens from `settled` on are decoded again, with the last settled ones before
-        # them: some tokenizers write a token differently at the beginning of a text.
-        self.before = self.settled = 0
-        self.held = ""  # decoded, but it may be the beginning of the stop string
+        # Decode only the tokens from `decoded` on, together with those from `context` on: some
+        # tokenizers decode a token differently at the beginning of a text.
+        self.context = self.decoded = 0
+        self.pending = ""  # decoded text that may be the beginning of the stop string
 
     def add(self, token: int, last: bool = False) -> str:
-        """Take the next token; give what can be told of the text by now.
+        """Add a token and return the text that is complete.
 
         Args:
             token: The next token.
-            last: No other one will come: tell everything.
+            last: Return all remaining text, since no token follows.
         """
         self.tokens.append(token)
-        known = self.decode(self.tokens[self.before : self.settled])
-        text = self.decode(self.tokens[self.before :])
-        if last or not text.endswith("\ufffd"):  # else bytes that do not make a character yet
-            self.before, self.settled = self.settled, len(self.tokens)
-            self.held += text[len(known) :]
-        if self.stop and self.stop in self.held:
+        previous = self.decode(self.tokens[self.context : self.decoded])
+        text = self.decode(self.tokens[self.context :])
+        if last or not text.endswith("\ufffd"):  # "\ufffd": bytes of an incomplete character
+            self.context, self.decoded = self.decoded, len(self.tokens)
+            self.pending += text[len(previous) :]
+        if self.stop and self.stop in self.pending:
             self.ended = True
-            return self.held[: self.held.index(self.stop)]
+            return self.pending[: self.pending.index(self.stop)]
         self.ended = last
-        ready = len(self.held) if last else len(self.held) - self._beginning_of_stop()
-        piece, self.held = self.held[:ready], self.held[ready:]
+        ready = len(self.pending) if last else len(self.pending) - self._stop_prefix_length()
+        piece, self.pending = self.pending[:ready], self.pending[ready:]
         return piece
 
-    def _beginning_of_stop(self) -> int:
-        """Length of the longest end of `held` that the stop string begins with."""
-        sizes = range(min(len(self.stop) - 1, len(self.held)), 0, -1)
-        return next((size for size in sizes if self.held.endswith(self.stop[:size])), 0)
+    def _stop_prefix_length(self) -> int:
+        """Return the length of the longest suffix of `pending` that the stop string begins with."""
+        lengths = range(min(len(self.stop) - 1, len(self.pending)), 0, -1)
+        return next((n for n in lengths if self.pending.endswith(self.stop[:n])), 0)

@@ -24,7 +24,8 @@ def mean_over_processes(trainer: L.Trainer, count: Tensor, *sums: Tensor) -> tup
 
 
 def rescale_short_accumulation(task: L.LightningModule) -> None:
-    """Divide the gradient by the number of batches that were accumulated; for on_before_optimizer_step.
+    """Divide the gradient by the number of batches that were accumulated; for
+    on_before_optimizer_step.
 
     Lightning divides the loss of each batch by `accumulate_grad_batches`, although the last step of
     an epoch may have accumulated fewer batches.
@@ -38,7 +39,7 @@ def rescale_short_accumulation(task: L.LightningModule) -> None:
 
 def _scale_gradients(task: L.LightningModule, factor: float | Tensor) -> None:
     gradients = [p.grad for p in task.parameters() if p.grad is not None]
-    torch._foreach_mul_(gradients, factor)  # noqa: SLF001  # no public function scales many tensors
+    torch._foreach_mul_(gradients, factor)  # no public function scales many tensors
 
 
 class TokenMeanGradient:

@@ -1,8 +1,8 @@
-"""What a checkpoint needs so that a task can be rebuilt with no YAML at hand.
+"""Store a task's constructor arguments as plain values, so that a checkpoint alone rebuilds it.
 
-Under LightningCLI the hyper-parameters are the task's part of the config: plain values that load
-with `weights_only=True`. A task built in plain Python gets the same form here: a net becomes
-`{"class_path": …, "init_args": …}`, read off the attributes that carry its arguments' names.
+Under LightningCLI the hyper-parameters are the `model` section of the config: plain values that
+load with `weights_only=True`. A task built in Python is described in the same form: a net becomes
+`{"class_path": …, "init_args": …}`, read from its attributes of the arguments' names.
 """
 
 import functools
@@ -17,22 +17,21 @@ from engine.lightning_internals import built_by_cli
 
 
 class _NotPlainError(Exception):
-    """A value that no config file could state."""
+    """A value that a config file cannot express."""
 
 
-def save_arguments(task: L.LightningModule, arguments: Mapping[str, Any]) -> None:
-    """Store a task's constructor arguments as plain values in its `hparams`.
+def save_arguments(task: L.LightningModule) -> None:
+    """Store the arguments of the calling `__init__` as plain values in `task.hparams`.
 
-    A net that does not keep its arguments as attributes of the same name can't be described; then
-    `load_from_checkpoint(path, net=…)` has to be given one, as Lightning does it.
-
-    Args:
-        task: The task under construction.
-        arguments: Its constructor's arguments by name.
+    Call it before the arguments change, like `save_hyperparameters()`. If the net does not keep its
+    arguments as attributes of the same name, `load_from_checkpoint(path, net=…)` requires a net.
     """
-    if built_by_cli():  # LightningCLI is building, and hands over
+    frame: Any = inspect.currentframe()
+    names = inspect.getargvalues(frame.f_back).args[1:]  # without self
+    arguments = {name: frame.f_back.f_locals[name] for name in names}
+    if built_by_cli():
         task.save_hyperparameters(logger=False)
-        _drop_what_the_net_does_not_take(task.hparams.get("net"), arguments.get("net"))
+        _drop_unaccepted_arguments(task.hparams.get("net"), arguments.get("net"))
         return
     plain: dict[str, Any] = {}
     complete = True
@@ -44,24 +43,25 @@ def save_arguments(task: L.LightningModule, arguments: Mapping[str, Any]) -> Non
     if complete:
         plain["_class_path"] = _path(type(task))
         plain["_instantiator"] = "lightning.pytorch.cli.instantiate_module"
-    else:  # Lightning then calls the class itself, which takes objects and not their descriptions
+    else:  # Lightning then calls the class directly, which takes objects instead of descriptions
         plain = {name: value for name, value in plain.items() if not _is_description(value)}
     task.save_hyperparameters(plain, logger=False)
 
 
-def _drop_what_the_net_does_not_take(description: Any, net: Any) -> None:
-    """Sizes linked from the data stand in the config of a net that never asked for them, too.
+def _drop_unaccepted_arguments(description: Any, net: Any) -> None:
+    """Remove `init_args` that a checkpoint must not hold.
 
-    And a checkpoint replaces what a net began with: it names such arguments `not_in_checkpoints`.
+    These are sizes linked from the data that the net does not accept, and what the net lists in
+    `not_in_checkpoints`, such as initial weights, which the checkpoint replaces.
     """
     if not isinstance(description, dict) or not isinstance(net, nn.Module):
         return
-    taken = inspect.signature(type(net)).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+    accepted = inspect.signature(type(net)).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values()):
         return
-    dropped = set(description.get("init_args", {})) - set(taken)
-    for name in dropped | set(getattr(net, "not_in_checkpoints", ())):
-        description.get("init_args", {}).pop(name, None)
+    arguments = description.get("init_args", {})
+    for name in (set(arguments) - set(accepted)) | set(getattr(net, "not_in_checkpoints", ())):
+        arguments.pop(name, None)
 
 
 def _plain(value: Any) -> Any:
@@ -94,7 +94,7 @@ def _arguments_of(net: nn.Module) -> dict[str, Any]:
 
 
 def _path(cls: type) -> str:
-    if "<locals>" in cls.__qualname__:  # made inside a function: no import finds it again
+    if "<locals>" in cls.__qualname__:  # defined inside a function, so it cannot be imported
         raise _NotPlainError
     return f"{cls.__module__}.{cls.__qualname__}"
 

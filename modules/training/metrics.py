@@ -1,8 +1,10 @@
 """Metrics of the tasks: sums over batches and processes, kept in float32."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import lightning as L
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
@@ -56,6 +58,24 @@ class Perplexity(MeanLoss):
         return super().compute().exp()
 
 
+class BitsPerCharacter(Float32Metric):
+    """Loss in bits divided by the number of characters of the text."""
+
+    loss: Tensor
+    characters: Tensor
+
+    def __init__(self) -> None:
+        super().__init__("loss", "characters")
+
+    def update(self, loss: Tensor, characters: Tensor) -> None:
+        """Add the summed loss of a batch in nats and the number of its characters."""
+        self.loss += loss.detach()
+        self.characters += characters
+
+    def compute(self) -> Tensor:
+        return self.loss / math.log(2) / self.characters
+
+
 class TokenAccuracy(Float32Metric):
     """Fraction of tokens that are predicted correctly."""
 
@@ -74,21 +94,18 @@ class TokenAccuracy(Float32Metric):
         return self.correct / self.count
 
 
-def stage_metrics(
-    metrics: Mapping[str, Metric], stages: Sequence[str] = ("val", "test")
-) -> nn.ModuleDict:
-    """Return one MetricCollection for each stage; its results are named `<stage>/<metric>`.
+def stage_metrics(metrics: dict[str, Metric]) -> nn.ModuleDict:
+    """Return a MetricCollection for val and one for test; results are named `<stage>/<metric>`.
 
-    Metrics with equal states share them only where torchmetrics can prove it by their class, since
-    sums that are equal after the first batch may differ after the second.
+    Compute groups are off: metrics whose sums are equal after the first batch may differ later.
     """
-    return nn.ModuleDict(
-        {
-            stage: MetricCollection(
-                {name: metric.clone() for name, metric in metrics.items()},
-                prefix=f"{stage}/",
-                compute_groups=False,
-            )
-            for stage in stages
-        }
-    )
+    collection = MetricCollection(dict(metrics), prefix="val/", compute_groups=False)
+    return nn.ModuleDict({"val": collection, "test": collection.clone("test/")})
+
+
+def log_metrics(task: L.LightningModule, stage: str) -> None:
+    """Log and reset the metrics of a stage at the end of its epoch."""
+    metrics: MetricCollection = task.metrics[stage]  # type: ignore[index, assignment]
+    for name, value in metrics.compute().items():
+        task.log(name, value, prog_bar=name == f"{stage}/loss")
+    metrics.reset()

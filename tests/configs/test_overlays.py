@@ -13,8 +13,7 @@ import yaml
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim import SGD, Adam, Optimizer
 
 import train
 from cli.arguments import Arguments
@@ -204,41 +203,21 @@ def test_a_bare_name_is_that_of_torch_though_ours_has_it_too() -> None:
     assert type(optimizer_of(task)) is Adam
 
 
-@pytest.mark.parametrize("make", [partial(AdamW, lr=0.1), partial(SGD, lr=0.1, momentum=0.5)])
-def test_one_cycle_is_that_of_torch(make: Callable) -> None:
-    ours, theirs = (make([nn.Parameter(torch.zeros(1))]) for _ in range(2))
-    own = OneCycle(ours, total_steps=50)
-    library = OneCycleLR(theirs, max_lr=0.1, total_steps=50)
-    for step in range(50):
-        for key in ("lr", "betas", "momentum"):
-            if key in ours.defaults:
-                found, expected = ours.param_groups[0][key], theirs.param_groups[0][key]
-                assert found == pytest.approx(expected), (key, step)
-        ours.step()
-        theirs.step()
-        own.step()
-        if step < 49:
-            library.step()
-    assert ours.param_groups[0]["lr"] == pytest.approx(0.1 / 250_000)  # and stays there
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3])
-def test_one_cycle_of_a_short_run_begins_near_its_peak_and_ends_low(steps: int) -> None:
-    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
-    schedule, rates = OneCycle(optimizer, total_steps=steps), []
-    for _ in range(steps):
+def test_one_cycle_peaks_at_the_learning_rate_of_the_optimizer() -> None:
+    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.5)
+    schedule, rates = OneCycle(optimizer, total_steps=50), []
+    for _ in range(50):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    assert rates[0] == pytest.approx(0.1)
-    assert steps == 1 or rates[-1] == pytest.approx(0.1 / 250_000)
+    assert (rates[0], max(rates), rates[-1]) == pytest.approx((0.1 / 25, 0.1, 0.1 / 250_000))
 
 
 def test_one_cycle_gives_no_momentum_to_an_optimizer_without() -> None:
     optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     OneCycle(optimizer, total_steps=10)
     assert optimizer.param_groups[0]["momentum"] == 0
-    with pytest.raises(ValueError, match="warmup_fraction must be above 0 and below 1, not 1"):
+    with pytest.raises(ValueError, match="warmup_fraction must be in"):
         OneCycle(optimizer, warmup_fraction=1)
 
 

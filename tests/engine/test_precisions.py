@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 import train
 from benchmarks.table import Page
 from engine.precision import has_native_bfloat16, recommended_precision
-from modules.training.sum_metric import Float32Sum
+from modules.training.metrics import MeanLoss
 from tests.support import ROOT
 
 
@@ -58,7 +58,7 @@ def test_a_sum_stays_exact_in_a_net_of_halves() -> None:
     class Task(L.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.weights, self.sum = nn.Linear(2, 2), Float32Sum()
+            self.weights, self.sum = nn.Linear(2, 2), MeanLoss()
 
     task = Task().to(torch.bfloat16)
     assert task.weights.weight.dtype == torch.bfloat16

@@ -105,6 +105,6 @@ def test_a_net_is_compiled_for_training_alone(monkeypatch: pytest.MonkeyPatch) -
 
 def test_without_a_compiler_the_net_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
-    with pytest.warns(UserWarning, match=r"no C\+\+ compiler here"):
+    with pytest.warns(UserWarning, match=r"found no C\+\+ compiler"):
         task, _ = fit_of_cnn(compiled=True)
     assert task.net._compiled_call_impl is None

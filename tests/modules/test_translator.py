@@ -26,9 +26,9 @@ from callbacks.figures.cross_attention import attention_figure
 from datamodules import Multi30k, ReversedWords
 from modules import Translator
 from modules.nets import Seq2Seq, Transformer
+from modules.nets.layers.cross_entropy import cross_entropy_sum
 from modules.optim.schedules import Noam
-from modules.training.token_loss import token_loss
-from modules.translator import sacre_scores
+from modules.translator import sacrebleu_scores
 from tests.support import ROOT
 
 TOY = ROOT / "configs/toy/reversed_words.yaml"
@@ -231,7 +231,7 @@ def test_the_loss_is_the_cross_entropy_of_pytorch(dtype: torch.dtype, smoothing:
     told = []
     logits = torch.randn(150, 31, dtype=dtype) * 3
     for loss in (
-        lambda x: token_loss(x, targets, smoothing),
+        lambda x: cross_entropy_sum(x, targets, smoothing),
         lambda x: F.cross_entropy(x.float(), targets, label_smoothing=smoothing, reduction="sum"),
     ):
         x = logits.clone().requires_grad_()
@@ -248,12 +248,12 @@ def test_the_loss_is_the_cross_entropy_of_pytorch(dtype: torch.dtype, smoothing:
 def test_the_gradient_of_the_loss_is_that_of_its_formula() -> None:
     logits = torch.randn(5, 7, dtype=torch.float64, requires_grad=True)
     targets = torch.tensor([1, 0, -100, 6, 2])
-    nats = token_loss(logits, targets, 0.2)
+    nats = cross_entropy_sum(logits, targets, 0.2)
     nats.backward()
     step = 1e-3  # the sum is in float32
     moved = logits.detach().clone()
     moved[3, 6] += step
-    numeric = (token_loss(moved, targets, 0.2) - nats).item() / step
+    numeric = (cross_entropy_sum(moved, targets, 0.2) - nats).item() / step
     assert logits.grad[3, 6].item() == pytest.approx(numeric, abs=5e-3)
 
 
@@ -270,7 +270,7 @@ def test_noam_is_the_schedule_of_the_paper() -> None:
         expected = 2.0 * 64**-0.5 * min(t**-0.5, t * 10**-1.5)
         assert rates[t - 1] == pytest.approx(expected)
     assert max(rates) == rates[9]
-    with pytest.raises(ValueError, match="must be 1 or more"):
+    with pytest.raises(ValueError, match="must be at least 1"):
         Noam(optimizer, dim=64, warmup_steps=0)
 
 
@@ -304,7 +304,7 @@ def test_wrong_numbers_are_refused_by_name(wrong: dict) -> None:
 
 def test_a_task_without_tokenizers_takes_no_text() -> None:
     task, _ = small_task(source_tokenizer=None, target_tokenizer=None)
-    with pytest.raises(MisconfigurationException, match="it takes tokens, not text"):
+    with pytest.raises(MisconfigurationException, match="it takes tokens instead of text"):
         task.translate("kalo")
 
 
@@ -321,17 +321,17 @@ def test_a_net_that_looks_at_nothing_gets_a_warning_and_no_picture(
 
 
 def test_whole_sentences_count_not_their_tokens() -> None:
-    scores, signatures = sacre_scores(["The cat sat down."], ["The cat sat down ."])
+    scores, signatures = sacrebleu_scores(["The cat sat down."], ["The cat sat down ."])
     assert scores["bleu"] == pytest.approx(100)  # 13a parts the full stop from its word
     assert scores["chrf"] == pytest.approx(100)  # chrF looks at no blanks
     assert "tok:13a" in signatures["bleu"]
-    assert sacre_scores(["the Cat sat down."], ["The cat sat down."])[0]["bleu"] < 60
+    assert sacrebleu_scores(["the Cat sat down."], ["The cat sat down."])[0]["bleu"] < 60
 
 
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        (("--model.beam_size", 0), "beam_size must be 1 or more"),
+        (("--model.beam_size", 0), "beam_size must be at least 1"),
         (("--model.net.norm", "none"), "norm must be after or before"),
         (("--data.words", 99), "data.words must be 2 to 36"),
         (

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import SGD
 
 from datamodules import Digits
+from engine.errors import UserError
 from modules import Classifier
 from modules.nets import CNN, MLP
 from modules.optim.schedules import WarmupCosine
@@ -115,7 +116,7 @@ def test_classify_leaves_the_task_in_the_mode_it_was_in(saved: tuple[Path, nn.Mo
 
 
 def test_a_classifier_that_knows_no_preprocessing_says_so() -> None:
-    with pytest.raises(ValueError, match="built without `preprocessing`"):
+    with pytest.raises(UserError, match="trained without `preprocessing`"):
         Classifier(MLP()).classify(torch.zeros(1, 1, 28, 28))
 
 

@@ -151,11 +151,11 @@ def test_the_penalty_is_that_of_the_paper() -> None:
 
 def test_what_is_forbidden_is_never_written(net: nn.Module) -> None:
     batch = batch_of([3, 7, 1, 5])
-    free, _ = beam_search(net, batch, BEGIN, END, beam_size=3, never=[END])
+    free, _ = beam_search(net, batch, BEGIN, END, beam_size=3, exclude=[END])
     limits = [min(limit, net.context or 99) for limit in (16, 24, 12, 20)]
     assert [len(text) for text in free] == limits  # for want of an end
     common = Counter(itertools.chain(*free)).most_common(1)[0][0]
-    held, _ = beam_search(net, batch, BEGIN, END, beam_size=3, never=[END, common])
+    held, _ = beam_search(net, batch, BEGIN, END, beam_size=3, exclude=[END, common])
     assert all(text and common not in text for text in held)
 
 
@@ -172,5 +172,5 @@ def test_nothing_is_longer_than_the_context_or_twice_the_source() -> None:
     "wrong", [{"beam_size": 0}, {"penalty": -0.1}, {"penalty": float("nan")}, {"max_length": 0}]
 )
 def test_what_can_not_be_searched_is_refused(tiny: nn.Module, wrong: dict) -> None:
-    with pytest.raises(MisconfigurationException, match=r"must be (0|1) or more, not"):
+    with pytest.raises(MisconfigurationException, match="must be (at least 1|in)"):
         beam_search(tiny, batch_of([2]), BEGIN, END, **wrong)

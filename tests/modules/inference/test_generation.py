@@ -10,8 +10,8 @@ from torch import nn
 
 from datamodules.text.tokenizers import character_tokenizer, train_bpe
 from modules import LanguageModel
-from modules.inference.generation import draw, generate, shape_logits, window_start
-from modules.inference.streaming import Pieces
+from modules.inference.generation import generate, sample, shape_logits, window_start
+from modules.inference.streaming import TextStreamer
 from modules.nets import GPT, MLPLM, RNNLM, Bigram
 
 V, CONTEXT = 19, 12
@@ -172,14 +172,14 @@ def test_all_tokens_of_the_text_are_penalised_those_before_the_window_too(cached
     [
         ({"prompts": []}, "prompt is empty"),
         ({"prompts": [[1], []]}, "prompt is empty"),
-        ({"max_new_tokens": 0}, "max_new_tokens must be 1 or more, not 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"temperature": math.nan}, "temperature must be above 0"),
         ({"temperature": math.inf}, "temperature must be above 0"),
-        ({"top_k": 0}, "top_k must be 1 or more"),
-        ({"top_p": 0.0}, "top_p must lie in"),
+        ({"top_k": 0}, "top_k must be at least 1"),
+        ({"top_p": 0.0}, "top_p must be in"),
         ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0"),
-        ({"seed": -1}, "seed must lie in"),
+        ({"seed": -1}, "seed must be in"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, message):
@@ -256,7 +256,7 @@ def test_pieces_of_any_bytes_join_to_what_they_decode_to():
     for seed in range(20):
         draw = torch.Generator().manual_seed(seed)
         tokens = torch.randint(model.net.vocab_size, (40,), generator=draw).tolist()
-        pieces = Pieces(model.decode)
+        pieces = TextStreamer(model.decode)
         text = "".join(pieces.add(token, last=n == 39) for n, token in enumerate(tokens))
         assert text == model.decode(tokens)
 
@@ -310,13 +310,13 @@ def test_tokens_are_drawn_as_multinomial_draws_them(size: tuple[int, int]) -> No
     probabilities[:, ::3] = 0
     for seed in range(50):
         theirs = torch.multinomial(probabilities, 1, generator=torch.Generator().manual_seed(seed))
-        drawn = draw(probabilities, torch.Generator().manual_seed(seed))
+        drawn = sample(probabilities, torch.Generator().manual_seed(seed))
         assert drawn == theirs.flatten().tolist()
 
 
 def test_tokens_come_as_often_as_they_should() -> None:
     probabilities = torch.tensor([0.5, 0.3, 0.2, 0.0]).expand(20_000, 4)
-    drawn = torch.tensor(draw(probabilities, torch.Generator().manual_seed(0)))
+    drawn = torch.tensor(sample(probabilities, torch.Generator().manual_seed(0)))
     shares = drawn.bincount(minlength=4) / len(drawn)
     torch.testing.assert_close(shares, probabilities[0], atol=0.015, rtol=0)
     assert shares[3] == 0

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from engine.errors import UserError
 from modules import Classifier
 from modules.nets import AttentionRNN, BagOfWords, TextCNN, TextRNN, TransformerClassifier
 from modules.nets.bag_of_words import hash_bigrams
@@ -290,7 +291,7 @@ def test_wrong_arguments_are_refused_by_name(net: type, wrong: dict) -> None:
 def test_a_classifier_without_attention_says_that_there_is_none() -> None:
     task = Classifier(TEXT_NETS["BagOfWords"](), NUM_CLASSES)
     assert task.attention(batch_of(LENGTHS)) is None
-    with pytest.raises(ValueError, match="built without `tokenizer`"):
+    with pytest.raises(UserError, match="without `preprocessing` and `tokenizer`"):
         task.classify(["some text"])
-    with pytest.raises(ValueError, match="built without `tokenizer`"):
+    with pytest.raises(UserError, match="trained without `tokenizer`"):
         task.decode_tokens([1])
