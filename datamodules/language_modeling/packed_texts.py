@@ -249,13 +249,13 @@ class PackedFiles(PackedTexts):
     Takes the arguments of PackedTexts, and these.
 
     Args:
-        files: UTF-8 text files, or patterns with `*`, `?` and `**`, sorted within each pattern.
+        files: UTF-8 text files or patterns with `*`, `?` and `**`, sorted within each pattern.
         val_fraction: Fraction of the characters, at the end, for validation.
     """
 
     def __init__(
         self,
-        files: list[str],
+        files: list[str] | str,
         val_fraction: float = 0.1,
         tokenizer: str = "wordpiece",
         max_vocab_size: int = 8_000,

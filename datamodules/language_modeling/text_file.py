@@ -30,7 +30,7 @@ class TextFile(TokenDataModule):
     """Serve text files as tokens: (inputs, targets), both int64 (B, T).
 
     Args:
-        files: UTF-8 text files, or patterns with `*`, `?` and `**`, sorted within each pattern.
+        files: UTF-8 text files or patterns with `*`, `?` and `**`, sorted within each pattern.
         tokenizer: `characters`, `bpe` (byte-level, trained on the training split), `gpt2`, or that
             of another model: its checkpoint, a tokenizer.json or a Hugging Face folder.
         bpe_vocab_size: Maximum vocabulary of `bpe`, at least 256.
@@ -45,7 +45,7 @@ class TextFile(TokenDataModule):
 
     def __init__(
         self,
-        files: list[str],
+        files: list[str] | str,
         tokenizer: str = "characters",
         bpe_vocab_size: int = 1024,
         context: int = 256,

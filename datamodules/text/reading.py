@@ -18,7 +18,7 @@ from engine.errors import UserError
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-def find_files(patterns: Sequence[str], flag: str = "--data.files") -> list[Path]:
+def find_files(patterns: Sequence[str] | str, flag: str = "--data.files") -> list[Path]:
     """Return the files that match patterns: sorted within a pattern, none twice.
 
     Args:
@@ -29,7 +29,7 @@ def find_files(patterns: Sequence[str], flag: str = "--data.files") -> list[Path
         UserError: If a pattern matches no file.
     """
     found: dict[Path, None] = {}
-    for pattern in patterns:
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
         path = Path(pattern).expanduser()
         matches = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
         if not matches and path.is_file():  # a name with brackets is not a pattern

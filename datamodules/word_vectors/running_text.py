@@ -121,8 +121,7 @@ class RunningText(L.LightningDataModule):
     def _paths(self) -> list[Path]:
         if self.text == "source":
             return PythonSource().find()
-        patterns = [self.text] if isinstance(self.text, str) else self.text
-        return find_files(patterns, "--data.text")
+        return find_files(self.text, "--data.text")
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
