@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from datamodules.loading.files import default_data_dir
 from datamodules.loading.length_batches import (
@@ -20,7 +19,14 @@ from datamodules.loading.length_batches import (
 )
 from datamodules.loading.ragged import LabeledTokens, RaggedTokens
 from datamodules.loading.splits import split_rows
-from datamodules.loading.tables import Row, Target, read_table
+from datamodules.loading.tables import (
+    Row,
+    Target,
+    count_classes,
+    read_table,
+    readable_label,
+    to_targets,
+)
 from datamodules.loading.whole_batches import local_batch_size
 from datamodules.text.encoding import encode_texts
 from datamodules.text.reading import find_files
@@ -182,27 +188,25 @@ class TextClassificationDataModule(BucketedDataModule):
     @property
     def class_counts(self) -> list[int]:
         """Number of training texts per class, for class weights."""
-        return _multi_hot(self.texts["train"].labels, self.num_classes).sum(dim=0).int().tolist()
+        return count_classes(self.texts["train"].labels, self.target, self.num_classes)
 
     @property
     def predict_columns(self) -> dict[str, list[Any]]:
         """Columns that identify each predicted sample in `predictions.csv`."""
         if not self._predict_rows:
             texts, labels = self.texts["test"]
-            return {"text": texts, f"true_{self.target}": [self._readable(one) for one in labels]}
+            return {
+                "text": texts,
+                f"true_{self.target}": [
+                    readable_label(label, self.target, self.class_names) for label in labels
+                ],
+            }
         columns: dict[str, list[Any]] = {"text": [row.text for row in self._predict_rows]}
         labels = [row.label for row in self._predict_rows]
         if any(label is not None for label in labels):
             joined = ["; ".join(one) if isinstance(one, list) else one for one in labels]
             columns[f"true_{self.target}"] = joined
         return columns
-
-    def _readable(self, label: Any) -> Any:
-        """Class names of encoded labels."""
-        if self.target == "number":
-            return label
-        indices = label if isinstance(label, list) else [label]
-        return "; ".join(self.class_names[index] for index in indices)
 
     def _special(self, name: str) -> int:
         number: int = self.tokenizer.token_to_id(name)  # type: ignore[assignment]
@@ -223,12 +227,6 @@ class TextClassificationDataModule(BucketedDataModule):
         unknown: Any = {"class": IGNORE_INDEX, "number": float("nan"), "labels": []}[self.target]
         return LabeledTexts(texts, [unknown] * len(texts))
 
-    def _targets(self, labels: list[Any]) -> Tensor:
-        """Convert encoded labels to targets: (N,) int64, (N,) float or (N, C) multi-hot float."""
-        if self.target == "labels":
-            return _multi_hot(labels, self.num_classes)
-        return torch.tensor(labels, dtype=torch.float32 if self.target == "number" else torch.int64)
-
     def _setup_splits(self, texts: dict[str, LabeledTexts]) -> None:
         pad, unknown = (self._special(name) for name in (PAD, UNK))
         num_special = self.tokenizer.num_special_tokens_to_add(False)  # [CLS] and [SEP], or none
@@ -242,7 +240,9 @@ class TextClassificationDataModule(BucketedDataModule):
             empty[split] = sum(not text.strip() for text in raw)
             truncated[split] = int((full.lengths > self.context).sum())
             tokens = full.truncate(self.context, keep_last=num_special > 0)
-            self.splits[split] = LabeledTokens(tokens, self._targets(labels), pad)
+            self.splits[split] = LabeledTokens(
+                tokens, to_targets(labels, self.target, self.num_classes), pad
+            )
 
         def counted(numbers: dict[str, int]) -> str:
             return ", ".join(f"{n:,} of {len(texts[s][0]):,} {s}" for s, n in numbers.items() if n)
@@ -286,11 +286,3 @@ class TextClassificationDataModule(BucketedDataModule):
             f"{self.vocab_size:,} tokens, {unknown['train']:.1%} of train and {unknown['val']:.1%} "
             f"of val unknown; padding {bucketed:.1%} of a batch ({plain:.1%} without bucketing)"
         )
-
-
-def _multi_hot(labels: Sequence[Any], num_classes: int) -> Tensor:
-    """Encode class indices, one or several per row, as (N, num_classes) float."""
-    targets = torch.zeros(len(labels), num_classes)  # (N, C)
-    for row, indices in enumerate(labels):
-        targets[row, indices] = 1
-    return targets

@@ -1,79 +1,110 @@
-"""Photographs in folders named after their classes, or in a zip file of such folders."""
+"""Your own images: one folder per class or a table of labels, in a folder or a zip file."""
 
-import os
 import warnings
-import zipfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, lru_cache
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as F
 
+from datamodules.images.image_files import (
+    MEMORY,
+    decode,
+    is_image,
+    list_files,
+    map_files,
+    read_file,
+    resize_shorter_side,
+    unreadable,
+    warn_skipped,
+)
 from datamodules.images.in_memory import ImageDataModule, Split
 from datamodules.loading.loader import BatchLoader, seed_everything
+from datamodules.loading.splits import SPLIT_SEED, stratified_split
+from datamodules.loading.tables import (
+    Target,
+    class_names_of,
+    encode_labels,
+    read_table,
+    readable_label,
+    to_targets,
+)
 from datamodules.loading.whole_batches import (
     EvaluationBatchSampler,
     TrainingBatchSampler,
     local_batch_size,
 )
+from engine.errors import UserError
 
 SPLITS = ("train", "val", "test")
-SPLIT_SEED = 0  # fixed: which pictures validate must not depend on the seed of a run
-MEMORY = 2 * 2**30  # bytes of small pictures that are kept without being asked
+SPLIT_NAMES = {  # names of folders, in any case
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
 
-Labelled = list[tuple[str, int]]  # names of files, and their classes
+Labeled = list[tuple[str, Any]]  # file names and their encoded labels
+
+
+class Listing(NamedTuple):
+    """The labeled files of a folder or zip file."""
+
+    class_names: list[str]
+    splits: dict[str, Labeled]
+    ignored: list[str]  # files that are not images
 
 
 class ImageFolder(ImageDataModule):
-    """Photographs of any size as `train/<class>/*.jpg`, `val/<class>/*.jpg` and perhaps `test/`.
+    """Your own images, as `<class>/*.jpg` or `train/<class>/*.jpg`, `val/<class>/*.jpg`, `test/…`.
 
-    Or as `<class>/*.jpg` alone: then each class is split by fixed random numbers. A zip file of
-    that is read as it is, nothing is unpacked. Without test pictures nothing is tested.
+    Split folders may also be called training, valid, validation, dev or testing, in any case.
+    Without them, or with a table of labels, each class is split by a fixed seed. A zip file is read
+    without unpacking it. `test` may be missing.
 
-    A picture is made RGB, scaled until its shorter side has `shorter_side` pixels, and cut to its
-    middle `image_size` squared; in training `augmentation` is asked instead of the cut. What it
-    draws is decided by the seed, the epoch and the picture: it is the same for any number of
-    workers and processes, and in a run that was interrupted and goes on.
+    An image is converted to RGB (transparency on white), resized so that its shorter side is
+    `shorter_side`, and center-cropped to `image_size`; in training, `augmentation` replaces the
+    crop. Its random numbers depend on the seed, the epoch and the image only, not on the number of
+    workers and processes, and are the same in a resumed run.
 
-    Files that are no pictures by their name (see torchvision's ImageFolder) or by their header are
-    named in a warning and left out. Pixels are read at the start where pictures are kept in memory,
-    and the same holds for broken ones; else a picture that proves to be broken is named, and left
-    out of its batch, which then is smaller.
+    Files that are not images, by their extension or header, are skipped with a warning. An image
+    whose pixels turn out to be unreadable is left out of its batch with a warning.
+
+    Also takes the arguments of ImageDataModule.
 
     Args:
-        folder: The folder, or the zip file, in data_dir or anywhere.
-        batch_size: Samples of an optimizer step over all processes.
-        data_dir: Folder of the data sets; the environment's DATA_DIR, else `data`.
-        seed: Seed of the order of training samples; train.py links it from `seed_everything`.
-        augmentation: Makes of a uint8 picture (3, height, width), whose shorter side is
-            `shorter_side`, one of `image_size` squared: torchvision.transforms.v2.RandomResizedCrop
-            and others, in a torchvision.transforms.v2.Compose. By default training pictures are cut
-            as all others.
-        batch_mixing: Mixes training pictures with each other, after normalisation, and their labels
-            to probabilities: torchvision.transforms.v2.MixUp, CutMix, or a RandomChoice of them.
-        image_size: Height and width of what the net is given.
-        shorter_side: Height or width, whichever is less, of a picture before it is cut.
-        mean: Of each channel, in 0…1; by default ImageNet's, as pretrained nets want it.
-        std: Deviation of each channel.
-        val_fraction: Share of each class that validates, where there is no folder `val`.
-        test_fraction: Share of each class that tests, where the folders are no splits.
-        num_workers: Processes that make the batches; 0: the one that trains.
-        in_memory: Decode once, with all cores, and keep 8-bit pictures of `shorter_side`. By
-            default where that takes less than 2 GB.
+        folder: Folder or zip file, in data_dir or anywhere.
+        batch_size: Global batch size, over all processes.
+        augmentation: Transform of a uint8 image (3, height, width), with a shorter side of
+            `shorter_side`, to `image_size` squared: torchvision.transforms.v2.RandomResizedCrop and
+            others, in a torchvision.transforms.v2.Compose. By default the center crop.
+        image_size: Height and width of the network's inputs.
+        shorter_side: Shorter side of an image before it is cropped.
+        mean: Mean of each channel in 0…1; ImageNet's by default, as pretrained networks expect.
+        std: Standard deviation of each channel.
+        val_fraction: Fraction of each class for validation if there is no folder for it.
+        test_fraction: Fraction of each class for testing if there are no split folders.
+        num_workers: Processes that prepare the batches; 0: the training process.
+        in_memory: Decode all images once and keep them resized to `shorter_side`. By default if
+            that takes less than 2 GB.
+        table: CSV, TSV or JSON-lines file in `folder` with the columns `image` and `label`, instead
+            of class folders.
+        target: Kind of label in `table`: `class`, `number` (regression) or `labels` (several
+            classes per image, as a JSON list or separated by `;`).
 
     Raises:
-        ValueError: If a number is out of its range.
+        UserError: If an argument is out of its range.
     """
 
     in_channels = 3
@@ -82,10 +113,7 @@ class ImageFolder(ImageDataModule):
         self,
         folder: str,
         batch_size: int = 32,
-        data_dir: str | None = None,
-        seed: int = 0,
         augmentation: nn.Module | None = None,
-        batch_mixing: nn.Module | None = None,
         image_size: int = 224,
         shorter_side: int = 256,
         mean: Sequence[float] = (0.485, 0.456, 0.406),
@@ -94,185 +122,210 @@ class ImageFolder(ImageDataModule):
         test_fraction: float = 0.15,
         num_workers: int = 0,
         in_memory: bool | None = None,
+        table: str | None = None,
+        target: Target = "class",
+        **kwargs: Any,
     ) -> None:
-        # Augmentation is not the parent's, of whole batches: photographs differ in shape.
-        super().__init__(batch_size, data_dir, seed, None, batch_mixing)
-        for complaint, justified in {
-            f"shorter_side {shorter_side} is less than image_size {image_size}": (
-                shorter_side < image_size
-            ),
-            f"image_size must be at least 1, not {image_size}": image_size < 1,
-            "mean and std must have three numbers, one for red, green and blue": (
-                not len(mean) == len(std) == 3
-            ),
-            f"val_fraction and test_fraction must be above 0 and below 1 together, not "
-            f"{val_fraction} and {test_fraction}": (
-                min(val_fraction, test_fraction) <= 0 or val_fraction + test_fraction >= 1
-            ),
-            f"num_workers must be 0 or more, not {num_workers}": num_workers < 0,
-        }.items():
-            if justified:
-                raise ValueError(f"ImageFolder: {complaint}.")
+        # Images differ in shape, so that the augmentation is applied to single images.
+        super().__init__(batch_size=batch_size, augmentation=None, **kwargs)
+        if image_size < 1:
+            raise UserError(f"image_size must be at least 1, got {image_size}.")
+        if shorter_side < image_size:
+            raise UserError(f"shorter_side {shorter_side} is less than image_size {image_size}.")
+        if not len(mean) == len(std) == 3:
+            raise UserError("mean and std must have three numbers, for red, green and blue.")
+        if min(val_fraction, test_fraction) <= 0 or val_fraction + test_fraction >= 1:
+            raise UserError(
+                f"val_fraction and test_fraction must be positive and add up to less than 1, got "
+                f"{val_fraction} and {test_fraction}."
+            )
+        if num_workers < 0:
+            raise UserError(f"num_workers must be at least 0, got {num_workers}.")
+        if table is None and target != "class":
+            raise UserError(f"target {target} needs --data.table with the columns image and label.")
         self.folder = folder
         self.image_augmentation = augmentation
-        self.image_size = image_size  # type: ignore[misc]  # the parent's data sets know theirs
+        self.image_size = image_size  # type: ignore[misc]  # a class attribute of other data sets
         self.shorter_side = shorter_side
         self.mean, self.std = list(mean), list(std)  # type: ignore[misc]
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.num_workers = num_workers
         self.in_memory = in_memory
-        self.photographs: dict[str, Photographs] = {}
+        self.table = table
+        self.target = target
+        self.datasets: dict[str, ImageFiles] = {}
 
     @property
     def class_names(self) -> list[str]:  # type: ignore[override]
-        """The names of the folders, sorted."""
-        return self._listing[0]
+        """Names of the class folders, sorted; the labels of the table."""
+        return self._listing.class_names
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """How a raw picture becomes an input, as plain values for the checkpoint."""
+        """How raw images become inputs, as plain values for the checkpoint."""
         return super().preprocessing | {"shorter_side": self.shorter_side}
 
     @property
     def root(self) -> Path:
         """The folder or zip file."""
-        for path in (Path(self.data_dir, self.folder), Path(self.folder)):
+        folder = Path(self.folder).expanduser()
+        for path in (Path(self.data_dir, folder), folder):
             if path.exists():
                 return path
-        raise MisconfigurationException(
-            f"there are no pictures {self.folder}: neither in the data folder "
+        raise UserError(
+            f"there are no images in {self.folder}: it is neither in the data folder "
             f"{Path(self.data_dir).resolve()} nor in {Path.cwd()}. Put a folder or zip file with "
-            "train/<class>/*.jpg and val/<class>/*.jpg, or <class>/*.jpg, there; name it by "
-            "--data.folder, its parent by DATA_DIR=… or --data.data_dir; or start with a config "
+            "<class>/*.jpg, or train/<class>/*.jpg and val/<class>/*.jpg, there; name it with "
+            "--data.folder, its parent with DATA_DIR=… or --data.data_dir; or start with a config "
             "that needs no download: --config configs/digits/cnn.yaml"
         )
 
     @cached_property
-    def _listing(self) -> tuple[list[str], dict[str, Labelled], list[str]]:
-        return listing(self.root, self.val_fraction, self.test_fraction)
+    def _listing(self) -> Listing:
+        fractions = (self.val_fraction, self.test_fraction)
+        if self.table is None:
+            return list_class_folders(self.root, fractions)
+        return list_table(self.root, self.table, self.target, fractions)
+
+    def _labels(self, split: str) -> list[Any]:
+        return [label for _, label in self._listing.splits[split]]
+
+    @property
+    def predict_columns(self) -> dict[str, list[Any]]:
+        """Columns that identify each predicted sample in `predictions.csv`."""
+        if self._prediction_images is not None:
+            return self._prediction_images.columns
+        test = self.datasets["test"]
+        names = [readable_label(label, self.target, self.class_names) for label in test.encoded]
+        return {
+            "path": [str(self.root / file) for file in test.files],
+            f"true_{self.target}": names,
+        }
 
     def prepare_data(self) -> None:
-        self._listing  # noqa: B018  # the error, if there is one, before any process is started
+        self._listing  # noqa: B018  # raise errors before processes are started
 
     def load(self) -> dict[str, Split]:
-        raise NotImplementedError("photographs differ in shape: they are no tensor of a split")
+        raise NotImplementedError("images of different shapes are not a tensor")
 
     def setup(self, stage: str) -> None:
         local_batch_size(self.batch_size, self._world[1])
-        if self.photographs:
+        if self.datasets or (stage == "predict" and self._prediction_images is not None):
             return
-        _names, splits, ignored = self._listing
+        class_names, splits, ignored = self._listing
         files = [file for split in splits.values() for file, _ in split]
-        kept = self.in_memory
-        if kept is None:
-            # 4:3 is the shape of most photographs.
-            kept = len(files) * 3 * self.shorter_side**2 * 4 / 3 <= MEMORY
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
-        Image.init()  # the formats, which threads would load over each other
-        with ThreadPoolExecutor(workers) as pool:  # decoders let go of Python's lock
-            look = self._decode if kept else self._peek
-            found = dict(zip(files, pool.map(look, files), strict=True))
-        broken = sorted(name for name, picture in found.items() if picture is None)
-        if ignored or broken:
-            told = [
-                *(f"{name} (no picture)" for name in ignored),
-                *(f"{n} (broken)" for n in broken),
-            ]
-            rank_zero_warn(
-                f"{self.root}: {len(told)} file{'s are' if len(told) > 1 else ' is'} left out: "
-                f"{', '.join(told[:20])}{', …' if len(told) > 20 else ''}"
+        keep = self.in_memory
+        if keep is None:  # most photos have the aspect ratio 4:3
+            keep = len(files) * 3 * self.shorter_side**2 * 4 / 3 <= MEMORY
+        check = self._check_pixels if stage == "predict" else self._check_header
+        found = map_files(self._decode if keep else check, files)
+        reasons = [f"{name} ({why})" for name, why in sorted(found.items()) if isinstance(why, str)]
+        warn_skipped(self.root, [f"{name} (not an image)" for name in ignored] + reasons)
+        for split, labeled in splits.items():
+            readable = [(f, label) for f, label in labeled if not isinstance(found[f], str)]
+            if labeled and not readable:
+                raise UserError(f"{self.root}: no {split} image is readable: {reasons[0]}.")
+            self.datasets[split] = ImageFiles(
+                self.root,
+                [file for file, _ in readable],
+                [label for _, label in readable],
+                to_targets([label for _, label in readable], self.target, len(class_names)),
+                [found[file] for file, _ in readable] if keep else None,
+                self.shorter_side,
+                self.image_size,
             )
-        for split, labelled in splits.items():
-            whole = [(file, label) for file, label in labelled if found[file] is not None]
-            if labelled and not whole:
-                raise MisconfigurationException(f"{self.root}: no picture of {split} can be read.")
-            pictures: Any = [found[file] for file, _ in whole] if kept else None
-            self.photographs[split] = Photographs(
-                self.root, whole, pictures, self.shorter_side, self.image_size
-            )
-        self.photographs["train"].augmentation = self.image_augmentation
-        self.photographs["train"].seed = self.seed
+        self.datasets["train"].augmentation = self.image_augmentation
+        self.datasets["train"].seed = self.seed
         if self.image_augmentation is not None:
             self._check_augmentation()
 
-    def _decode(self, file: str) -> Tensor | None:
-        return decode(self.root, file, self.shorter_side)
+    def _decode(self, file: str) -> Tensor | str:
+        return decode(self.root, file, lambda i: resize_shorter_side(i, self.shorter_side))
 
-    def _peek(self, file: str) -> bool | None:
+    def _check_header(self, file: str) -> str | None:
         try:
-            Image.open(BytesIO(read(self.root, file))).close()
-        except Exception:  # as `decode`
-            return None
-        return True
+            Image.open(BytesIO(read_file(self.root, file))).close()
+        except Exception as error:  # as in `decode`
+            return unreadable(error)
+        return None
+
+    def _check_pixels(self, file: str) -> str | None:
+        """Decode: predictions must not lose a row to an image that is found unreadable later."""
+        found = self._decode(file)
+        return found if isinstance(found, str) else None
 
     def _check_augmentation(self) -> None:
         size = (3, self.image_size, self.image_size)
         example = torch.zeros(3, self.shorter_side, self.shorter_side * 4 // 3, dtype=torch.uint8)
         with torch.random.fork_rng(devices=[]):
-            made = self.image_augmentation(example)  # type: ignore[misc]
-        if made.shape != size or made.dtype != torch.uint8:
-            raise MisconfigurationException(
-                f"data.augmentation makes pictures of shape {tuple(made.shape)} ({made.dtype}), "
-                f"and the net is given {size} (torch.uint8): set its size to data.image_size, and "
-                "leave scaling and normalisation out."
+            output = self.image_augmentation(example)  # type: ignore[misc]
+        if output.shape != size or output.dtype != torch.uint8:
+            raise UserError(
+                f"data.augmentation returns images of shape {tuple(output.shape)} "
+                f"({output.dtype}), the network needs {size} (torch.uint8): set its size to "
+                "data.image_size, and leave out scaling and normalization."
             )
 
     def augmented_examples(self, number: int, draws: int) -> tuple[Split, list[Split]]:
-        """Training pictures as they are but cut, and what the net is given in their first epochs.
+        """Return cropped training images, and the network's inputs from them in the first epochs.
 
         Args:
-            number: Pictures, at most those of a batch.
-            draws: Batches of the same pictures.
+            number: Number of images, at most the batch size.
+            draws: Number of batches of the same images.
         """
-        data = self.photographs["train"]
+        data = self.datasets["train"]
         _, batch = next(iter(EpochBatchSampler(len(data), self.batch_size, self.seed)))
-        rows = [row for row in batch.tolist() if data.picture(row) is not None][:number]
-        labels = data.labels[rows]
-        plain = [data.cut(data.picture(row)) for row in rows]  # type: ignore[arg-type]
+        rows = [row for row in batch.tolist() if data.image(row) is not None][:number]
+        labels = data.targets[rows]
+        plain = [data.crop(data.image(row)) for row in rows]  # type: ignore[arg-type]
         views = [torch.stack([data.view(row, epoch) for row in rows]) for epoch in range(draws)]  # type: ignore[misc]
-        given = [self.on_after_batch_transfer((pictures, labels), 0) for pictures in views]
-        return (torch.stack(plain), labels), given
+        inputs = [self.on_after_batch_transfer((images, labels), 0) for images in views]
+        return (torch.stack(plain), labels), inputs
 
     def train_dataloader(self) -> DataLoader:
         rank, world_size = self._world
-        size = len(self.photographs["train"])
-        batches = EpochBatchSampler(size, self.batch_size, self.seed, rank, world_size)
+        data = self.datasets["train"]
+        batches = EpochBatchSampler(
+            *(len(data), self.batch_size, self.seed, rank, world_size),
+            self._sampling_classes(data.targets),
+        )
         return self._loader("train", batches=batches, seed=self.seed, rank=rank)
 
     @property
     def has_test_split(self) -> bool:
-        """Whether there are pictures to test on."""
-        return bool(self._listing[1]["test"])
+        """Whether there are test images."""
+        return bool(self._listing.splits["test"])
 
     def _evaluation_loader(self, split: str) -> DataLoader:
-        if not len(self.photographs[split]):
-            raise MisconfigurationException(
-                f"{self.root} has no {split} pictures: look at those of val, by train.py validate, "
-                "or by scripts.evaluate --split val."
+        size = len(self.datasets[split])
+        if not size:
+            raise UserError(
+                f"{self.root} has no {split} images: evaluate on the validation images with "
+                "train.py validate or scripts.evaluate --split val."
             )
-        size = len(self.photographs[split])
-        return self._loader(
-            split, batches=EvaluationBatchSampler(size, self.batch_size, *self._world)
-        )
+        batches = EvaluationBatchSampler(size, self.batch_size, *self._world)
+        return self._loader(split, batches=batches)
 
-    def _loader(self, split: str, **more: Any) -> DataLoader:
-        return BatchLoader(self.photographs[split], num_workers=self.num_workers, **more)
+    def _loader(self, split: str, **kwargs: Any) -> DataLoader:
+        return BatchLoader(self.datasets[split], num_workers=self.num_workers, **kwargs)
 
 
 class EpochBatchSampler(TrainingBatchSampler):
-    """Says with the rows in which epoch they are drawn: a worker process can't know."""
+    """Yield (epoch, rows): a worker process has no other access to the epoch."""
 
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:  # type: ignore[override]
         return ((self.epoch, rows) for rows in super().__iter__())
 
 
-class Photographs(Dataset[Split]):
-    """A split; an item is a batch: pictures (B, 3, size, size) uint8 and labels (B,).
+class ImageFiles(Dataset[Split]):
+    """A split; an item is a batch: images (B, 3, size, size) uint8 and their targets.
 
     Args:
         root: Folder or zip file.
-        labelled: Names of files and their classes.
-        pictures: All of them, decoded; None: they are decoded when they are asked for.
+        files: File names.
+        encoded: Encoded labels.
+        targets: Targets, (N,) or (N, num_classes).
+        images: All images, decoded; None: decode them on demand.
         shorter_side: See ImageFolder.
         image_size: See ImageFolder.
     """
@@ -280,14 +333,15 @@ class Photographs(Dataset[Split]):
     def __init__(
         self,
         root: Path,
-        labelled: Labelled,
-        pictures: Sequence[Tensor] | None,
+        files: list[str],
+        encoded: list[Any],
+        targets: Tensor,
+        images: Sequence[Tensor] | None,
         shorter_side: int,
         image_size: int,
     ) -> None:
-        self.root, self.pictures = root, pictures
-        self.files = [file for file, _ in labelled]
-        self.labels = torch.tensor([label for _, label in labelled], dtype=torch.long)
+        self.root, self.files, self.images = root, files, images
+        self.encoded, self.targets = encoded, targets
         self.shorter_side, self.image_size = shorter_side, image_size
         self.augmentation: nn.Module | None = None
         self.seed = 0
@@ -295,169 +349,155 @@ class Photographs(Dataset[Split]):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, asked: Tensor | tuple[int, Tensor]) -> Split:
-        epoch, rows = asked if isinstance(asked, tuple) else (0, asked)
-        made = {
-            row: picture for row in rows.tolist() if (picture := self.view(row, epoch)) is not None
-        }
-        if len(rows) and not made:
-            raise MisconfigurationException(
-                f"{self.root}: no picture of a batch can be read, {self.files[rows[0]]} for one: "
-                "take broken ones out, or let batches be larger by --data.batch_size."
+    def __getitem__(self, index: Tensor | tuple[int, Tensor]) -> Split:
+        epoch, rows = index if isinstance(index, tuple) else (0, index)
+        views = [(row, self.view(row, epoch)) for row in rows.tolist()]
+        found = [(row, image) for row, image in views if image is not None]
+        if len(rows) and not found:
+            raise UserError(
+                f"{self.root}: no image of a batch is readable, such as {self.files[rows[0]]}: "
+                "remove broken images, or increase --data.batch_size."
             )
         none = torch.empty(0, 3, self.image_size, self.image_size, dtype=torch.uint8)
-        return torch.stack([*made.values()]) if made else none, self.labels[list(made)]
+        images = torch.stack([image for _, image in found]) if found else none
+        return images, self.targets[[row for row, _ in found]]
 
     def view(self, row: int, epoch: int) -> Tensor | None:
-        """A picture as the net is given it, (3, size, size) uint8; None where it is broken."""
-        picture = self.picture(row)
-        if picture is None:
+        """Return an image as the network gets it, (3, size, size) uint8; None if unreadable."""
+        image = self.image(row)
+        if image is None:
             warnings.warn(f"{self.files[row]} is broken and left out of its batch", stacklevel=2)
         elif self.augmentation is not None:
             with torch.random.fork_rng(devices=[]):
                 seed_everything(self.seed, epoch, row)
-                picture = self.augmentation(picture)
+                image = self.augmentation(image)
         else:
-            picture = self.cut(picture)
-        return picture
+            image = self.crop(image)
+        return image
 
-    def cut(self, picture: Tensor) -> Tensor:
-        """The square in the middle."""
-        return F.center_crop(picture, [self.image_size, self.image_size])
+    def crop(self, image: Tensor) -> Tensor:
+        """Return the center crop."""
+        return F.center_crop(image, [self.image_size, self.image_size])
 
-    def picture(self, row: int) -> Tensor | None:
-        """A whole picture (3, height, width) uint8, its shorter side scaled."""
-        if self.pictures is not None:
-            return self.pictures[row]
-        return decode(self.root, self.files[row], self.shorter_side)
+    def image(self, row: int) -> Tensor | None:
+        """Return a full image (3, height, width) uint8, resized; None if unreadable."""
+        if self.images is not None:
+            return self.images[row]
+        image = decode(
+            self.root, self.files[row], lambda i: resize_shorter_side(i, self.shorter_side)
+        )
+        return None if isinstance(image, str) else image
 
 
-# What is in a folder or zip file.
+# Listing of a folder or zip file.
 
 
-def listing(
-    root: Path, val_fraction: float, test_fraction: float
-) -> tuple[list[str], dict[str, Labelled], list[str]]:
-    """Class names, the files of each split with their classes, and files that are no pictures.
+def list_class_folders(root: Path, fractions: Sequence[float]) -> Listing:
+    """List images in folders named after their classes, within split folders or without.
+
+    Args:
+        root: Folder or zip file.
+        fractions: Fractions of val and test where they have no folders.
 
     Raises:
-        MisconfigurationException: If the folders are neither splits nor classes.
+        UserError: If the folders are neither splits nor classes.
     """
-    files = {name: Path(name).parts for name in file_names(root)}
-    files = {name: parts for name, parts in files.items() if not any(map(hidden, parts))}
-    pictures = {n: parts for n, parts in files.items() if n.lower().endswith(IMG_EXTENSIONS)}
-    while len(around := {parts[0] for parts in pictures.values()}) == 1 and not around & set(
-        SPLITS
-    ):
-        pictures = {name: parts[1:] for name, parts in pictures.items() if len(parts) > 1}
-    tops = {parts[0] for parts in pictures.values() if len(parts) > 1}
-    depth = 2 if tops & set(SPLITS) else 1  # folders that a picture is in
-    pictures = {name: parts for name, parts in pictures.items() if len(parts) > depth}
-    ignored = sorted(files.keys() - pictures.keys())
-    names = sorted({p[depth - 1] for p in pictures.values() if depth == 1 or p[0] == "train"})
-    complaint = None
-    if depth == 2 and not {"train"} <= tops <= set(SPLITS):
-        told = ", ".join(sorted(tops))
-        complaint = f"it has the folders {told}, and train, val and perhaps test are expected"
-    elif strange := sorted({p[depth - 1] for p in pictures.values()} - set(names)):
-        complaint = f"the class {strange[0]} is in val or test, but not in train"
-    elif len(names) < 2:
-        complaint = "it must hold pictures of two classes or more, as <class>/*.jpg"
-    if complaint:
-        raise MisconfigurationException(
-            f"{root}: {complaint}. The pictures of a class stand in a folder of its name, these in "
-            f"train/ and val/ where you split them. Endings of pictures: "
-            f"{', '.join(IMG_EXTENSIONS)}"
-        )
-    labelled = [(name, parts[0], names.index(parts[depth - 1])) for name, parts in pictures.items()]
-    if depth == 1:
-        splits = parted([(n, k) for n, _, k in labelled], (val_fraction, test_fraction), root)
-    else:
-        splits = {split: [(n, k) for n, top, k in labelled if top == split] for split in SPLITS}
-        if not splits["val"]:
-            splits |= parted(splits["train"], (val_fraction,), root)
-    return names, {split: mixed(labelled) for split, labelled in splits.items()}, ignored
+    files = list_files(root)
+    images = {name: Path(name).parts for name in files if is_image(name)}
 
+    def top_folders() -> set[str]:
+        return {parts[0] for parts in images.values() if len(parts) > 1}
 
-def mixed(labelled: Labelled) -> Labelled:
-    """In a fixed random order: a few batches of a split then show all its classes."""
-    order = torch.randperm(len(labelled), generator=torch.Generator().manual_seed(SPLIT_SEED))
-    return [labelled[row] for row in order.tolist()]
+    def split_of(folder: str) -> str | None:
+        return SPLIT_NAMES.get(folder.lower())
 
-
-def parted(labelled: Labelled, fractions: Sequence[float], root: Path) -> dict[str, Labelled]:
-    """A share of each class for val, and one for test, the rest for train; always the same."""
-    generator = torch.Generator().manual_seed(SPLIT_SEED)
-    splits: dict[str, Labelled] = {split: [] for split in SPLITS[: 1 + len(fractions)]}
-    for label in sorted({label for _, label in labelled}):
-        mine = [name for name, other in labelled if other == label]
-        counts = [max(1, round(fraction * len(mine))) for fraction in fractions]
-        if sum(counts) >= len(mine):
-            raise MisconfigurationException(
-                f"{root}: {len(mine)} pictures like {mine[0]} are too few to train, validate and "
-                "test with: add some, or leave the class out."
-            )
-        order = torch.randperm(len(mine), generator=generator).split(
-            [len(mine) - sum(counts), *counts]
-        )
-        for split, rows in zip(splits, order, strict=True):
-            splits[split] += [(mine[row], label) for row in sorted(rows.tolist())]
-    return splits
-
-
-def hidden(part: str) -> bool:
-    """What systems leave in folders."""
-    return part.startswith(".") or part in ("__MACOSX", "Thumbs.db")
-
-
-def file_names(root: Path) -> list[str]:
-    """All files, sorted, as paths from the root."""
-    if root.is_dir():
-        found, seen = [], {os.path.realpath(root)}
-        for folder, subfolders, names in os.walk(root, followlinks=True):
-            found += [Path(folder, name).relative_to(root).as_posix() for name in names]
-            real = {name: os.path.realpath(Path(folder, name)) for name in subfolders}
-            subfolders[:] = [name for name in subfolders if real[name] not in seen]
-            seen.update(real.values())  # a link may lead back to where it stands
-        return sorted(found)
-    return sorted(
-        entry.filename for entry in opened(root, os.getpid()).infolist() if not entry.is_dir()
+    while len({p[0] for p in images.values()}) == 1 and not any(map(split_of, top_folders())):
+        images = {name: parts[1:] for name, parts in images.items() if len(parts) > 1}
+    tops = sorted(top_folders())
+    split_names = [split_of(top) for top in tops]
+    has_splits = bool(tops) and (all(split_names) or not set(SPLITS).isdisjoint(tops))
+    depth = 2 if has_splits else 1  # number of folders that contain an image
+    images = {name: parts for name, parts in images.items() if len(parts) > depth}
+    names = sorted(
+        {p[depth - 1] for p in images.values() if not has_splits or split_of(p[0]) == "train"}
     )
+    unknown = sorted({parts[depth - 1] for parts in images.values()} - set(names))
+    problem = None
+    if has_splits and not (all(split_names) and "train" in split_names):
+        problem = f"it has the folders {', '.join(tops)}; expected train, val and optionally test"
+    elif has_splits and len(set(split_names)) < len(split_names):
+        problem = f"several of the folders {', '.join(tops)} are the same split"
+    elif unknown:
+        problem = f"the class {unknown[0]} is in val or test, but not in train"
+    elif len(names) < 2:
+        problem = "it needs images of at least two classes, as <class>/*.jpg"
+    if problem:
+        raise UserError(
+            f"{root}: {problem}. Put the images of each class into a folder of its name, within "
+            f"train/ and val/ if they are split. Extensions: {', '.join(IMG_EXTENSIONS)}"
+        )
+    ignored = sorted(set(files) - images.keys())
+    labeled = [(name, names.index(parts[depth - 1])) for name, parts in images.items()]
+    if not has_splits:
+        return Listing(names, shuffled(split_randomly(root, labeled, fractions, names)), ignored)
+    splits: dict[str, Labeled] = {split: [] for split in SPLITS}
+    for name, label in labeled:
+        splits[str(split_of(images[name][0]))].append((name, label))
+    if not splits["val"]:
+        splits |= split_randomly(root, splits["train"], fractions[:1], names)
+    return Listing(names, shuffled(splits), ignored)
 
 
-def read(root: Path, file: str) -> bytes:
-    """The bytes of a file."""
-    return (root / file).read_bytes() if root.is_dir() else opened(root, os.getpid()).read(file)
-
-
-@lru_cache(maxsize=8)
-def opened(path: Path, process: int) -> zipfile.ZipFile:
-    """A zip file, open. Processes must not share one: they would move each other's place in it."""
-    try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise MisconfigurationException(
-            f"{path} is neither a folder nor a whole zip file ({error}): fetch it anew."
-        ) from error
-
-
-def decode(root: Path, file: str, shorter_side: int) -> Tensor | None:
-    """A picture (3, height, width) uint8; None if it is broken."""
-    try:
-        picture = colours(Image.open(BytesIO(read(root, file))))
-    except Exception:  # on bytes of unknown origin decoders raise whatever they like
-        return None
-    return F.resize(F.pil_to_tensor(picture), [shorter_side], antialias=True)
-
-
-def colours(picture: Image.Image) -> Image.Image:
-    """A picture in RGB, upright; of 16 bits a pixel the upper 8, where Pillow would cut off.
+def list_table(root: Path, table: str, target: Target, fractions: Sequence[float]) -> Listing:
+    """List images with the labels of a table.
 
     Raises:
-        ValueError: If its pixels are floats, of which nobody knows what is white.
+        UserError: If the table names a file that does not exist.
     """
-    if picture.mode == "F":
-        raise ValueError("pixels are floats")
-    if picture.mode.startswith("I"):  # I;16, I;16B, and I, where 16 bits stand in 32
-        picture = Image.fromarray((np.asarray(picture) // 256).clip(0, 255).astype(np.uint8))
-    return ImageOps.exif_transpose(picture).convert("RGB")
+    rows = read_table(root / table, "image", "label", target)
+    files = set(list_files(root))
+    if missing := [row for row in rows if row.text not in files]:
+        raise UserError(
+            f"{missing[0].where}: no file {missing[0].text} in {root} ({len(missing)} such rows)."
+        )
+    names = ["label"] if target == "number" else class_names_of(rows)
+    labeled = [
+        (row.text, label)
+        for row, label in zip(rows, encode_labels(rows, target, names), strict=True)
+    ]
+    stratify = names if target == "class" else None
+    return Listing(names, shuffled(split_randomly(root, labeled, fractions, stratify)), [])
+
+
+def split_randomly(
+    root: Path,
+    labeled: Labeled,
+    fractions: Sequence[float],
+    class_names: Sequence[str] | None,
+) -> dict[str, Labeled]:
+    """Split into train and a split per fraction, within each class if `class_names` are given.
+
+    Raises:
+        UserError: If a class has too few images for all splits.
+    """
+    classes = [label for _, label in labeled] if class_names else [0] * len(labeled)
+    parts = stratified_split(classes, fractions)
+    for part in parts[1:]:
+        if missing := sorted(set(classes) - {classes[row] for row in part}):
+            kind = f" of the class {class_names[missing[0]]}" if class_names else ""
+            raise UserError(
+                f"{root}: {classes.count(missing[0])} images{kind} are too few to train, validate "
+                "and test with: add images, or leave the class out."
+            )
+    return {
+        split: [labeled[row] for row in part] for split, part in zip(SPLITS, parts, strict=False)
+    }
+
+
+def shuffled(splits: dict[str, Labeled]) -> dict[str, Labeled]:
+    """Shuffle each split by a fixed seed, so that a few batches of it have all classes."""
+    result = {}
+    for split, labeled in splits.items():
+        order = torch.randperm(len(labeled), generator=torch.Generator().manual_seed(SPLIT_SEED))
+        result[split] = [labeled[row] for row in order.tolist()]
+    return result

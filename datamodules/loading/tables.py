@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
 
 from datamodules.text.reading import json_record, read_utf8
 from engine.errors import UserError
@@ -265,3 +267,33 @@ def encode_labels(rows: Sequence[Row], target: Target, class_names: Sequence[str
         )
     encoded = [[index[name] for name in _names(row.label)] for row in rows]
     return encoded if target == "labels" else [label for (label,) in encoded]
+
+
+def to_targets(labels: Sequence[Any], target: Target, num_classes: int) -> Tensor:
+    """Convert encoded labels to (N,) int64, (N,) float, or multi-hot (N, num_classes) float."""
+    if target == "class":
+        return torch.tensor(labels, dtype=torch.int64)
+    if target == "number":
+        return torch.tensor(labels, dtype=torch.float32)
+    multi_hot = torch.zeros(len(labels), num_classes)
+    for row, indices in enumerate(labels):
+        multi_hot[row, indices] = 1
+    return multi_hot
+
+
+def count_classes(labels: Sequence[Any], target: Target, num_classes: int) -> list[int]:
+    """Return the number of samples of each class; a sample may have several."""
+    if target == "number":
+        raise UserError("class counts need --data.target class or labels.")
+    targets = to_targets(labels, target, num_classes)
+    if target == "class":
+        return targets.bincount(minlength=num_classes).tolist()
+    return targets.sum(dim=0).int().tolist()
+
+
+def readable_label(label: Any, target: Target, class_names: Sequence[str]) -> Any:
+    """Return the class names of an encoded label; numbers unchanged."""
+    if target == "number":
+        return label
+    indices = label if isinstance(label, list) else [label]
+    return f"{LABEL_SEPARATOR} ".join(class_names[index] for index in indices)

@@ -1,4 +1,4 @@
-"""The answers of `train.py predict`, one line a sample."""
+"""Write the predictions of `train.py predict`, one row per sample."""
 
 import csv
 from collections.abc import Sequence
@@ -7,15 +7,21 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
+from torch import Tensor
 
 from engine.run.folder import run_folder
 
+THRESHOLD = 0.5  # probability from which a class is predicted, if samples have several
+
 
 class PredictionWriter(BasePredictionWriter):
-    """Write `predictions.csv` into the run folder: row, label, confidence; or row, text.
+    """Write `predictions.csv` into the run folder.
 
-    The task's `predict_step` returns probabilities (B, K) and has `class_names`; or it returns B
-    texts. Those stand in `predictions.txt`, too, a line each, as `sacrebleu` reads them.
+    The task's `predict_step` returns class probabilities (B, K), numbers (B,), or B texts, which
+    are also written to `predictions.txt`, one per line. The columns are `row`, those of the
+    DataModule's `predict_columns`, such as `path`, `text` and `true_class`, then `prediction`; for
+    classes also `confidence` and the probability of every class; for generated texts `row` and
+    `text`.
     """
 
     def __init__(self) -> None:
@@ -29,33 +35,52 @@ class PredictionWriter(BasePredictionWriter):
         predictions: Sequence[Any],
         batch_indices: Sequence[Any],
     ) -> None:
-        mine: Any = _joined(predictions)
-        shares: list[Any] = [mine]
-        if trainer.world_size > 1:  # each process has the rows that follow those of the one before
-            shares = [None] * trainer.world_size
-            torch.distributed.all_gather_object(shares, mine)
+        local: Any = _concatenate(predictions)
+        shards: list[Any] = [local]
+        if trainer.world_size > 1:  # each process has the rows that follow those of the last rank
+            shards = [None] * trainer.world_size
+            torch.distributed.all_gather_object(shards, local)
         if not trainer.is_global_zero:
             return
-        found = _joined(shares)
+        found = _concatenate(shards)
         folder = run_folder(trainer)
+        columns: dict[str, list[Any]] = {}
+        if isinstance(found, list):
+            lines = "".join(f"{' '.join(text.split())}\n" for text in found)
+            (folder / "predictions.txt").write_text(lines, encoding="utf-8")
+            header, rows = ["text"], [[text] for text in found]
+        else:
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            header, rows = _table(found, pl_module, getattr(data, "target", "class"))
+            columns = getattr(data, "predict_columns", {})
+            if trainer.world_size > 1 and any(len(c) != len(found) for c in columns.values()):
+                columns = {}  # `limit_predict_batches` cut off rows of every rank
         with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
-            if isinstance(found, list):
-                table.writerow(["row", "text"])
-                table.writerows(enumerate(found))
-                lines = "".join(f"{' '.join(text.split())}\n" for text in found)
-                (folder / "predictions.txt").write_text(lines, encoding="utf-8")
-                return
-            confidences, labels = found.max(dim=1)  # (N,), (N,)
-            names: Any = pl_module.class_names
-            table.writerow(["row", "label", "confidence"])
-            pairs = zip(labels.tolist(), confidences.tolist(), strict=True)
-            for row, (label, confidence) in enumerate(pairs):
-                table.writerow([row, names[label], f"{confidence:.6f}"])
+            table.writerow(["row", *columns, *header])
+            for number, row in enumerate(rows):
+                table.writerow([number, *(column[number] for column in columns.values()), *row])
 
 
-def _joined(parts: Sequence[Any]) -> Any:
-    """One tensor (N, K) of several, or one list of texts."""
+def _table(
+    found: Tensor, task: L.LightningModule, target: str
+) -> tuple[list[str], list[list[Any]]]:
+    """Return the columns and rows of numbers (N,) or class probabilities (N, K)."""
+    if found.ndim == 1:
+        return ["prediction"], [[number] for number in found.tolist()]
+    names: list[str] = task.class_names  # type: ignore[assignment]
+    rows = []
+    for probabilities in found.tolist():
+        best = max(probabilities)
+        chosen = [name for name, p in zip(names, probabilities, strict=True) if p >= THRESHOLD]
+        single = names[probabilities.index(best)]
+        prediction = "; ".join(chosen) if target == "labels" else single
+        rows.append([prediction, *(f"{p:.6f}" for p in (best, *probabilities))])
+    return ["prediction", "confidence", *(f"probability_{name}" for name in names)], rows
+
+
+def _concatenate(parts: Sequence[Any]) -> Any:
+    """Join tensors (B, …) to one (N, …), or lists of texts to one."""
     if any(isinstance(part, list) for part in parts):
         return [text for part in parts for text in part]
-    return torch.cat(list(parts)).cpu()
+    return torch.cat(list(parts)).float().cpu()

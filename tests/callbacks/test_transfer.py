@@ -296,5 +296,5 @@ def test_the_real_photographs_are_those_of_the_tutorial() -> None:
     data = ImageFolder(str(HYMENOPTERA), in_memory=False)
     with pytest.warns(UserWarning, match=r"train/ants/imageNotFound.gif \(no picture\)"):
         data.setup("fit")
-    sizes = {split: torch.bincount(d.labels).tolist() for split, d in data.photographs.items()}
+    sizes = {split: torch.bincount(d.targets).tolist() for split, d in data.datasets.items()}
     assert sizes == {"train": [123, 121], "val": [70, 83], "test": []}

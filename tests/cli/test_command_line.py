@@ -207,7 +207,7 @@ def test_predict_writes_an_answer_for_each_test_sample(run: Run) -> None:
     data = Digits()
     data.setup("predict")
     targets = [data.class_names[label] for label in data.splits["test"][1].tolist()]
-    right = [a["label"] == target for a, target in zip(answers, targets, strict=False)]
+    right = [a["prediction"] == target for a, target in zip(answers, targets, strict=False)]
     tested = results(fitted)["metrics"]["test/accuracy"]
     assert sum(right) / len(right) == pytest.approx(tested)
     assert all(0.1 <= float(answer["confidence"]) <= 1 for answer in answers)

@@ -1,5 +1,6 @@
 """Texts from end to end: trained, stopped and gone on with, looked at, and used by its file."""
 
+import csv
 import html
 import json
 import re
@@ -85,11 +86,13 @@ def test_predictions_of_texts_are_in_the_order_of_the_file(
 ) -> None:
     best = trained / "checkpoints/best.ckpt"
     folder = run("predict", "--config", trained / "config.yaml", "--ckpt_path", best)
-    rows = (folder / "predictions.csv").read_text().splitlines()[1:]
+    rows = list(csv.DictReader((folder / "predictions.csv").open(encoding="utf-8", newline="")))
     lines = (small_texts / "sst2/sentiment-test").read_text().splitlines()
     task = Classifier.load_from_checkpoint(best, weights_only=True)
     expected = [name for name, _ in task.classify([line.split("\t")[0] for line in lines])]
-    assert [row.split(",")[1] for row in rows] == expected
+    assert [row["prediction"] for row in rows] == expected
+    assert [row["text"] for row in rows] == [line.split("\t")[0].strip() for line in lines]
+    assert all(float(r[f"probability_{r['prediction']}"]) == float(r["confidence"]) for r in rows)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
