@@ -1,4 +1,4 @@
-"""The nets: plain torch, one architecture a file, from the ground floor up."""
+"""The networks: plain torch, one architecture per file."""
 
 from modules.nets.attention_rnn import AttentionRNN
 from modules.nets.bag_of_words import BagOfWords

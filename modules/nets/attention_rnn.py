@@ -1,10 +1,10 @@
-"""A recurrent net that weighs the words: additive attention over what it read.
+"""Attention RNN: a recurrent encoder with additive attention pooling for text classification.
 
 Bahdanau, Cho & Bengio 2015, "Neural machine translation by jointly learning to align and
-translate", equation for e_ij; over a single text Yang et al. 2016, "Hierarchical attention networks
-for document classification". The last state must hold the whole text, and early words fade. New
-here: the text's vector is a weighted mean over all words, the weights are learned, and one can look
-at them: which words decided?
+translate", equation for e_ij; for classification Yang et al. 2016, "Hierarchical attention networks
+for document classification". The last state of an RNN must represent the whole text, and early
+tokens fade. New here: the text vector is a weighted mean over all tokens with learned weights,
+which also show what the prediction depends on.
 """
 
 import torch
@@ -15,11 +15,11 @@ from modules.nets.text_rnn import TextEncoder
 
 
 class AdditiveAttention(nn.Module):
-    """One weight a token: how much it says about the text.
+    """One attention weight per token.
 
     Args:
-        dim: width of what is weighed.
-        hidden_size: width of the layer that judges it.
+        dim: Width of the inputs.
+        hidden_size: Width of the hidden layer.
     """
 
     def __init__(self, dim: int, hidden_size: int) -> None:
@@ -28,30 +28,30 @@ class AdditiveAttention(nn.Module):
         self.score = nn.Linear(hidden_size, 1, bias=False)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, D) and a mask (B, T) to weights (B, T): 0 or more, 1 in sum, 0 on padding."""
+        """Return weights (B, T) for inputs (B, T, D); they sum to 1 and are 0 on padding."""
         # e_t = v · tanh(W x_t + b)        α = softmax(e)
-        return self.weigh(self.hidden(x), mask)  # (B, T)
+        return self.weights(self.hidden(x), mask)  # (B, T)
 
-    def weigh(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """The weights, from what the hidden layer has before its tanh, (B, T, hidden_size)."""
+    def weights(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Return the weights, given the hidden layer before its tanh, (B, T, hidden_size)."""
         scores = self.score(torch.tanh(hidden)).squeeze(-1)  # (B, T)
         return scores.float().masked_fill(~mask, float("-inf")).softmax(dim=-1)  # (B, T)
 
 
 class AttentionRNN(nn.Module):
-    """Recurrent layers over the words, their weighted mean, one linear layer.
+    """Recurrent layers, attention pooling, one linear layer.
 
     Args:
-        num_classes: number of classes.
-        vocab_size: number of different tokens.
+        num_classes: Number of logits.
+        vocab_size: Number of tokens in the vocabulary.
         cell: "rnn", "lstm" or "gru".
-        dim: width of a token's vector.
-        hidden_size: width of the state of each direction.
-        num_layers: how many recurrent layers.
-        dropout: probability of dropping an element of the token vectors, between the layers and
-            before the last one.
-        bidirectional: read in both directions, not only forward.
-        attention_size: width of the layer that judges the words.
+        dim: Width of the token embeddings.
+        hidden_size: Width of the state of each direction.
+        num_layers: Number of recurrent layers.
+        dropout: Dropout probability of embeddings, between recurrent layers and before the linear
+            layer.
+        bidirectional: Use both directions instead of the forward one only.
+        attention_size: Width of the hidden layer of the attention.
     """
 
     def __init__(
@@ -84,16 +84,16 @@ class AttentionRNN(nn.Module):
         self.head = nn.Linear(self.encoder.output_size, num_classes)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        x, weights = self._weighed(inputs)  # (B, T, D), (B, T)
+        x, weights = self._encode(inputs)  # (B, T, D), (B, T)
         # c = Σ_t α_t x_t
         text = torch.einsum("bt,btd->bd", weights.to(x.dtype), x)  # (B, D)
         return self.head(self.drop(text))  # (B, num_classes)
 
     def attention_weights(self, inputs: dict[str, Tensor]) -> Tensor:
-        """How much each token of each text counts: (B, T), 1 in sum, 0 on padding."""
-        return self._weighed(inputs)[1]
+        """Return the attention weights, (B, T); they sum to 1 and are 0 on padding."""
+        return self._encode(inputs)[1]
 
-    def _weighed(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _encode(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         tokens, mask = inputs["input_ids"], inputs["attention_mask"].bool()  # (B, T), (B, T)
         x = self.encoder(tokens, mask)  # (B, T, D)
         return x, self.attention(x, mask)

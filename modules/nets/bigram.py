@@ -1,27 +1,23 @@
-"""Bigram: the next token from the current one alone, by a table of logits.
+"""Bigram: predict the next token from the current one alone, by a table of logits.
 
-Shannon 1948, "A mathematical theory of communication", section 3 (there counted by hand, here
-learned by gradient; the optimum is the same: the table of log-frequencies). The lowest rung of the
-language ladder: all that it can know is which token tends to follow which. It is also the place
-where the door of *every* language net is explained.
+Shannon 1948, "A mathematical theory of communication", section 3: there estimated by counting, here
+by gradient descent; the optimum, the table of log-frequencies, is the same. This file also defines
+the interface of *every* language model.
 
-The door
---------
+Interface of language models
+----------------------------
 `logits, state = net(tokens, state=None)`: tokens int64 (B, T), logits (B, T, V); `logits[:, t]`
-judges token t + 1.
+predicts token t + 1.
 
-- **Training** passes no state. The tokens are then the beginning of a text, no state is built, and
-  None comes back.
-- **Generation** asks for a state, `net.init_state(batch_size)`: "nothing has been read yet".
-  Passing it in means "keep what you need": the state that comes back has read these tokens too, and
-  goes into the next call with the next tokens, one or many. Reading in pieces gives the logits of
-  reading at once. A state is spent once it has been passed in (a GPT writes into the same memory):
-  use the one that came back.
-- `net.context` says how many tokens can be read from one fresh state: None is "any number" (bigram,
-  MLP, RNN: their state has one size for ever), a GPT holds `context` of them and raises a
-  ValueError beyond. A generator then takes a fresh state and reads the last part of the text again.
-- What a state is made of is the net's own affair. It is for reading only: wrap generation in
-  `torch.inference_mode()`.
+- **Training** passes no state: the tokens start a text, and the returned state is None.
+- **Generation** starts from `net.init_state(batch_size)`. The returned state includes the tokens of
+  the call and is passed to the next call with one or more further tokens. Processing a text in
+  parts gives the same logits as processing it at once. Do not reuse a state that was passed in: a
+  GPT updates it in place.
+- `net.context` is the number of tokens that a state can hold: None means no limit (bigram, MLP,
+  RNN); a GPT raises a ValueError beyond its context, and the caller starts a new state from the
+  last part of the text.
+- The state has no fixed type and carries no gradient: generate under `torch.inference_mode()`.
 """
 
 import torch
@@ -29,10 +25,10 @@ from torch import Tensor, nn
 
 
 class Bigram(nn.Module):
-    """A table of logits with one row a token.
+    """A table of logits with one row per token.
 
     Args:
-        vocab_size: number of different tokens.
+        vocab_size: Number of tokens in the vocabulary.
     """
 
     context = None
@@ -41,10 +37,10 @@ class Bigram(nn.Module):
         super().__init__()
         self.vocab_size = vocab_size
         self.table = nn.Embedding(vocab_size, vocab_size)
-        nn.init.zeros_(self.table.weight)  # every token equally likely: the first loss is ln V
+        nn.init.zeros_(self.table.weight)  # uniform predictions: the first loss is ln V
 
     def init_state(self, batch_size: int) -> Tensor:
-        return torch.empty(batch_size, 0)  # there is nothing to remember
+        return torch.empty(batch_size, 0)  # no state is needed
 
     def forward(self, tokens: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         # logits(token t + 1 | tokens 0..t) = table[token t]

@@ -1,11 +1,11 @@
-"""GloVe: the product of two words' vectors is the logarithm of how often they stand together.
+"""GloVe: word vectors whose dot products approximate the logarithm of co-occurrence counts.
 
 Pennington, Socher & Manning 2014, "GloVe: Global vectors for word representation":
 
     logit(i, j) = w(i) · c(j) + b(i) + d(j)  ≈  ln X(i, j)
 
-New against skip_gram.py: the text is read once, to count; what is learned from is the table of
-counts, and each pair of words is met once an epoch, however often it stands in the text.
+Compared with skip_gram.py: the text is read once, to count co-occurrences X. Training then visits
+each pair of words once per epoch, however often it occurs in the text.
 """
 
 import torch
@@ -13,20 +13,20 @@ from torch import Tensor, nn
 
 
 class GloVe(nn.Module):
-    """logits = w(word) · c(candidate) + the biases of both, pair by pair.
+    """logits = w(word) · c(candidate) + b(word) + d(candidate), for each pair.
 
-    Gradients are of the vectors in use only: torch.optim.SGD, Adagrad and SparseAdam take them.
+    The embeddings have sparse gradients: use SGD, Adagrad or SparseAdam.
 
     Args:
-        vocab_size: number of words.
-        dim: width of a vector.
+        vocab_size: Number of words in the vocabulary.
+        dim: Width of the word vectors.
     """
 
     def __init__(self, vocab_size: int, dim: int = 100) -> None:
         super().__init__()
         self.vocab_size = vocab_size
         self.dim = dim
-        # The bias is the last element: one look-up instead of two.
+        # The bias is the last element, which saves a second lookup.
         self.words = nn.Embedding(vocab_size, dim + 1, sparse=True)  # w and b
         self.contexts = nn.Embedding(vocab_size, dim + 1, sparse=True)  # c and d
         for table in (self.words, self.contexts):
@@ -39,5 +39,5 @@ class GloVe(nn.Module):
         return (products + words[:, -1] + candidates[:, -1])[:, None]  # (B, 1)
 
     def vectors(self) -> Tensor:
-        """What a word is like: the sum of both its vectors, (V, D)."""
+        """Return the word vectors, the sum of w and c, (V, D)."""
         return (self.words.weight + self.contexts.weight)[:, :-1].detach()

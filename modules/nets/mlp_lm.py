@@ -1,9 +1,9 @@
-"""Neural probabilistic language model: an MLP over the vectors of the last few tokens.
+"""Neural probabilistic language model: an MLP over the embeddings of the last few tokens.
 
 Bengio et al. 2003, "A neural probabilistic language model". A table over the last n tokens would
-need V^n rows, and learn nothing about one row from another. New here: each token gets a learned
-vector, the vectors of the window go side by side through one hidden layer, and so what is learned
-about one text carries over to similar ones.
+need V^n rows and could not generalize between them. New here: each token has a learned embedding,
+and a hidden layer reads the concatenated embeddings of a window, so that similar texts share what
+is learned.
 """
 
 import torch
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 
 class MLPLM(nn.Module):
-    """y = b + W x + U tanh(d + H x), x being the vectors of the last `window` tokens, side by side.
+    """y = b + W x + U tanh(d + H x), where x concatenates the embeddings of the last tokens.
 
     Args:
-        vocab_size: number of different tokens.
-        window: how many tokens, the current one included, the next one is guessed from.
-        dim: width of a token's vector.
-        hidden_size: width of the hidden layer.
-        direct: also connect the vectors to the logits directly (the W of the paper).
+        vocab_size: Number of tokens in the vocabulary.
+        window: Number of tokens, including the current one, that predict the next one.
+        dim: Width of the token embeddings.
+        hidden_size: Width of the hidden layer.
+        direct: Also connect the embeddings directly to the logits (the W of the paper).
     """
 
     context = None
@@ -33,7 +33,7 @@ class MLPLM(nn.Module):
     ) -> None:
         super().__init__()
         if window < 1:
-            raise ValueError(f"window must be at least 1 token, not {window}")
+            raise ValueError(f"window must be at least 1 token, got {window}")
         self.vocab_size = vocab_size
         self.window = window
         self.dim = dim
@@ -43,7 +43,7 @@ class MLPLM(nn.Module):
         self.hidden = nn.Linear(window * dim, hidden_size)
         self.output = nn.Linear(hidden_size, vocab_size)
         self.shortcut = nn.Linear(window * dim, vocab_size, bias=False) if direct else None
-        # Small logits at the beginning: every token about equally likely, the first loss near ln V.
+        # Small initial logits, so that the first loss is close to ln V.
         nn.init.normal_(self.output.weight, std=0.1 * hidden_size**-0.5)
         nn.init.zeros_(self.output.bias)
         if self.shortcut is not None:
@@ -51,11 +51,11 @@ class MLPLM(nn.Module):
 
     @property
     def head(self) -> nn.ModuleList:
-        """What makes the logits."""
+        """The output layers."""
         return nn.ModuleList(m for m in (self.output, self.shortcut) if m is not None)
 
     def init_state(self, batch_size: int) -> Tensor:
-        """The vectors of the window - 1 tokens before the text: zeros."""
+        """Return zeros in place of the window - 1 embeddings before the text."""
         return self.embedding.weight.new_zeros(batch_size, self.window - 1, self.dim)
 
     def forward(self, tokens: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:

@@ -1,29 +1,28 @@
-"""Skip-gram: a word tells its neighbours, by the product of two vectors.
+"""Skip-gram and CBOW: word vectors trained to predict neighboring words.
 
 Mikolov et al. 2013, "Distributed representations of words and phrases and their compositionality".
-Every word has two vectors: u as the word in the middle, v as a neighbour. Whether a pair belongs
-together is judged by one number,
+Every word has two vectors: u as the center word, v as a neighbor. The score of a pair is
 
-    logit(word, neighbour) = u(word) · v(neighbour),
+    logit(word, neighbor) = u(word) · v(neighbor),
 
-so words with the same neighbours get vectors u that point the same way: those are what is kept. A
-softmax over all words would cost a product with every v; negative sampling only asks to tell the
-true neighbour from a few drawn ones.
+so words with similar neighbors get similar vectors u, which are the result. A softmax over the
+vocabulary would need a product with every v; negative sampling only discriminates the true neighbor
+from a few random words.
 
-New against a bag of words: nobody labels anything, the text is its own teacher.
+Compared with a bag of words: training needs no labels, only text.
 """
 
 from torch import Tensor, nn
 
 
 class SkipGram(nn.Module):
-    """logits[i, j] = u(word i) · v(candidate j), for rows of words that share candidates.
+    """logits[i, j] = u(word i) · v(candidate j), for groups of words that share candidates.
 
-    Gradients are of the vectors in use only: torch.optim.SGD, Adagrad and SparseAdam take them.
+    The embeddings have sparse gradients: use SGD, Adagrad or SparseAdam.
 
     Args:
-        vocab_size: number of words.
-        dim: width of a vector.
+        vocab_size: Number of words in the vocabulary.
+        dim: Width of the word vectors.
     """
 
     def __init__(self, vocab_size: int, dim: int = 100) -> None:
@@ -33,7 +32,7 @@ class SkipGram(nn.Module):
         self.words = nn.Embedding(vocab_size, dim, sparse=True)  # u
         self.contexts = nn.Embedding(vocab_size, dim, sparse=True)  # v
         nn.init.uniform_(self.words.weight, -0.5 / dim, 0.5 / dim)
-        nn.init.zeros_(self.contexts.weight)  # every logit 0: nothing is known of any pair
+        nn.init.zeros_(self.contexts.weight)  # all logits start at 0
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         words = self.words(inputs["input_ids"])  # (R, L, D)
@@ -41,20 +40,20 @@ class SkipGram(nn.Module):
         return words @ candidates.mT  # (R, L, C)
 
     def vectors(self) -> Tensor:
-        """What a word is like, (V, D)."""
+        """Return the word vectors u, (V, D)."""
         return self.words.weight.detach()
 
 
 class CBOW(SkipGram):
-    """Continuous bag of words: the mean of its neighbours' vectors tells the word in the middle.
+    """Continuous bag of words: predict the center word from the mean of its neighbors' vectors.
 
-    logits[i, j] = mean of u(neighbours of word i) · v(candidate j). Mikolov et al. 2013, "Efficient
-    estimation of word representations in vector space". Faster, since the neighbours of a word are
-    one example and not ten; and coarser for rare words.
+    logits[i, j] = mean(u(neighbors of word i)) · v(candidate j). Mikolov et al. 2013, "Efficient
+    estimation of word representations in vector space". Faster than skip-gram, since all neighbors
+    of a word form one example, but less accurate for rare words.
 
     Args:
-        vocab_size: number of words.
-        dim: width of a vector.
+        vocab_size: Number of words in the vocabulary.
+        dim: Width of the word vectors.
     """
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:

@@ -1,13 +1,13 @@
-"""A recurrent net that reads a text from both ends and then says what it is.
+"""Text RNN: a bidirectional recurrent encoder for text classification.
 
-Schuster & Paliwal 1997, "Bidirectional recurrent neural networks", with the cells of rnn.py. A CNN
-sees a few words at once, however far the others are. New here: a state is carried over the whole
-text, once in each direction, so that every word is read in the light of all others.
+Schuster & Paliwal 1997, "Bidirectional recurrent neural networks", with the cells of rnn.py. The
+receptive field of a CNN is a few tokens. New here: a state is carried over the whole text in each
+direction, so that the output at every token depends on all others.
 
-Texts of a batch have different lengths. PyTorch's packed sequences leave the padding out, but on a
-CPU they cost two to eight times the plain kernels. The same result without them: going forward,
-padding comes after the text and can't be seen; for the way back each text is turned around within
-its own length, so that padding comes after it again.
+Texts of a batch differ in length. PyTorch's packed sequences skip the padding, but take two to
+eight times as long as the plain kernels on CPUs. The same result without them: in the forward
+direction padding follows the text and cannot affect it; for the backward direction each text is
+reversed within its own length, so that padding follows it again.
 """
 
 import torch
@@ -21,24 +21,24 @@ POOLINGS = ("last", "max", "mean")
 
 
 def reverse_sequences(x: Tensor, mask: Tensor) -> Tensor:
-    """Each text (B, T, D) with its last word first; what is padding stays where it is."""
-    place = torch.arange(x.shape[1], device=x.device)  # (T,)
-    opposite = mask.sum(dim=1, keepdim=True) - 1 - place  # (B, T)
-    index = torch.where(opposite >= 0, opposite, place)  # (B, T)
+    """Reverse each text (B, T, D) within its length; padding stays in place."""
+    position = torch.arange(x.shape[1], device=x.device)  # (T,)
+    reverse = mask.sum(dim=1, keepdim=True) - 1 - position  # (B, T)
+    index = torch.where(reverse >= 0, reverse, position)  # (B, T)
     return x.gather(1, index.unsqueeze(-1).expand_as(x))  # (B, T, D)
 
 
 class TextEncoder(nn.Module):
-    """Token vectors, then recurrent layers that read in one direction or in both.
+    """Token embeddings, then uni- or bidirectional recurrent layers.
 
     Args:
-        vocab_size: number of different tokens.
+        vocab_size: Number of tokens in the vocabulary.
         cell: "rnn", "lstm" or "gru".
-        dim: width of a token's vector.
-        hidden_size: width of the state of each direction.
-        num_layers: how many layers, each reading the one below.
-        dropout: probability of dropping an element of the token vectors and between layers.
-        bidirectional: read in both directions, not only forward.
+        dim: Width of the token embeddings.
+        hidden_size: Width of the state of each direction.
+        num_layers: Number of recurrent layers.
+        dropout: Dropout probability of embeddings and between layers.
+        bidirectional: Use both directions instead of the forward one only.
     """
 
     def __init__(
@@ -64,37 +64,37 @@ class TextEncoder(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.25)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Tokens and mask (B, T) to what is known at each token, (B, T, output_size)."""
+        """Encode tokens (B, T) with mask (B, T) to (B, T, output_size)."""
         x = self.embedding(tokens)  # (B, T, dim)
         for number, forwards in enumerate(self.forwards):
             x = self.drop(x)
-            read, _ = forwards(x)  # (B, T, D)
+            outputs, _ = forwards(x)  # (B, T, D)
             if self.backwards:
-                back, _ = self.backwards[number](reverse_sequences(x, mask))  # (B, T, D)
-                read = torch.cat([read, reverse_sequences(back, mask)], dim=-1)  # (B, T, 2D)
-            x = read
+                reverse, _ = self.backwards[number](reverse_sequences(x, mask))  # (B, T, D)
+                outputs = torch.cat([outputs, reverse_sequences(reverse, mask)], dim=-1)
+            x = outputs  # (B, T, D or 2D)
         return x
 
     def ends(self, x: Tensor, mask: Tensor) -> Tensor:
-        """What each direction knows once it has read the whole text, (B, output_size)."""
+        """Return the final output of each direction, (B, output_size)."""
         forwards = last_token(x[..., : self.hidden_size], mask)  # (B, D)
         return torch.cat([forwards, x[:, 0, self.hidden_size :]], dim=-1)  # (B, D or 2D)
 
 
 class TextRNN(nn.Module):
-    """Recurrent layers over the words, one vector of the text, one linear layer.
+    """Recurrent layers, pooling over the tokens, one linear layer.
 
     Args:
-        num_classes: number of classes.
-        vocab_size: number of different tokens.
+        num_classes: Number of logits.
+        vocab_size: Number of tokens in the vocabulary.
         cell: "rnn", "lstm" or "gru".
-        dim: width of a token's vector.
-        hidden_size: width of the state of each direction.
-        num_layers: how many recurrent layers.
-        dropout: probability of dropping an element of the token vectors, between the layers and
-            before the last one.
-        bidirectional: read in both directions, not only forward.
-        pooling: the text's vector: the "last" states, or the "max" or "mean" over all words.
+        dim: Width of the token embeddings.
+        hidden_size: Width of the state of each direction.
+        num_layers: Number of recurrent layers.
+        dropout: Dropout probability of embeddings, between recurrent layers and before the linear
+            layer.
+        bidirectional: Use both directions instead of the forward one only.
+        pooling: How tokens become one text vector: "last" states, or "max" or "mean" over tokens.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class TextRNN(nn.Module):
     ) -> None:
         super().__init__()
         if pooling not in POOLINGS:
-            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, not {pooling!r}")
+            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
         self.num_classes = num_classes
         self.vocab_size = vocab_size
         self.cell = cell
