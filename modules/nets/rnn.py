@@ -1,11 +1,11 @@
-"""Recurrent language models: a plain RNN, an LSTM and a GRU that read a text token by token.
+"""RNN, LSTM and GRU language models, which process a text token by token.
 
 Elman 1990, "Finding structure in time"; Hochreiter & Schmidhuber 1997, "Long short-term memory"
 (with the forget gate of Gers et al. 2000); Cho et al. 2014, "Learning phrase representations using
-RNN encoder-decoder". The MLP sees a window of fixed width and learns anew for each place in it. New
-here: one set of weights is used at every step, and a state carries what was read, without a limit.
-The plain RNN's gradient vanishes over long distances; the gates of LSTM and GRU let the state pass
-on unchanged, so that the gradient passes back.
+RNN encoder-decoder". The MLP has a window of fixed width and separate weights for each position in
+it. New here: all steps share their weights, and a state carries information over any distance. The
+gradient of the plain RNN vanishes over long distances; the gates of LSTM and GRU can pass the state
+on unchanged, and with it the gradient.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from modules.nets.layers.dropout import Dropout
 from modules.nets.layers.recurrent import LSTM
 
-State = tuple[Tensor, ...]  # (h,) or, of an LSTM, (h, c): each (layers, B, D)
+State = tuple[Tensor, ...]  # (h,) or, for an LSTM, (h, c): each (layers, B, D)
 
 
 def rnn_cell(x: Tensor, state: State, w: Tensor, u: Tensor, b: Tensor, c: Tensor) -> State:
@@ -54,18 +54,18 @@ FUSED: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": LSTM, "gru
 
 
 class RecurrentEncoder(nn.Module):
-    """Layers of recurrent cells over a sequence of vectors: (inputs, state) → (outputs, state).
+    """A stack of recurrent layers: (inputs, state) → (outputs, state).
 
-    Each layer's parameters live in PyTorch's own layer. `fused` runs that layer; else the equations
-    above run on the very same parameters, step by step.
+    The parameters are those of PyTorch's layers. `fused` runs these layers; otherwise the equations
+    above run step by step on the same parameters.
 
     Args:
-        input_size: width of the vectors that come in.
-        hidden_size: width of the state and of the vectors that go out.
+        input_size: Width of the inputs.
+        hidden_size: Width of the state and of the outputs.
         cell: "rnn", "lstm" or "gru".
-        num_layers: how many layers, each reading the one below.
-        dropout: probability of dropping an element between two layers.
-        fused: run PyTorch's fused kernels (fast) and not the written-out equations.
+        num_layers: Number of layers.
+        dropout: Dropout probability between two layers.
+        fused: Run PyTorch's fused kernels (fast) instead of the equations.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class RecurrentEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if cell not in CELLS:
-            raise ValueError(f"cell must be one of {', '.join(CELLS)}, not {cell!r}")
+            raise ValueError(f"cell must be one of {', '.join(CELLS)}, got {cell!r}")
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.cell = cell
@@ -100,10 +100,10 @@ class RecurrentEncoder(nn.Module):
                 w.chunk(GATES[self.cell]), u.chunk(GATES[self.cell]), strict=True
             ):
                 nn.init.xavier_uniform_(w_gate)
-                nn.init.orthogonal_(u_gate)  # the state keeps its length (Saxe et al. 2014)
+                nn.init.orthogonal_(u_gate)  # keeps the norm of the state (Saxe et al. 2014)
             nn.init.zeros_(b)
             nn.init.zeros_(c)
-            if self.cell == "lstm":  # remember at first (Jozefowicz et al. 2015)
+            if self.cell == "lstm":  # forget gate open at first (Jozefowicz et al. 2015)
                 nn.init.ones_(b.chunk(4)[1])
 
     def init_state(self, batch_size: int) -> State:
@@ -111,10 +111,10 @@ class RecurrentEncoder(nn.Module):
         return (zeros, zeros) if self.cell == "lstm" else (zeros,)
 
     def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """(B, T, input_size) → outputs (B, T, hidden_size) and the state after the last step."""
+        """Return outputs (B, T, hidden_size) for inputs (B, T, input_size), and the last state."""
         if state is None:
             state = self.init_state(len(inputs))
-        run = self._fused if self.fused else self._written_out
+        run = self._run_fused if self.fused else self._run_equations
         x, after = inputs, []
         for number, layer in enumerate(self.layers):
             if number > 0:
@@ -123,15 +123,15 @@ class RecurrentEncoder(nn.Module):
             after.append(layer_state)
         return x, tuple(torch.stack(part) for part in zip(*after, strict=True))
 
-    def _fused(self, layer: nn.Module, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def _run_fused(self, layer: nn.Module, x: Tensor, state: State) -> tuple[Tensor, State]:
         h = tuple(part.unsqueeze(0) for part in state)  # each (1, B, D)
         outputs, after = layer(x, h if self.cell == "lstm" else h[0])  # (B, T, D)
         return outputs, tuple(
             part.squeeze(0) for part in (after if self.cell == "lstm" else (after,))
         )
 
-    def _written_out(self, layer: nn.Module, x: Tensor, state: State) -> tuple[Tensor, State]:
-        w, u, b, c = layer.parameters()  # (GD, input), (GD, D), (GD), (GD) of G gates
+    def _run_equations(self, layer: nn.Module, x: Tensor, state: State) -> tuple[Tensor, State]:
+        w, u, b, c = layer.parameters()  # (G·D, input), (G·D, D), (G·D), (G·D) for G gates
         outputs = []
         for x_t in x.unbind(dim=1):  # (B, input)
             state = CELLS[self.cell](x_t, state, w, u, b, c)
@@ -140,16 +140,16 @@ class RecurrentEncoder(nn.Module):
 
 
 class RNNLM(nn.Module):
-    """Token vectors, a recurrent encoder, and logits from its outputs.
+    """Token embeddings, a recurrent encoder, and logits from its outputs.
 
     Args:
-        vocab_size: number of different tokens.
+        vocab_size: Number of tokens in the vocabulary.
         cell: "rnn", "lstm" or "gru".
-        dim: width of token vectors and state.
-        num_layers: how many recurrent layers.
-        dropout: probability of dropping an element before, between and after the layers.
-        tie_embeddings: use the table of token vectors for the logits, too (Press & Wolf 2017).
-        fused: run PyTorch's fused kernels (fast) and not the written-out equations.
+        dim: Width of the token embeddings and of the state.
+        num_layers: Number of recurrent layers.
+        dropout: Dropout probability before, between and after the layers.
+        tie_embeddings: Use the token embedding as the output layer, too (Press & Wolf 2017).
+        fused: Run PyTorch's fused kernels (fast) instead of the equations.
     """
 
     context = None
@@ -177,7 +177,7 @@ class RNNLM(nn.Module):
         self.encoder = RecurrentEncoder(dim, dim, cell, num_layers, dropout, fused)
         self.head = None if tie_embeddings else nn.Linear(dim, vocab_size)
         if self.head is None:
-            nn.init.normal_(self.embedding.weight, std=dim**-0.5)  # else the first logits are large
+            nn.init.normal_(self.embedding.weight, std=dim**-0.5)  # keeps the first logits small
         else:
             nn.init.normal_(self.head.weight, std=0.1 * dim**-0.5)
             nn.init.zeros_(self.head.bias)

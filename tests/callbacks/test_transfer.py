@@ -123,11 +123,14 @@ def test_the_old_names_of_densenets_weights_are_understood(tmp_path: Path) -> No
     [
         ({"name": "squeezenet"}, "did you mean squeezenet1_1 or squeezenet1_0?"),
         ({"name": "gpt"}, "known: alexnet, "),
-        ({"pretrained": "nowhere.pth"}, "there are no pretrained weights nowhere.pth"),
-        ({"pretrained": "shufflenet.pth"}, "does not fit squeezenet1_1: features.0.weight is miss"),
-        ({"pretrained": "text.pth"}, "is no file of weights"),
-        ({"pretrained": "list.pth"}, "no state_dict of names and weights"),
-        ({"pretrained": True}, r"squeezenet1_1-b8a52dc0.pth could not be downloaded"),
+        ({"pretrained": "nowhere.pth"}, "no pretrained weights nowhere.pth"),
+        (
+            {"pretrained": "shufflenet.pth"},
+            "does not fit squeezenet1_1: features.0.weight has shape",
+        ),
+        ({"pretrained": "text.pth"}, "is not a weights file"),
+        ({"pretrained": "list.pth"}, "is not a state_dict"),
+        ({"pretrained": True}, r"could not download .*squeezenet1_1-b8a52dc0.pth"),
         ({"in_channels": 2}, "in_channels must be 1 or 3"),
     ],
 )
@@ -252,7 +255,9 @@ def test_the_checkpoint_alone_names_a_raw_photograph(
     path = folder / "checkpoints/best.ckpt"
     description = torch.load(path, weights_only=True)["hyper_parameters"]["net"]["init_args"]
     assert not {"pretrained", "data_dir"} & set(description)
-    monkeypatch.setattr(TorchvisionNet, "_read", None)  # no pretrained weights are asked for
+    monkeypatch.setattr(
+        TorchvisionNet, "_read_weights", None
+    )  # no pretrained weights are asked for
     task = Classifier.load_from_checkpoint(path, weights_only=True)
     ((name, probability),) = task.classify([Image.open(data_dir / "insects/val/ants/0.jpg")])
     assert name in ("ants", "bees")

@@ -88,7 +88,7 @@ AFTER = dict.fromkeys(("sst2/bert_scratch", "sst2/bert_finetuned"), "imdb/bert_m
 
 MISSING = (
     *("does not exist and could not be downloaded", "there are no images"),
-    "there are no pretrained weights",
+    "no pretrained weights",
 )
 
 

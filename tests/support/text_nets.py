@@ -1,4 +1,4 @@
-"""Every net that classifies texts: the cases of the contracts. A new net joins by itself."""
+"""Every text classifier, for the contract tests; a new network is included automatically."""
 
 import inspect
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from modules.nets import (
 )
 
 NUM_CLASSES, VOCAB_SIZE, CONTEXT = 5, 30, 16
-TAKES_TEXTS = [
+TEXT_NET_CLASSES = [
     net
     for net in (getattr(modules.nets, name) for name in modules.nets.__all__)
     if {"num_classes", "vocab_size"} <= set(inspect.signature(net).parameters)
@@ -61,7 +61,7 @@ IGNORES_ORDER = {"BagOfWords"}
 
 
 def batch_of(lengths: list[int], width: int | None = None, seed: int = 2) -> dict[str, Tensor]:
-    """Random texts of the lengths given, in a batch as wide as asked for, padded with zeros."""
+    """Return random texts of the given lengths, padded with zeros to `width`."""
     draw = torch.Generator().manual_seed(seed)
     tokens = torch.zeros(len(lengths), width or max(lengths), dtype=torch.int64)
     mask = torch.zeros_like(tokens, dtype=torch.bool)

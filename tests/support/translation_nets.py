@@ -20,10 +20,10 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "Seq2Seq-shared": lambda: Seq2Seq(
         TARGETS, TARGETS, True, dim=12, hidden_size=10, attention="luong", tie_embeddings=False
     ),
-    "Transformer-after": lambda: Transformer(
+    "Transformer-post": lambda: Transformer(
         SOURCES, TARGETS, context=CONTEXT, dim=16, num_heads=2, num_layers=2
     ),
-    "Transformer-before": lambda: Transformer(
+    "Transformer-pre": lambda: Transformer(
         SOURCES, TARGETS, context=CONTEXT, dim=16, num_heads=4, num_layers=2, norm="pre"
     ),
     "Transformer-shared": lambda: Transformer(
@@ -32,11 +32,14 @@ NETS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-LENGTHS, WRITTEN = [3, 7, 1, 5], 6
+LENGTHS, TARGET_LENGTH = [3, 7, 1, 5], 6
 
 
 def batch_of(
-    lengths: list[int] = LENGTHS, written: int = WRITTEN, width: int | None = None, seed: int = 2
+    lengths: list[int] = LENGTHS,
+    target_length: int = TARGET_LENGTH,
+    width: int | None = None,
+    seed: int = 2,
 ) -> dict[str, Tensor]:
     draw = torch.Generator().manual_seed(seed)
     tokens = torch.zeros(len(lengths), width or max(lengths), dtype=torch.int64)
@@ -44,5 +47,5 @@ def batch_of(
     for row, length in enumerate(lengths):
         tokens[row, :length] = torch.randint(4, TARGETS, (length,), generator=draw)
         mask[row, :length] = True
-    told = torch.randint(4, TARGETS, (len(lengths), written), generator=draw)
-    return {"input_ids": tokens, "attention_mask": mask, "decoder_input_ids": told}
+    targets = torch.randint(4, TARGETS, (len(lengths), target_length), generator=draw)
+    return {"input_ids": tokens, "attention_mask": mask, "decoder_input_ids": targets}

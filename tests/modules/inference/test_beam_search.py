@@ -34,7 +34,7 @@ def tiny(request: pytest.FixtureRequest) -> nn.Module:
     return sharp(TINY[request.param]())
 
 
-@pytest.fixture(params=["Seq2Seq-none", "Seq2Seq-bahdanau", "Seq2Seq-luong", "Transformer-after"])
+@pytest.fixture(params=["Seq2Seq-none", "Seq2Seq-bahdanau", "Seq2Seq-luong", "Transformer-post"])
 def net(request: pytest.FixtureRequest) -> nn.Module:
     return sharp(NETS[request.param]())
 
@@ -160,7 +160,7 @@ def test_what_is_forbidden_is_never_written(net: nn.Module) -> None:
 
 
 def test_nothing_is_longer_than_the_context_or_twice_the_source() -> None:
-    net = sharp(NETS["Transformer-after"]())
+    net = sharp(NETS["Transformer-post"]())
     nn.init.zeros_(net.target_embedding.weight)
     net.target_embedding.weight.data[7] = 1.0
     nn.init.ones_(net.decoder[-1].norm_3.bias)  # always token 7, never an end

@@ -1,4 +1,4 @@
-"""Contracts: what holds for every net that classifies texts."""
+"""Contracts of every text classifier."""
 
 import inspect
 import math
@@ -19,7 +19,7 @@ from tests.support.text_nets import (
     CONTEXT,
     IGNORES_ORDER,
     NUM_CLASSES,
-    TAKES_TEXTS,
+    TEXT_NET_CLASSES,
     TEXT_NETS,
     VOCAB_SIZE,
     batch_of,
@@ -34,40 +34,40 @@ def net(request: pytest.FixtureRequest) -> nn.Module:
     return TEXT_NETS[request.param]()
 
 
-def test_there_is_a_case_for_every_net() -> None:
-    assert {type(make()) for make in TEXT_NETS.values()} == set(TAKES_TEXTS)
+def test_every_text_net_has_a_case() -> None:
+    assert {type(make()) for make in TEXT_NETS.values()} == set(TEXT_NET_CLASSES)
 
 
-def test_logits_are_finite_one_row_a_text(net: nn.Module) -> None:
+def test_logits_have_one_finite_row_per_text(net: nn.Module) -> None:
     logits = net(batch_of(LENGTHS))
     assert logits.shape == (len(LENGTHS), NUM_CLASSES)
     assert logits.isfinite().all()
 
 
-def test_more_padding_changes_nothing(net: nn.Module) -> None:
+def test_padding_does_not_change_the_logits(net: nn.Module) -> None:
     net.eval()
     narrow, wide = net(batch_of(LENGTHS)), net(batch_of(LENGTHS, width=CONTEXT))
-    # 1e-5: other widths take other kernels, which sum in another order (fp32).
+    # 1e-5: kernels for other widths sum in another order (fp32).
     torch.testing.assert_close(narrow, wide, atol=1e-5, rtol=1e-5)
 
 
-def test_what_stands_in_the_padding_changes_nothing(net: nn.Module) -> None:
+def test_tokens_in_the_padding_do_not_change_the_logits(net: nn.Module) -> None:
     net.eval()
     batch = batch_of(LENGTHS)
-    nonsense = torch.randint_like(batch["input_ids"], VOCAB_SIZE)
-    scribbled = torch.where(batch["attention_mask"], batch["input_ids"], nonsense)
-    assert not torch.equal(scribbled, batch["input_ids"])
-    torch.testing.assert_close(net(batch), net(batch | {"input_ids": scribbled}))
+    random_tokens = torch.randint_like(batch["input_ids"], VOCAB_SIZE)
+    other_padding = torch.where(batch["attention_mask"], batch["input_ids"], random_tokens)
+    assert not torch.equal(other_padding, batch["input_ids"])
+    torch.testing.assert_close(net(batch), net(batch | {"input_ids": other_padding}))
 
 
-def test_a_mask_of_numbers_is_as_good_as_one_of_truths(net: nn.Module) -> None:
+def test_integer_masks_equal_boolean_masks(net: nn.Module) -> None:
     net.eval()
     batch = batch_of(LENGTHS)
     numbers = batch | {"attention_mask": batch["attention_mask"].long()}
     assert torch.equal(net(batch), net(numbers))
 
 
-def test_a_text_gets_the_same_logits_alone_and_in_a_batch(net: nn.Module) -> None:
+def test_logits_do_not_depend_on_the_batch(net: nn.Module) -> None:
     net.eval()
     batch = batch_of(LENGTHS)
     together = net(batch)
@@ -76,7 +76,7 @@ def test_a_text_gets_the_same_logits_alone_and_in_a_batch(net: nn.Module) -> Non
         torch.testing.assert_close(alone, together[row : row + 1], atol=1e-5, rtol=1e-5)
 
 
-def test_every_word_of_a_text_counts(net: nn.Module) -> None:
+def test_logits_depend_on_every_token(net: nn.Module) -> None:
     net.eval()
     batch = batch_of([8] * 8)
     batch["input_ids"] = batch["input_ids"][:1].repeat(8, 1)
@@ -84,7 +84,9 @@ def test_every_word_of_a_text_counts(net: nn.Module) -> None:
     diagonal = torch.arange(8)
     changed[diagonal, diagonal] = (changed[diagonal, diagonal] - 1) % (VOCAB_SIZE - 2) + 2
     difference = (net(batch) - net(batch | {"input_ids": changed})).abs().amax(dim=1)
-    assert (difference > 1e-7).sum() >= (6 if isinstance(net, TextCNN) else 8)  # a maximum may hide
+    assert (difference > 1e-7).sum() >= (
+        6 if isinstance(net, TextCNN) else 8
+    )  # max-pooling may ignore some
 
 
 def test_every_parameter_receives_gradient(net: nn.Module) -> None:
@@ -94,21 +96,23 @@ def test_every_parameter_receives_gradient(net: nn.Module) -> None:
     assert without == []
 
 
-def test_the_first_loss_is_that_of_guessing(net: nn.Module) -> None:
+def test_first_loss_is_close_to_ln_num_classes(net: nn.Module) -> None:
     with torch.no_grad():
-        loss = F.cross_entropy(net.eval()(batch_of([10] * 500)), torch.arange(500) % NUM_CLASSES)
-    assert abs(loss.item() - math.log(NUM_CLASSES)) < 0.25  # as for nets of pictures
+        loss = F.cross_entropy(net.eval()(batch_of([10] * 200)), torch.arange(200) % NUM_CLASSES)
+    assert abs(loss.item() - math.log(NUM_CLASSES)) < 0.25  # as in test_image_nets.py
 
 
-def test_the_order_of_words_matters_except_to_a_bag(request: pytest.FixtureRequest, net) -> None:
+def test_logits_depend_on_word_order_except_in_a_bag_of_words(
+    request: pytest.FixtureRequest, net
+) -> None:
     net.eval()
     batch = batch_of([10, 10, 10])
-    backwards = batch | {"input_ids": batch["input_ids"].flip(1)}
-    alike = torch.allclose(net(batch), net(backwards), atol=1e-6)
-    assert alike == (request.node.callspec.params["net"] in IGNORES_ORDER)
+    reverse = batch | {"input_ids": batch["input_ids"].flip(1)}
+    equal = torch.allclose(net(batch), net(reverse), atol=1e-6)
+    assert equal == (request.node.callspec.params["net"] in IGNORES_ORDER)
 
 
-def test_arguments_are_kept_as_attributes(net: nn.Module) -> None:
+def test_arguments_are_attributes(net: nn.Module) -> None:
     arguments = {name: getattr(net, name) for name in inspect.signature(type(net)).parameters}
     again = type(net)(**arguments)
     assert {k: v.shape for k, v in again.state_dict().items()} == {
@@ -116,11 +120,11 @@ def test_arguments_are_kept_as_attributes(net: nn.Module) -> None:
     }
 
 
-def test_no_texts_have_no_answers(net: nn.Module) -> None:
+def test_empty_batch_gives_empty_logits(net: nn.Module) -> None:
     assert net.eval()(batch_of([], width=1)).shape == (0, NUM_CLASSES)
 
 
-def test_every_net_overfits_one_batch_of_random_labels(net: nn.Module) -> None:
+def test_every_net_overfits_random_labels(net: nn.Module) -> None:
     batch, labels = batch_of([12, 7, 3, 9] * 4), torch.arange(16) % NUM_CLASSES
     optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
     for _ in range(60):
@@ -131,7 +135,7 @@ def test_every_net_overfits_one_batch_of_random_labels(net: nn.Module) -> None:
     assert torch.equal(net.eval()(batch).argmax(dim=1), labels)
 
 
-def test_no_net_predicts_labels_that_are_pure_chance(net: nn.Module) -> None:
+def test_loss_on_random_labels_is_not_below_the_entropy(net: nn.Module) -> None:
     draw = torch.Generator().manual_seed(3)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.002)
     losses = []
@@ -144,16 +148,16 @@ def test_no_net_predicts_labels_that_are_pure_chance(net: nn.Module) -> None:
         optimizer.step()
         losses.append(loss.item())
     seen = torch.tensor(losses[20:])
-    # Four standard errors of the mean, as for nets of pictures.
+    # Four standard errors of the mean, as in test_honesty.py.
     assert seen.mean() > math.log(NUM_CLASSES) - 4 * seen.std() / math.sqrt(len(seen))
     assert seen.mean() < math.log(NUM_CLASSES) + 0.5
 
 
-# The single nets.
+# Individual networks.
 
 
 def copy_of_layers(encoder: TextEncoder, cell: type[nn.RNNBase]) -> nn.RNNBase:
-    """PyTorch's own bidirectional layers with the weights of ours."""
+    """Return PyTorch's bidirectional layers with the weights of ours."""
     first = encoder.forwards[0]
     reference = cell(
         first.input_size,
@@ -171,7 +175,7 @@ def copy_of_layers(encoder: TextEncoder, cell: type[nn.RNNBase]) -> nn.RNNBase:
 
 
 @pytest.mark.parametrize(("cell", "layers"), [("lstm", nn.LSTM), ("gru", nn.GRU), ("rnn", nn.RNN)])
-def test_reading_reverse_sequences_is_reading_a_packed_sequence(cell: str, layers: type) -> None:
+def test_encoder_equals_packed_sequences(cell: str, layers: type) -> None:
     torch.manual_seed(0)
     encoder = TextEncoder(VOCAB_SIZE, cell, 6, 5, 2, 0.0, bidirectional=True)
     batch = batch_of(LENGTHS)
@@ -190,15 +194,15 @@ def test_reading_reverse_sequences_is_reading_a_packed_sequence(cell: str, layer
     torch.testing.assert_close(encoder.ends(ours, inside), torch.cat([last[-2], last[-1]], dim=1))
 
 
-def test_turning_around_twice_is_doing_nothing() -> None:
+def test_reversing_twice_is_the_identity() -> None:
     batch = batch_of([3, 1, 4])
     x = torch.randn(3, 4, 2)
-    turned = reverse_sequences(x, batch["attention_mask"])
-    assert torch.equal(turned[0], x[0, [2, 1, 0, 3]])
-    assert torch.equal(reverse_sequences(turned, batch["attention_mask"]), x)
+    reversed_once = reverse_sequences(x, batch["attention_mask"])
+    assert torch.equal(reversed_once[0], x[0, [2, 1, 0, 3]])
+    assert torch.equal(reverse_sequences(reversed_once, batch["attention_mask"]), x)
 
 
-def test_attention_weights_add_up_to_one_and_padding_has_none() -> None:
+def test_attention_weights_sum_to_one_and_are_zero_on_padding() -> None:
     net = TEXT_NETS["AttentionRNN"]().eval()
     batch = batch_of(LENGTHS)
     weights = net.attention_weights(batch)
@@ -207,7 +211,7 @@ def test_attention_weights_add_up_to_one_and_padding_has_none() -> None:
     assert (weights[batch["attention_mask"]] > 0).all()
 
 
-def test_the_weights_are_those_that_the_answer_is_made_of() -> None:
+def test_logits_are_made_of_the_weighted_mean() -> None:
     net = TEXT_NETS["AttentionRNN"]().eval()
     batch = batch_of(LENGTHS)
     x = net.encoder(batch["input_ids"], batch["attention_mask"])
@@ -215,37 +219,37 @@ def test_the_weights_are_those_that_the_answer_is_made_of() -> None:
     torch.testing.assert_close(net(batch), net.head(text))
 
 
-def test_a_filter_that_begins_after_the_text_says_nothing() -> None:
+def test_filters_that_start_in_the_padding_are_ignored() -> None:
     net = TextCNN(NUM_CLASSES, VOCAB_SIZE, dim=4, widths=[2], filters=3, dropout=0.0)
     convolution = net.convolutions[0]
     nn.init.constant_(convolution.weight, -1.0)
-    nn.init.constant_(convolution.bias, 9.0)  # the answer to nothing is larger than any other
+    nn.init.constant_(convolution.bias, 9.0)  # the activation on padding is the largest
     nn.init.constant_(net.embedding.weight, 1.0)
     narrow, wide = (net(batch_of([3], width=width)) for width in (3, 6))
     torch.testing.assert_close(wide, narrow)
 
 
-def test_a_bag_is_the_mean_of_its_words_and_pairs() -> None:
+def test_bag_of_words_is_the_mean_of_unigrams_and_bigrams() -> None:
     net = BagOfWords(NUM_CLASSES, VOCAB_SIZE, dim=8, bigram_buckets=40)
     tokens = torch.tensor([[4, 9, 4]])
     pairs = hash_bigrams(tokens, 40) + VOCAB_SIZE
     mean = torch.cat([net.embedding(tokens), net.embedding(pairs)], dim=1).mean(dim=1)
     batch = {"input_ids": tokens, "attention_mask": torch.ones(1, 3, dtype=torch.bool)}
-    # The weights of pairs and words are 1 / 5 each.
+    # Three unigrams and two bigrams, each with weight 1 / 5.
     torch.testing.assert_close(net(batch), net.head(mean))
 
 
-def test_pairs_are_spread_evenly_and_know_their_order() -> None:
+def test_bigram_hash_is_uniform_and_depends_on_order() -> None:
     tokens = torch.cartesian_prod(torch.arange(200), torch.arange(200))  # (40000, 2)
     numbers = hash_bigrams(tokens, 1000).flatten()
     counts = numbers.bincount(minlength=1000)
-    # 40 a bucket; a Poisson count is beyond ± 6 standard deviations once in 10^9.
+    # 40 per bucket; a Poisson count is beyond ± 6 standard deviations once in 10^9.
     assert counts.min() > 5
     assert counts.max() < 90
     assert (numbers == hash_bigrams(tokens.flip(1), 1000).flatten()).float().mean() < 0.02
 
 
-def test_sparse_gradients_are_the_dense_ones() -> None:
+def test_sparse_gradients_equal_dense_ones() -> None:
     gradients = []
     for sparse in (False, True):
         torch.manual_seed(0)
@@ -256,7 +260,7 @@ def test_sparse_gradients_are_the_dense_ones() -> None:
     torch.testing.assert_close(gradients[1].to_dense(), gradients[0])
 
 
-def test_sines_of_places_are_those_of_the_paper() -> None:
+def test_sinusoidal_positions_equal_the_formula() -> None:
     table = sinusoidal_positions(50, 8, torch.device("cpu"))
     for t, i in ((0, 0), (7, 1), (49, 3)):
         angle = t / 10000 ** (2 * i / 8)
@@ -264,9 +268,9 @@ def test_sines_of_places_are_those_of_the_paper() -> None:
         assert table[t, 2 * i + 1].item() == pytest.approx(math.cos(angle), abs=1e-5)
 
 
-def test_a_text_beyond_the_context_is_refused_by_the_transformer() -> None:
+def test_text_beyond_the_context_is_refused() -> None:
     net = TEXT_NETS["Transformer-learned"]()
-    with pytest.raises(ValueError, match=f"reads {CONTEXT} tokens, and {CONTEXT + 1} were given"):
+    with pytest.raises(ValueError, match=f"is {CONTEXT} tokens, got {CONTEXT + 1}"):
         net(batch_of([CONTEXT + 1]))
 
 
@@ -283,12 +287,12 @@ def test_a_text_beyond_the_context_is_refused_by_the_transformer() -> None:
         (TransformerClassifier, {"dim": 30, "num_heads": 4}),
     ],
 )
-def test_wrong_arguments_are_refused_by_name(net: type, wrong: dict) -> None:
+def test_invalid_arguments_are_named(net: type, wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         net(NUM_CLASSES, VOCAB_SIZE, **wrong)
 
 
-def test_a_classifier_without_attention_says_that_there_is_none() -> None:
+def test_classifier_without_attention_or_tokenizer() -> None:
     task = Classifier(TEXT_NETS["BagOfWords"](), NUM_CLASSES)
     assert task.attention(batch_of(LENGTHS)) is None
     with pytest.raises(UserError, match="without `preprocessing` and `tokenizer`"):

@@ -1,4 +1,4 @@
-"""Nets that read one language and write another: contracts, and the nets that they must equal."""
+"""Contracts of translation networks, and their equality with references."""
 
 import inspect
 import math
@@ -17,8 +17,8 @@ from tests.support.translation_nets import (
     LENGTHS,
     NETS,
     SOURCES,
+    TARGET_LENGTH,
     TARGETS,
-    WRITTEN,
     batch_of,
 )
 
@@ -29,32 +29,32 @@ def net(request: pytest.FixtureRequest) -> nn.Module:
     return NETS[request.param]()
 
 
-def test_there_is_a_case_for_every_net_that_translates() -> None:
-    takes = {
+def test_every_translation_net_has_a_case() -> None:
+    expected = {
         net
         for net in (getattr(modules.nets, name) for name in modules.nets.__all__)
         if "target_vocab_size" in inspect.signature(net).parameters
     }
-    assert {type(make()) for make in NETS.values()} == takes
+    assert {type(make()) for make in NETS.values()} == expected
 
 
-def test_logits_are_finite_one_row_a_token(net: nn.Module) -> None:
+def test_logits_have_one_finite_row_per_target_token(net: nn.Module) -> None:
     logits = net(batch_of())
-    assert logits.shape == (len(LENGTHS), WRITTEN, TARGETS)
+    assert logits.shape == (len(LENGTHS), TARGET_LENGTH, TARGETS)
     assert logits.isfinite().all()
 
 
-def test_padding_of_the_source_changes_nothing(net: nn.Module) -> None:
+def test_source_padding_does_not_change_the_logits(net: nn.Module) -> None:
     net.eval()
     batch, wide = batch_of(), batch_of()
-    extra = torch.randint(4, TARGETS, (len(LENGTHS), 5))  # nonsense, and not only zeros
+    extra = torch.randint(4, TARGETS, (len(LENGTHS), 5))  # other tokens than zeros
     wide["input_ids"] = torch.cat([batch["input_ids"], extra], dim=1)
     wide["attention_mask"] = F.pad(batch["attention_mask"], (0, 5))
-    # 1e-5: other widths take other kernels, which sum in another order (fp32).
+    # 1e-5: kernels for other widths sum in another order (fp32).
     torch.testing.assert_close(net(wide), net(batch), atol=1e-5, rtol=1e-5)
 
 
-def test_a_sentence_gets_the_same_logits_alone_and_in_a_batch(net: nn.Module) -> None:
+def test_logits_do_not_depend_on_the_batch(net: nn.Module) -> None:
     net.eval()
     batch = batch_of()
     together = net(batch)
@@ -65,19 +65,19 @@ def test_a_sentence_gets_the_same_logits_alone_and_in_a_batch(net: nn.Module) ->
         torch.testing.assert_close(net(alone), together[row : row + 1], atol=1e-5, rtol=1e-5)
 
 
-def test_words_to_come_do_not_change_those_before(net: nn.Module) -> None:
+def test_later_target_tokens_do_not_change_earlier_logits(net: nn.Module) -> None:
     net.eval()
     batch = batch_of()
     before = net(batch)
-    for place in range(WRITTEN):
+    for position in range(TARGET_LENGTH):
         changed = batch["decoder_input_ids"].clone()
-        changed[:, place] = (changed[:, place] - 3) % (TARGETS - 4) + 4
+        changed[:, position] = (changed[:, position] - 3) % (TARGETS - 4) + 4
         after = net(batch | {"decoder_input_ids": changed})
-        torch.testing.assert_close(after[:, :place], before[:, :place], atol=1e-6, rtol=1e-6)
-        assert not torch.allclose(after[:, place:], before[:, place:], atol=1e-4)
+        torch.testing.assert_close(after[:, :position], before[:, :position], atol=1e-6, rtol=1e-6)
+        assert not torch.allclose(after[:, position:], before[:, position:], atol=1e-4)
 
 
-def test_every_word_of_the_source_counts(net: nn.Module) -> None:
+def test_logits_depend_on_every_source_token(net: nn.Module) -> None:
     net.eval()
     batch = batch_of([7] * 7)
     batch = {name: part[:1].repeat(7, 1) for name, part in batch.items()}
@@ -95,57 +95,56 @@ def test_every_parameter_receives_gradient(net: nn.Module) -> None:
     assert without == []
 
 
-def test_the_first_loss_is_that_of_guessing(net: nn.Module) -> None:
+def test_first_loss_is_close_to_ln_vocab_size(net: nn.Module) -> None:
     batch = batch_of([7, 5] * 100)
-    targets = torch.randint(TARGETS, (200, WRITTEN))
+    targets = torch.randint(TARGETS, (200, TARGET_LENGTH))
     with torch.no_grad():
         loss = F.cross_entropy(net.eval()(batch).flatten(0, 1), targets.flatten())
-    # Where the table of vectors is tied, and what comes to it normalised, logits are N(0, 1), and
-    # the loss is half a nat higher; and these vectors are short.
+    # With a tied embedding and normalized inputs the logits are N(0, 1), which adds half a nat.
     assert loss < math.log(TARGETS) + 0.75
 
 
-def test_one_word_at_a_time_is_the_whole_at_once(net: nn.Module) -> None:
+def test_decoding_in_parts_gives_the_same_logits(net: nn.Module) -> None:
     net.eval()
     batch = batch_of()
     memory = net.encode(batch)
-    whole, none = net.decode(batch["decoder_input_ids"], memory)
-    assert none is None
-    state, pieces = net.init_state(memory), []
+    expected, no_state = net.decode(batch["decoder_input_ids"], memory)
+    assert no_state is None
+    state, parts = net.init_state(memory), []
     for part in batch["decoder_input_ids"].split([1, 1, 3, 1], dim=1):
         logits, state = net.decode(part, memory, state)
-        pieces.append(logits)
-    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, atol=1e-5, rtol=1e-5)
+        parts.append(logits)
+    torch.testing.assert_close(torch.cat(parts, dim=1), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_rows_of_a_state_go_on_as_those_sentences_do(net: nn.Module) -> None:
+def test_reordered_state_continues_the_selected_rows(net: nn.Module) -> None:
     net.eval()
     batch, rows = batch_of(), torch.tensor([2, 2, 0])
     memory = net.encode(batch)
-    words = batch["decoder_input_ids"]
-    _, state = net.decode(words[:, :4], memory, net.init_state(memory))
-    chosen = net.reorder_state(state, rows)
+    targets = batch["decoder_input_ids"]
+    _, state = net.decode(targets[:, :4], memory, net.init_state(memory))
+    selected = net.reorder_state(state, rows)
     part = {name: value[rows] for name, value in memory.items()}
-    logits, _ = net.decode(words[rows, 4:5], part, chosen)
-    whole, _ = net.decode(words[:, :5], memory)
-    torch.testing.assert_close(logits[:, 0], whole[rows, -1], atol=1e-5, rtol=1e-5)
+    logits, _ = net.decode(targets[rows, 4:5], part, selected)
+    expected, _ = net.decode(targets[:, :5], memory)
+    torch.testing.assert_close(logits[:, 0], expected[rows, -1], atol=1e-5, rtol=1e-5)
 
 
-def test_attention_weights_add_up_to_one_and_padding_has_none(net: nn.Module) -> None:
+def test_attention_weights_sum_to_one_and_are_zero_on_padding(net: nn.Module) -> None:
     net.eval()
     batch = batch_of()
     weights = net.attention_weights(batch)
     if getattr(net, "attention", "") == "none":
         assert weights is None
         return
-    assert weights.shape == (len(LENGTHS), WRITTEN, max(LENGTHS))
-    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(len(LENGTHS), WRITTEN))
+    assert weights.shape == (len(LENGTHS), TARGET_LENGTH, max(LENGTHS))
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(len(LENGTHS), TARGET_LENGTH))
     outside = ~batch["attention_mask"][:, None, :].expand_as(weights)
     assert not weights[outside].any()
     assert (weights[~outside] > 0).all()
 
 
-def test_arguments_are_kept_as_attributes(net: nn.Module) -> None:
+def test_arguments_are_attributes(net: nn.Module) -> None:
     arguments = {name: getattr(net, name) for name in inspect.signature(type(net)).parameters}
     again = type(net)(**arguments)
     assert {k: v.shape for k, v in again.state_dict().items()} == {
@@ -153,7 +152,7 @@ def test_arguments_are_kept_as_attributes(net: nn.Module) -> None:
     }
 
 
-def test_a_shared_vocabulary_has_one_table() -> None:
+def test_shared_vocabulary_shares_the_embedding() -> None:
     for kind, tables in (
         (Transformer, ("source_embedding", "target_embedding")),
         (Seq2Seq, ("encoder.embedding", "embedding")),
@@ -174,24 +173,24 @@ def test_a_shared_vocabulary_has_one_table() -> None:
         (Seq2Seq, {"shared_vocabulary": True}),
     ],
 )
-def test_wrong_arguments_are_refused_by_name(kind: type, wrong: dict) -> None:
+def test_invalid_arguments_are_named(kind: type, wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         kind(SOURCES, TARGETS, **wrong)
 
 
-def test_a_sentence_beyond_the_context_is_refused() -> None:
-    net = NETS["Transformer-after"]()
+def test_sentence_beyond_the_context_is_refused() -> None:
+    net = NETS["Transformer-post"]()
     with pytest.raises(ValueError, match=f"{CONTEXT} tokens, got {CONTEXT + 1}"):
         net(batch_of([CONTEXT + 1]))
     with pytest.raises(ValueError, match=f"{CONTEXT} tokens, got {CONTEXT + 1}"):
-        net(batch_of(written=CONTEXT + 1))
+        net(batch_of(target_length=CONTEXT + 1))
 
 
-# References: the same numbers from other code.
+# References.
 
 
 def copied(ours: Transformer) -> nn.Transformer:
-    """PyTorch's own Transformer with the weights of ours."""
+    """Return PyTorch's Transformer with the weights of ours."""
     pre = ours.norm == "pre"
     theirs = nn.Transformer(
         ours.dim,
@@ -203,7 +202,7 @@ def copied(ours: Transformer) -> nn.Transformer:
         norm_first=pre,
         batch_first=True,
     )
-    if not pre:  # PyTorch has a last norm in any case; the paper has none after post-norm
+    if not pre:  # PyTorch always adds a final norm; post-norm in the paper has none
         theirs.encoder.norm = theirs.decoder.norm = None
     for block, layer in zip(ours.encoder, theirs.encoder.layers, strict=True):
         copy_attention(layer.self_attn, block.attention.qkv, block.attention.proj)
@@ -237,15 +236,15 @@ def copy(layer: Any, block: Any, norms: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
-def test_the_transformer_is_that_of_pytorch(norm: str) -> None:
+def test_transformer_equals_that_of_pytorch(norm: str) -> None:
     torch.manual_seed(0)
     ours = Transformer(
         SOURCES, TARGETS, context=CONTEXT, dim=16, num_heads=4, hidden_size=24, norm=norm
     ).eval()
     for parameter in ours.parameters():
-        nn.init.normal_(parameter, std=0.3)  # norms and biases, too, that none is forgotten
+        nn.init.normal_(parameter, std=0.3)  # also norms and biases
     theirs, batch = copied(ours), batch_of()
-    outside, T = ~batch["attention_mask"], WRITTEN
+    outside, T = ~batch["attention_mask"], TARGET_LENGTH
     source = ours._embed(batch["input_ids"], ours.source_embedding, 0)
     target = ours._embed(batch["decoder_input_ids"], ours.target_embedding, 0)
     blocked = nn.Transformer.generate_square_subsequent_mask(T)
@@ -262,36 +261,36 @@ def test_the_transformer_is_that_of_pytorch(norm: str) -> None:
 
 
 @pytest.mark.parametrize("attention", ["none", "bahdanau", "luong"])
-def test_the_recurrent_decoder_is_its_equations(attention: str) -> None:
-    """One sentence, word by word, in plain matrices."""
+def test_recurrent_decoder_equals_its_equations(attention: str) -> None:
+    """One sentence, token by token, with plain matrix products."""
     net = Seq2Seq(SOURCES, TARGETS, dim=6, hidden_size=5, num_layers=2, attention=attention).eval()
     batch = batch_of([4])
     logits = net(batch)[0]
-    read = net.encoder(batch["input_ids"], batch["attention_mask"])[0]  # (S, C)
-    ends = torch.cat([read[-1, :5], read[0, 5:]])
+    source = net.encoder(batch["input_ids"], batch["attention_mask"])[0]  # (S, C)
+    ends = torch.cat([source[-1, :5], source[0, 5:]])
     states = list(torch.tanh(net.bridge.weight @ ends + net.bridge.bias).view(2, 5))
-    for place, token in enumerate(batch["decoder_input_ids"][0]):
+    for position, token in enumerate(batch["decoder_input_ids"][0]):
         x, h = net.embedding.weight[token], states[-1]
         if attention == "bahdanau":
             hidden, score = net.additive.hidden, net.additive.score.weight[0]
             energies = torch.stack(
                 [
                     score @ torch.tanh(hidden.weight @ s + hidden.bias + net.query.weight @ h)
-                    for s in read
+                    for s in source
                 ]
             )
-            seen = energies.softmax(0) @ read
+            context = energies.softmax(0) @ source
         if attention == "none":
-            seen = ends
-        fed = x if attention == "luong" else torch.cat([x, seen])
-        h = fed
+            context = ends
+        inputs = x if attention == "luong" else torch.cat([x, context])
+        h = inputs
         for number, layer in enumerate(net.decoder.layers):
             (after,) = gru_cell(h[None], (states[number][None],), *layer.parameters())
             states[number] = h = after[0]
         if attention == "luong":
-            energies = torch.stack([h @ net.general.weight @ s for s in read])
-            seen = energies.softmax(0) @ read
-        final = torch.tanh(net.readout.weight @ torch.cat([h, seen]) + net.readout.bias)
+            energies = torch.stack([h @ net.general.weight @ s for s in source])
+            context = energies.softmax(0) @ source
+        final = torch.tanh(net.readout.weight @ torch.cat([h, context]) + net.readout.bias)
         torch.testing.assert_close(
-            logits[place], net.embedding.weight @ final, atol=1e-5, rtol=1e-4
+            logits[position], net.embedding.weight @ final, atol=1e-5, rtol=1e-4
         )
