@@ -2,10 +2,10 @@
 
 Words per second of training on IMDB's reviews from DATA_DIR if present, else on random words with a
 Zipf distribution: `train.py fit` with configs/imdb/*.yaml, with data loading, checks and logging
-but without start-up; and gensim's Word2Vec, compiled C, without building the vocabulary. Tokens, width,
-window, negatives, subsampling and threads are equal (gensim has one more thread, which distributes
-the work). Candidates alternate; ratios are taken round by round. Words are counted before
-subsampling.
+but without start-up; and gensim's Word2Vec, compiled C, without building the vocabulary. Tokens,
+width, window, negatives, subsampling and threads are equal (gensim has one more thread, which
+distributes the work). Candidates alternate; ratios are taken round by round. Words are counted
+before subsampling.
 
 `--quality` trains gensim once on the whole text for as many epochs as our config, and prints the
 scores of its vectors; ours are in the run's results.json.

@@ -1,4 +1,4 @@
-"""Memory that a training takes on each device, by formula and measured: see `__main__.py`."""
+"""Memory of training on each device, by formula and measured; see `__main__.py`."""
 
 from benchmarks.memory.activations import (
     SavedBytes,

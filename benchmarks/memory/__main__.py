@@ -1,4 +1,4 @@
-"""Memory that a training takes on each device: `python -m benchmarks.memory --config …`.
+"""Memory of training on each device: `python -m benchmarks.memory --config …`.
 
     python -m benchmarks.memory --config configs/shakespeare/gpt.yaml
     python -m benchmarks.memory --config configs/shakespeare/gpt.yaml --measure
@@ -6,18 +6,17 @@
         --devices 8 --strategy ddp -- --model.net.num_layers 48
     python -m benchmarks.memory --plan
 
-Formulas: no net is trained, and none has any weights. Flags after `--` go to train.py's parser.
---measure runs three steps of train.py, in a process of its own, on a GPU where there is one (else,
-or by --device cpu, on the CPU), and says how far off the formulas are there. --plan prints the
-table of docs/scaling.md.
+The numbers are formulas on a network without weights. Flags after `--` go to train.py's parser.
+--measure runs three steps of train.py in its own process, on a GPU if there is one (with --device
+cpu on the CPU), and prints the error of the formulas. --plan prints the table of docs/scaling.md.
 
 Weights, gradients and optimizer: Rajbhandari et al. 2020, "ZeRO: Memory optimizations toward
 training trillion parameter models", section 3 and figure 1. Activations of a GPT: Korthikanti et
-al. 2022, "Reducing activation recomputation in large transformer models", section 4, counted anew
-for the block of modules/nets/gpt.py, which keeps its stream in float32 and may use a fused
-attention. Other nets: every tensor that autograd keeps is counted on a pass with tensors that have
-shapes and no contents; recurrent ones, whose kernels hide what they keep, with few rows for true.
-All of it for eager mode: a compiled net keeps less.
+al. 2022, "Reducing activation recomputation in large transformer models", section 4, adapted to the
+block of modules/nets/gpt.py, whose residual stream is float32 and whose attention may be fused.
+Other networks: the tensors that autograd saves are counted in a pass with fake tensors; recurrent
+networks, whose kernels allocate workspaces, are run with a few rows. All numbers are for eager
+mode; a compiled network saves less.
 """
 
 import argparse
@@ -25,7 +24,6 @@ import inspect
 import sys
 
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.table import Table
 
@@ -35,39 +33,42 @@ from benchmarks.memory.job import GIB, STRATEGIES, Job, Parts
 from benchmarks.memory.measured import measure
 from benchmarks.memory.plan import plan
 from benchmarks.memory.states import states
-from engine.errors import exit_on_user_error
+from engine.errors import UserError, exit_on_user_error
 from engine.process import prepare_process
 
 
-def human(size: float) -> str:
+def human_readable(size: float) -> str:
+    """Format a number of bytes."""
     return f"{size / GIB:,.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:,.2f} MiB"
 
 
-def show(job: Job, console: Console) -> None:
+def print_job(job: Job, console: Console) -> None:
+    """Print the memory of each part by formula."""
     name = type(job.net).__name__
     table = Table(title=f"{name}, {job.parameters:,} parameters, on each of {job.devices} devices")
-    table.add_column("what")
+    table.add_column("part")
     table.add_column("bytes", justify="right")
     for part, size in states(job).items():
         if size:
-            table.add_row(part, human(size))
+            table.add_row(part, human_readable(size))
     table.add_section()
     for part, size in activations(job).items():
         if size:
-            table.add_row(f"activations: {part}", human(size))
+            table.add_row(f"activations: {part}", human_readable(size))
     table.add_section()
-    table.add_row("peak of a step", human(peak(job)))
+    table.add_row("peak of a step", human_readable(peak(job)))
     table.caption = (
-        f"{job.strategy}, {job.rows} rows a device, {job.precision}, {job.device}; by formula"
+        f"{job.strategy}, {job.rows} rows per device, {job.precision}, {job.device}; by formula"
     )
     console.print(table)
 
 
-def compare(job: Job, seen: Parts, console: Console) -> None:
-    told = "CPU" if job.device == "cpu" else torch.cuda.get_device_name(0)
-    table = Table(title=f"formula against three steps of train.py on this {told}")
-    for column in ("what", "formula", "measured", "error"):
-        table.add_column(column, justify="left" if column == "what" else "right")
+def compare(job: Job, measured: Parts, console: Console) -> None:
+    """Print formula, measurement and error of each part."""
+    device = "CPU" if job.device == "cpu" else torch.cuda.get_device_name(0)
+    table = Table(title=f"formula and measurement of three steps of train.py on {device}")
+    for column in ("part", "formula", "measured", "error"):
+        table.add_column(column, justify="left" if column == "part" else "right")
     model = states(job)
     for name, size in {
         "weights": model["weights"],
@@ -75,37 +76,43 @@ def compare(job: Job, seen: Parts, console: Console) -> None:
         "activations": sum(activations(job).values()),
         "peak": peak(job),
     }.items():
-        error = f"{size / seen[name] - 1:+.1%}" if seen[name] else "–"
-        table.add_row(name, human(size), human(seen[name]), error)
+        error = f"{size / measured[name] - 1:+.1%}" if measured[name] else "–"
+        table.add_row(name, human_readable(size), human_readable(measured[name]), error)
     console.print(table)
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
         "python -m benchmarks.memory", description=__doc__, allow_abbrev=False
     )
-    made.formatter_class = argparse.RawDescriptionHelpFormatter
-    add = made.add_argument
-    add("--config", action="append", default=[], metavar="FILE", help="of train.py, stackable")
-    add("--devices", type=int, default=1, metavar="N", help="of all nodes together (1)")
-    add("--strategy", choices=STRATEGIES, help="ddp where there are several devices, else single")
-    add("--device", choices=("cpu", "cuda"), default="cuda", help="kind of device (cuda)")
-    add("--precision", choices=("32-true", "bf16-mixed", "bf16-true"), help="else the config's")
-    add("--vocab_size", type=int, metavar="V", help="of a text that is not at hand")
-    add("--measure", action="store_true", help="also run three steps on this machine and compare")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add(
+        "--config",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="config of train.py; repeat to stack",
+    )
+    add("--devices", type=int, default=1, metavar="N", help="devices of all nodes (default: 1)")
+    add("--strategy", choices=STRATEGIES, help="default: ddp for several devices, else single")
+    add("--device", choices=("cpu", "cuda"), default="cuda", help="kind of device (default: cuda)")
+    add("--precision", choices=("32-true", "bf16-mixed", "bf16-true"), help="default: the config's")
+    add("--vocab_size", type=int, metavar="V", help="vocabulary size, if the text is not present")
+    add("--measure", action="store_true", help="run three steps on this machine and compare")
     add("--plan", action="store_true", help="print the table of docs/scaling.md")
-    return made
+    return parser
 
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line.
 
     Raises:
-        SystemExit: With code 2 after a user's mistake, told in one sentence on stderr.
+        SystemExit: With code 2 after a user error, reported in one line on stderr.
     """
     given = sys.argv[1:] if args is None else args
     at = given.index("--") if "--" in given else len(given)
-    options, flags = parser().parse_args(given[:at]), given[at + 1 :]
+    options, flags = build_parser().parse_args(given[:at]), given[at + 1 :]
     prepare_process()
     console = Console()
     with exit_on_user_error("benchmarks.memory"):
@@ -113,37 +120,31 @@ def main(args: list[str] | None = None) -> None:
             print(plan())
             return
         options.strategy = options.strategy or ("ddp" if options.devices > 1 else "single")
-        check(options)
+        check_options(options)
         arguments = [word for path in options.config for word in ("--config", path)] + flags
         job, task = job_from(arguments, options)
-        show(job, console)
+        print_job(job, console)
         if options.measure:
             compiles = "compile" in inspect.signature(type(task)).parameters
             compare(job, measure(arguments, job.precision, compiles, job.device), console)
 
 
-def check(options: argparse.Namespace) -> None:
-    """Refuse what makes no sense together."""
+def check_options(options: argparse.Namespace) -> None:
+    """Raise a UserError for options that contradict each other."""
     if options.measure and not torch.cuda.is_available():
         options.device = "cpu"
-    for complaint, justified in {
-        "name what would be trained by --config, or print the --plan.": not options.config,
-        f"--devices is {options.devices}: it must be 1 or more.": options.devices < 1,
-        f"--strategy {options.strategy} is for several devices: name them by --devices.": (
-            options.strategy not in ("single",) and options.devices == 1
-        ),
-        "--strategy single is for one device.": (
-            options.strategy == "single" and options.devices > 1
-        ),
-        "--measure runs one process on this machine: leave --devices out.": (
-            options.measure and options.devices > 1
-        ),
-        "--measure needs the data: leave --vocab_size out.": (
-            options.measure and options.vocab_size is not None
-        ),
-    }.items():
-        if justified:
-            raise MisconfigurationException(complaint)
+    if not options.config:
+        raise UserError("pass --config FILE with the training to analyze, or --plan.")
+    if options.devices < 1:
+        raise UserError(f"--devices must be at least 1, got {options.devices}.")
+    if options.strategy != "single" and options.devices == 1:
+        raise UserError(f"--strategy {options.strategy} needs several devices: pass --devices N.")
+    if options.strategy == "single" and options.devices > 1:
+        raise UserError("--strategy single needs --devices 1.")
+    if options.measure and options.devices > 1:
+        raise UserError("--measure runs one process on this machine: omit --devices.")
+    if options.measure and options.vocab_size is not None:
+        raise UserError("--measure needs the data: omit --vocab_size.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the forward pass keeps for the backward pass, and the peak of a step."""
+"""Bytes of activations that autograd saves for the backward pass, and the peak of a step."""
 
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
@@ -17,19 +17,19 @@ from modules.nets import GPT
 
 
 def gpt_activations(job: Job) -> Parts:
-    """Bytes that autograd keeps for a GPT and the loss, before the backward pass begins.
+    """Return the bytes saved for a GPT and its loss before the backward pass starts.
 
-    With n = B · T · D elements, s the bytes of the stream (4, unless all is bfloat16), c those of a
-    matrix product, t devices of tensor parallelism, a block keeps
+    With n = B · T · D elements, s bytes per element of the residual stream (4, or 2 in bf16-true),
+    c bytes per element of a matrix product and t devices of tensor parallelism, a block saves
 
         n · (2s + 2c)              inputs of both norms, inputs of `qkv` and `up`
-        n · 4c / t                 queries, keys, values, and what attention gives
-        n · 8c / t                 both sides of the GELU
-        B · H · T² · c / t         attention weights, if they are written out
+        n · 4c / t                 queries, keys, values and the output of attention
+        n · 8c / t                 input and output of GELU
+        B · H · T² · c / t         attention weights, if attention is eager
 
-    and with dropout a mask of n after each of its two parts, and one of B · H · T² beside a second
-    copy of the weights. All in bfloat16, written out, with dropout and on a GPU that is
-    Korthikanti's equation 1, n · (34 + 5 H T / D).
+    and with dropout a mask of n elements after attention and after the MLP, and for eager attention
+    a mask of B · H · T² elements with a second copy of the weights. In bfloat16, eager, with
+    dropout and on a GPU this is Korthikanti's equation 1, n · (34 + 5 H T / D).
     """
     net = job.net
     assert isinstance(net, GPT)
@@ -38,33 +38,37 @@ def gpt_activations(job: Job) -> Parts:
     s = job.weight_bytes
     mixed = job.precision == "bf16-mixed"
     on_cpu = job.device == "cpu"
-    # A mask is as wide as what it multiplies on a CPU, and one byte in the kernels of a GPU.
+    # A dropout mask has the type of its input on a CPU, and one byte per element on a GPU.
     mask = (c if on_cpu else 1) if net.dropout else 0
     fused = not (
         net.attention == "eager"
         or (on_cpu and net.dropout)
         or (on_cpu and c == BF16 and net.attention == "auto")
     )
-    stats = 2 * FLOAT * B * T if net.norm == "layer" else FLOAT * B * T  # mean, 1/σ of each token
+    stats = (
+        2 * FLOAT * B * T if net.norm == "layer" else FLOAT * B * T
+    )  # mean and 1/σ of each token
     norm = n * s + stats
-    if net.norm == "rms" and on_cpu:  # written out by PyTorch: it keeps x and x / rms in float32
+    if (
+        net.norm == "rms" and on_cpu
+    ):  # PyTorch composes it of several operations and saves x and x / rms
         norm = n * 2 * FLOAT + stats
-    attention = n * c * attended(net, fused) / t  # queries, keys, values
-    attention += n * c / t  # what attention gives: the input of `proj`
+    attention = n * c * qkv_multiples(net, fused) / t  # queries, keys, values
+    attention += n * c / t  # output of attention = input of `proj`
     if fused:
         attention += FLOAT * B * H * T / t  # log-sum-exp of each row of scores
-        if net.positions == "rotary":  # what it gives lies as its queries do: `proj` needs a copy
+        if net.positions == "rotary":  # the output has the layout of the queries: `proj` copies it
             attention += n * c / t
     else:
         scores = B * H * T * T / t
-        # Under autocast a GPU takes the softmax in float32 and casts it for the next product.
+        # Under autocast a GPU computes the softmax in float32 and casts the result.
         attention += scores * (c if on_cpu or not mixed else FLOAT + BF16)
         attention += scores * (mask + c if net.dropout else 0)
     width: int = net.get_submodule("blocks.0.mlp.proj").in_features  # type: ignore[assignment]
-    # SwiGLU keeps content and gate, silu(gate) and the product; GELU its input and its output.
+    # SwiGLU saves value, gate, silu(gate) and their product; GELU saves its input and output.
     hidden = n / D * width * (4 if net.activation == "swiglu" else 2) * c / t
     block = 2 * (norm + n * c) + attention + hidden + 2 * n * mask
-    # Autocast keeps a bfloat16 copy of every matrix until the backward pass is over.
+    # Autocast keeps a bfloat16 copy of every matrix until the end of the backward pass.
     matrices = sum(p.numel() for p in net.blocks.parameters() if p.ndim >= 2) / t
     head = V * D
     own_copies = job.strategy in ("single", "ddp", "tensor_parallel")
@@ -74,35 +78,35 @@ def gpt_activations(job: Job) -> Parts:
         "log-probabilities": FLOAT * B * T * V,
         "weights in bfloat16": BF16 * (matrices + head) if mixed and own_copies else 0.0,
         "tokens": 2 * 8 * B * T,
-        # Cosines and sines, the same for all blocks.
+        # Cosines and sines, shared by all blocks.
         "positions": FLOAT * T * D / H if net.positions == "rotary" else 0.0,
     }
 
 
-def attended(net: GPT, fused: bool) -> float:
-    """Queries, keys and values that one block keeps, in multiples of n.
+def qkv_multiples(net: GPT, fused: bool) -> float:
+    """Return the size of the saved queries, keys and values of a block, in multiples of n.
 
-    They are views of one tensor, the output of `qkv`, which is kept whole for the sake of one. What
-    is turned by rotary positions or repeated for a group of heads is a tensor of its own.
+    They are views of one tensor, the output of `qkv`, which is saved as a whole if one of them is.
+    Rotated queries and keys, and keys and values repeated for grouped heads, are separate tensors.
     """
-    share = (net.num_kv_heads or net.num_heads) / net.num_heads
-    whole = 1 + 2 * share
+    kv_fraction = (net.num_kv_heads or net.num_heads) / net.num_heads
+    qkv = 1 + 2 * kv_fraction
     if not fused:
         return 3.0
-    rotary, repeated = net.positions == "rotary", share < 1
-    if repeated:  # queries and keys turn as one tensor, which is kept for the queries
-        return 1 + share + 2 if rotary else whole + 2
-    return whole + 2 if rotary else whole
+    rotary, repeated = net.positions == "rotary", kv_fraction < 1
+    if repeated:  # queries and keys are rotated as one tensor, saved for the queries
+        return 1 + kv_fraction + 2 if rotary else qkv + 2
+    return qkv + 2 if rotary else qkv
 
 
 def counted_activations(job: Job) -> Parts:
-    """Bytes that autograd keeps for any net, counted on a pass."""
-    return {"all that autograd keeps": float(sum(_kept_sizes(job)))}
+    """Return the bytes that autograd saves for any network, counted in a forward pass."""
+    return {"saved by autograd": float(sum(_kept_sizes(job)))}
 
 
 def _kept_sizes(job: Job) -> list[float]:
     if _recurrent(job.net):
-        # What the kernels of recurrent nets keep is known only when they run: with few rows, then.
+        # Workspaces of recurrent kernels are known only when they run: use few rows.
         two, four = (_pass(job, rows, nullcontext()) for rows in (2, 4))
         return [a + (b - a) * (job.rows - 2) / 2 for a, b in zip(two, four, strict=True)]
     return list(_pass(job, job.rows, FakeTensorMode(allow_non_fake_inputs=True)))
@@ -119,7 +123,7 @@ def _pass(job: Job, rows: int, mode: AbstractContextManager) -> list[int]:
         inputs = tree_map_only(
             Tensor, lambda x: torch.zeros((rows, *x.shape[1:]), dtype=x.dtype), job.inputs
         )
-        # Without a cache, as Lightning has it: what uses a weight often casts it often.
+        # Lightning disables the cache: a weight is cast at each use.
         autocast = torch.autocast("cpu", torch.bfloat16, enabled=mixed, cache_enabled=False)
         with SavedBytes(net) as saved, autocast:
             logits = net(inputs)
@@ -130,11 +134,11 @@ def _pass(job: Job, rows: int, mode: AbstractContextManager) -> list[int]:
 
 
 def _on_cpu(net: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy with zeros in place of tensors on the meta device; what is shared stays so."""
+    """Return a copy with real tensors in place of meta tensors; shared tensors stay shared."""
     net = deepcopy(net)
     made: dict[int, Tensor] = {}
     for module in list(net.modules()):
-        own = {"recurse": False, "remove_duplicate": False}
+        own: dict[str, Any] = {"recurse": False, "remove_duplicate": False}
         for name, tensor in [*module.named_parameters(**own), *module.named_buffers(**own)]:
             if id(tensor) not in made:
                 new = torch.empty(
@@ -147,14 +151,14 @@ def _on_cpu(net: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 class SavedBytes:
-    """Counts the memory of all tensors that autograd keeps while it is entered, each once.
+    """Context manager that records the memory of all tensors saved by autograd, each once.
 
-    The parameters of `net` do not count; a copy of them in another precision does.
+    Parameters of `net` are excluded; copies of them in another precision are included.
     """
 
     def __init__(self, net: nn.Module) -> None:
         self.own = {storage_of(p) for p in (*net.parameters(), *net.buffers())}
-        self.kept: dict[int, Tensor] = {}  # alive, so that no two get the same address
+        self.kept: dict[int, Tensor] = {}  # kept alive, so that addresses are unique
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
 
     def _pack(self, tensor: Tensor) -> Tensor:
@@ -164,6 +168,7 @@ class SavedBytes:
 
     @property
     def sizes(self) -> list[int]:
+        """Bytes of each saved tensor."""
         return [tensor.untyped_storage().nbytes() for tensor in self.kept.values()]
 
     def __enter__(self) -> "SavedBytes":
@@ -178,44 +183,40 @@ def storage_of(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata  # noqa: SLF001  # data_ptr is 0 on the meta device
 
 
-# Both together.
-
-
 def activations(job: Job) -> Parts:
-    """By formula for a GPT, else counted."""
+    """Return the saved bytes: by formula for a GPT, counted for other networks."""
     net = job.net
     if not isinstance(net, GPT):
         return counted_activations(job)
     if net.attention == "sdpa" and net.dropout and job.device == "cpu":
-        # A path of its own inside PyTorch, slow and large, which only this setting takes.
+        # PyTorch uses a separate, slower implementation for this combination.
         tokens = torch.empty(2, net.context, dtype=torch.int64, device="meta")
         return counted_activations(replace(job, inputs=tokens))
     return gpt_activations(job)
 
 
 def peak(job: Job) -> float:
-    """The most that is alive at once in a step; for a net that is no GPT, roughly.
+    """Return the peak memory of a step; an estimate for networks other than GPT.
 
-    Lightning frees gradients after the forward pass, so at the end of that the last step's are
-    still there. Then the loss is what matters for a large vocabulary: in the forward pass logits,
-    their float32 copy and log-probabilities lie side by side; in the backward pass the
-    log-probabilities and the gradients before and after them.
+    Lightning frees gradients after the forward pass, so those of the last step are still allocated
+    during it. For a large vocabulary the loss dominates: in the forward pass logits, their float32
+    copy and log-probabilities coexist; in the backward pass the log-probabilities and the gradients
+    with respect to them and to the logits.
     """
     model, kept = states(job), sum(activations(job).values())
     constant = sum(model.values()) - model["gradients"]
-    beside: float
+    temporary: float
     gradients: float
     if isinstance(job.net, GPT):
         elements = job.rows * job.net.context * job.net.vocab_size
         copy = FLOAT if job.compute_bytes == BF16 else 0
-        beside, gradients = elements * (job.compute_bytes + copy), elements * 2 * FLOAT
-    elif _recurrent(job.net):  # what its kernels need for a moment is little beside what they keep
-        beside, gradients = 0.0, 0.0
+        temporary, gradients = elements * (job.compute_bytes + copy), elements * 2 * FLOAT
+    elif _recurrent(job.net):  # temporary buffers are small compared with saved tensors
+        temporary, gradients = 0.0, 0.0
     else:
-        # The output of a layer lies beside what the next makes of it, and so do their gradients: at
-        # the most those of the two largest.
+        # Outputs of consecutive layers coexist, and so do their gradients: at most the two largest.
         sizes = sorted(_kept_sizes(job))
-        beside, gradients = sizes[-1], sum(sizes[-2:])
-    forward = model["gradients"] + kept + beside
+        temporary, gradients = sizes[-1], sum(sizes[-2:])
+    forward = model["gradients"] + kept + temporary
     backward = kept + gradients + (model["gradients"] if job.accumulate > 1 else 0)
     return constant + max(forward, backward)

@@ -1,4 +1,4 @@
-"""The job of a config: what train.py would train, without weights."""
+"""Build the job of a config on the meta device, through the parser of train.py."""
 
 import argparse
 import warnings
@@ -6,15 +6,15 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from benchmarks.memory.job import Job
+from engine.errors import UserError
 from modules.nets import GPT
 
 
 class Sizes(L.LightningDataModule):
-    """Stands for a text that is not at hand: its sizes are all that memory depends on."""
+    """A DataModule that has only sizes, for a text that is not present."""
 
     def __init__(self, vocab_size: int, context: int, batch_size: int, seed: int = 0) -> None:
         super().__init__()
@@ -25,13 +25,17 @@ class Sizes(L.LightningDataModule):
 
 
 def job_from(arguments: list[str], options: argparse.Namespace) -> tuple[Job, L.LightningModule]:
-    """What train.py would train, and the task."""
+    """Return the job that train.py would train, and its task.
+
+    Raises:
+        UserError: If the task has no network, or the batch size is not divisible by the devices.
+    """
     from jsonargparse import Namespace
 
     from cli.command_line import CLI
 
-    class Planned(CLI):
-        """Builds task and data, with weights that have no contents, and goes no further."""
+    class DryRunCLI(CLI):
+        """Instantiate task and data on the meta device, and run nothing."""
 
         def instantiate_classes(self) -> None:
             config = self.config[self.subcommand]
@@ -44,25 +48,30 @@ def job_from(arguments: list[str], options: argparse.Namespace) -> tuple[Job, L.
                 name = f"{Sizes.__module__}.{Sizes.__name__}"
                 config.data = Namespace(class_path=name, init_args=Namespace(sizes))
             with torch.device("meta"), warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # Lightning calls it so, too
-                made = self.parser.instantiate_classes(self.config)
-            self.model, self.datamodule = self._get(made, "model"), self._get(made, "data")
+                warnings.simplefilter(
+                    "ignore", DeprecationWarning
+                )  # Lightning calls it like this, too
+                instances = self.parser.instantiate_classes(self.config)
+            self.model, self.datamodule = (
+                self._get(instances, "model"),
+                self._get(instances, "data"),
+            )
 
         def _run_subcommand(self, subcommand: str) -> None:
-            """Nothing is run."""
+            """Do not run."""
 
-    cli = Planned.from_args(["fit", *arguments])
+    cli = DryRunCLI.from_args(["fit", *arguments])
     if getattr(cli.model, "net", None) is None:
-        raise MisconfigurationException(
-            f"{type(cli.model).__name__} has no single net whose memory could be told."
+        raise UserError(
+            f"{type(cli.model).__name__} has no attribute `net`; only such tasks can be analyzed."
         )
     net: nn.Module = cli.model.net
     devices = options.devices
-    share = 1 if options.strategy == "tensor_parallel" else devices
-    if cli.batch_size % share:
-        raise MisconfigurationException(
-            f"batch_size {cli.batch_size} can't be divided among {share} devices: choose another "
-            "number after `--`, as in `-- --data.batch_size …`."
+    data_parallel = 1 if options.strategy == "tensor_parallel" else devices
+    if cli.batch_size % data_parallel:
+        raise UserError(
+            f"batch_size {cli.batch_size} is not divisible by {data_parallel} devices: pass "
+            "another one after `--`, as in `-- --data.batch_size N`."
         )
     inputs = None
     if not isinstance(net, GPT):
@@ -72,7 +81,7 @@ def job_from(arguments: list[str], options: argparse.Namespace) -> tuple[Job, L.
         inputs, _ = cli.datamodule.on_after_batch_transfer(batch, 0)
     job = Job(
         net,
-        rows=cli.batch_size // share,
+        rows=cli.batch_size // data_parallel,
         precision=options.precision or _precision(cli, options.device),
         optimizer=cli.model.optimizer,
         strategy=options.strategy,
@@ -87,7 +96,7 @@ def job_from(arguments: list[str], options: argparse.Namespace) -> tuple[Job, L.
 def _precision(cli: Any, device: str) -> str:
     from engine.precision import recommended_precision
 
-    wanted = cli.trainer_config.precision
-    if wanted is None and cli.auto_precision:
+    precision = cli.trainer_config.precision
+    if precision is None and cli.auto_precision:
         return "bf16-mixed" if device == "cuda" else recommended_precision("cpu")[0]
-    return {None: "32-true", 32: "32-true", "32": "32-true"}.get(wanted, str(wanted))
+    return {None: "32-true", 32: "32-true", "32": "32-true"}.get(precision, str(precision))

@@ -1,4 +1,4 @@
-"""What is trained and how: all that the memory of a device depends on."""
+"""A training job: everything that the memory of a device depends on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,24 +9,24 @@ from torch import nn
 
 STRATEGIES = ("single", "ddp", "fsdp", "zero2", "zero3", "tensor_parallel")
 FLOAT, BF16 = 4, 2  # bytes
-BUCKET = 200_000_000  # elements that DeepSpeed reduces at once: Lightning's default
+BUCKET = 200_000_000  # elements of a DeepSpeed reduction bucket, Lightning's default
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be trained, and how.
+    """A training job.
 
     Args:
-        net: On the meta device.
-        rows: Rows of a batch on one device.
-        precision: Lightning's name of it.
-        optimizer: Makes an optimizer of parameters; by default AdamW.
+        net: Network on the meta device.
+        rows: Rows of a batch per device.
+        precision: Lightning's name, such as `bf16-mixed`.
+        optimizer: Factory of the optimizer; AdamW by default.
         strategy: One of STRATEGIES.
-        devices: How many share the work.
-        accumulate: Batches a step: gradients stay from one to the next.
-        device: `cpu` or `cuda`: they keep different things for the backward pass.
-        inputs: Two rows of the net's inputs, only for a net that is no GPT.
+        devices: Number of devices.
+        accumulate: Batches per optimizer step.
+        device: `cpu` or `cuda`; their kernels save different tensors.
+        inputs: Two rows of inputs, for networks other than GPT.
     """
 
     net: nn.Module
@@ -41,19 +41,22 @@ class Job:
 
     @property
     def parameters(self) -> int:
+        """Number of parameters."""
         return sum(parameter.numel() for parameter in self.net.parameters())
 
     @property
     def weight_bytes(self) -> int:
+        """Bytes per weight."""
         return BF16 if self.precision == "bf16-true" else FLOAT
 
     @property
     def compute_bytes(self) -> int:
-        """Of what enters and leaves a matrix product."""
+        """Bytes per element of inputs and outputs of a matrix product."""
         return BF16 if self.precision.startswith("bf16") else FLOAT
 
     @property
     def tensor_parallel(self) -> int:
+        """Devices that share each matrix."""
         return self.devices if self.strategy == "tensor_parallel" else 1
 
 

@@ -1,4 +1,4 @@
-"""What three steps of train.py really take on this machine."""
+"""Measure the memory of three steps of train.py on this machine."""
 
 import json
 import subprocess
@@ -9,19 +9,19 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.memory.activations import SavedBytes
 from benchmarks.memory.job import Parts
+from engine.errors import UserError
 
 
 class MemoryRecorder(L.Callback):
-    """Writes what a fit has really taken: peak of the allocator, and what autograd kept.
+    """Write the measured memory of a fit: peak of the allocator and tensors saved by autograd.
 
     Args:
-        path: A JSON file.
+        path: JSON file to write.
     """
 
     def __init__(self, path: str) -> None:
@@ -29,7 +29,7 @@ class MemoryRecorder(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._on_gpu = pl_module.device.type == "cuda"
-        if self._on_gpu:  # it counts by itself
+        if self._on_gpu:  # the CUDA allocator tracks its peak
             torch.cuda.reset_peak_memory_stats(pl_module.device)
             return
         self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
@@ -47,24 +47,24 @@ class MemoryRecorder(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         parameters = list(pl_module.parameters())
         (optimizer,) = trainer.optimizers
-        kept = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
+        state = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
         weights = sum(p.numel() * p.element_size() for p in parameters)
-        # On a CPU, the weights were there before the allocator was watched.
+        # On a CPU the weights were allocated before profiling started.
         peak = (
             torch.cuda.max_memory_allocated(pl_module.device)
             if self._on_gpu
-            else weights + self._most()
+            else weights + self._peak_bytes()
         )
-        seen = {
+        measured = {
             "weights": weights,
-            "optimizer": sum(tensor.numel() * tensor.element_size() for tensor in kept),
+            "optimizer": sum(tensor.numel() * tensor.element_size() for tensor in state),
             "activations": self._activations,
             "peak": peak,
         }
-        Path(self.path).write_text(json.dumps(seen))
+        Path(self.path).write_text(json.dumps(measured))
 
-    def _most(self) -> int:
-        """Bytes that were taken at once since training started."""
+    def _peak_bytes(self) -> int:
+        """Return the peak of bytes allocated since training started."""
         self._profile.__exit__(None, None, None)
         events = self._profile.profiler.kineto_results.events()  # type: ignore[union-attr]
         changes = sorted(
@@ -72,20 +72,20 @@ class MemoryRecorder(L.Callback):
             for event in events
             if event.name() == "[memory]"
         )
-        alive = most = 0
+        allocated = peak = 0
         for _, change in changes:
-            alive += change
-            most = max(most, alive)
-        return most
+            allocated += change
+            peak = max(peak, allocated)
+        return peak
 
 
 def measure(arguments: list[str], precision: str, compiles: bool, device: str = "cpu") -> Parts:
-    """Three steps of train.py, in one process.
+    """Run three steps of train.py in one process and return the measured memory.
 
     Args:
-        arguments: The configs and flags.
-        precision: Lightning's name of it.
-        compiles: The task may compile its net, which must be switched off.
+        arguments: Configs and flags.
+        precision: Lightning's name, such as `bf16-mixed`.
+        compiles: Whether the task has an argument `compile`, which is set to false.
         device: `cpu` or `cuda`.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -110,8 +110,8 @@ def measure(arguments: list[str], precision: str, compiles: bool, device: str = 
         command += [word for flag in flags.items() for word in flag]
         done = subprocess.run(command, capture_output=True, text=True)
         if not path.exists():
-            raise MisconfigurationException(
-                f"train.py ended with code {done.returncode}: {done.stderr.strip()[-600:]}"
+            raise UserError(
+                f"train.py exited with code {done.returncode}: {done.stderr.strip()[-600:]}"
             )
-        found: Parts = json.loads(path.read_text())
-        return found
+        result: Parts = json.loads(path.read_text())
+        return result

@@ -1,4 +1,4 @@
-"""A plan from one machine to many: the table of docs/scaling.md."""
+"""The table of docs/scaling.md: memory from one machine to many."""
 
 import torch
 
@@ -13,10 +13,10 @@ SHAPES = {  # layers, heads, width, context
     "355 M": (24, 16, 1024, 1024),
     "774 M": (36, 20, 1280, 1024),
     "1.6 B": (48, 25, 1600, 1024),
-    "6.7 B": (32, 32, 4096, 2048),  # as Brown et al. 2020 name it, and the next
+    "6.7 B": (32, 32, 4096, 2048),  # this and the next: sizes of Brown et al. 2020
     "13 B": (40, 40, 5120, 2048),
 }
-PLAN = (  # size, machine, devices, strategy, rows a device, accumulated batches
+PLAN = (  # size, machine, devices, strategy, rows per device, accumulated batches
     ("10.7 M", "laptop, CPU", 1, "single", 12, 5),
     ("124 M", "1 x 24 GB", 1, "single", 8, 60),
     ("124 M", "1 x 80 GB", 1, "single", 32, 15),
@@ -36,7 +36,7 @@ PLAN = (  # size, machine, devices, strategy, rows a device, accumulated batches
 def planned(
     size: str, devices: int = 1, strategy: str = "single", rows: int = 1, accumulate: int = 1
 ) -> Job:
-    """A GPT in bfloat16 on GPUs (the smallest: in float32 on a CPU), without dropout."""
+    """Return the job of a GPT without dropout in bfloat16 on GPUs (the smallest: float32, CPU)."""
     layers, heads, dim, context = SHAPES[size]
     on_cpu = size == "10.7 M"
     vocab_size = 65 if on_cpu else 50_304
@@ -47,8 +47,8 @@ def planned(
 
 
 def plan() -> str:
-    """The table in Markdown."""
-    head = "size | machine | strategy | rows a device x batches | tokens a step | states"
+    """Return the table as Markdown."""
+    head = "size | machine | strategy | rows per device x batches | tokens per step | states"
     lines = [f"| {head} | activations | peak |", "|" + " --- |" * 8]
     for size, machine, devices, strategy, rows, accumulate in PLAN:
         job = planned(size, devices, strategy, rows, accumulate)
