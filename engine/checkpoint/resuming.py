@@ -1,42 +1,41 @@
-"""Which run `--resume` means, the checkpoint that it goes on from, and what may differ then."""
+"""Select the run and the checkpoint that `--resume` continues, and check its config."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
+from engine.errors import UserError
 from engine.run.config_differences import differences
 
-# What may be told anew to a run that goes on, because it takes effect; all else would be overruled
-# by the checkpoint, or would make another run of it.
+# Keys that may change on resume, because they take effect. All others would be overridden by the
+# checkpoint or would change what the run is.
 CHANGEABLE = (
     *("resume", "ckpt_path", "config", "runs_dir", "experiment", "expect", "test_after_fit"),
     *("checkpoint", "tracking", "trainer", "data.init_args.data_dir", "auto_precision"),
 )
-FIXED = ("trainer.limit_train_batches", "trainer.overfit_batches")  # they move the epochs' ends
+FIXED = ("trainer.limit_train_batches", "trainer.overfit_batches")  # they change an epoch's length
 
 
-def checkpoint_of(folder: Path, read: Any) -> Path | None:
-    """The last checkpoint of a run folder that can be read whole, else its best.
+def checkpoint_of(folder: Path, read: Callable[[Path], Any]) -> Path | None:
+    """Return the last readable checkpoint of a run folder, or else its best one.
 
     Args:
         folder: The run folder.
-        read: Reads or checks a checkpoint; raises MisconfigurationException if it is none.
+        read: Reads or checks a checkpoint; raises UserError if it is not one.
     """
     names = ("last.ckpt", "last.ckpt.old", "best.ckpt", "best.ckpt.old")
-    found = [folder / "checkpoints" / name for name in names]
-    for path in (path for path in found if path.exists()):
+    paths = [folder / "checkpoints" / name for name in names]
+    for path in (path for path in paths if path.exists()):
         try:
             read(path)
-        except MisconfigurationException:
+        except UserError:
             continue
         return path
     return None
 
 
-def newest_unfinished_run(parent: Path, read: Any) -> Path | None:
-    """The newest run folder of an experiment with a checkpoint, unless that run is complete.
+def newest_unfinished_run(parent: Path, read: Callable[[Path], Any]) -> Path | None:
+    """Return the newest run folder of an experiment that has a checkpoint, unless it is complete.
 
     Args:
         parent: `runs/<experiment>`.
@@ -49,27 +48,27 @@ def newest_unfinished_run(parent: Path, read: Any) -> Path | None:
     return None
 
 
-def check_unchanged(saved: Mapping[str, Any], asked: Mapping[str, Any], folder: Path) -> None:
-    """Refuse what a run that goes on can't take up.
+def check_unchanged(saved: Mapping[str, Any], current: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a changed config that a resumed run cannot adopt.
 
     Args:
-        saved: The config that the run was begun with.
-        asked: The config that it shall go on with.
-        folder: Its run folder, for the message.
+        saved: The config that the run was started with.
+        current: The config of the command line.
+        folder: The run folder, for the message.
 
     Raises:
-        MisconfigurationException: Naming the keys.
+        UserError: Naming the keys.
     """
     changed = sorted(
         (key, *values)
-        for key, values in differences([saved, asked]).items()
+        for key, values in differences([saved, current]).items()
         if not _may_change(key)
     )
     if changed:
-        told = "; ".join(f"{key} was {old!r}, is {new!r}" for key, old, new in changed[:5])
-        raise MisconfigurationException(
-            f"--resume: {folder} was begun with another config: {told}. A run that goes on keeps "
-            "its net, data, optimizer and seed. To start a new run from its weights: "
+        keys = "; ".join(f"{key}: {old!r} → {new!r}" for key, old, new in changed[:5])
+        raise UserError(
+            f"cannot resume {folder}: its config differs ({keys}). A resumed run keeps its "
+            "network, data, optimizer and seed. To start a new run from its weights use "
             f"--init_from {folder}/checkpoints/best.ckpt."
         )
 

@@ -1,7 +1,7 @@
-"""Reading checkpoints that several processes wrote into one folder: as one, on one machine.
+"""Read sharded checkpoints, folders that several processes wrote, in one process.
 
-Two kinds: those of `engine.distributed.ModelParallel` with `save_distributed_checkpoint`, written by
-torch.distributed.checkpoint; and DeepSpeed's.
+There are two formats: that of torch.distributed.checkpoint, written by
+`engine.distributed.ModelParallel` with `save_distributed_checkpoint`, and that of DeepSpeed.
 """
 
 import io
@@ -14,76 +14,73 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from engine.errors import UserError
 from engine.renamed import upgrade_hyperparameters
 
 TORCH_INDEX, LIGHTNING_FILE = ".metadata", "meta.pt"
-DEEPSPEED_INDEX = "latest"  # holds the name of the folder within
-# What a checkpoint needs to be tested, continued from and used; not to resume its run.
-KEPT = (
+DEEPSPEED_INDEX = "latest"  # holds the name of the subfolder
+# Content that evaluation, fine-tuning and inference need; resuming needs the folder itself.
+KEYS = (
     *("state_dict", "hyper_parameters", "hparams_name"),
     *("epoch", "global_step", "pytorch-lightning_version"),
 )
 
 
-def kind_of(path: Path) -> str:
-    """`torch` or `deepspeed` for such a folder, damaged or not, and `file` for all else."""
+def checkpoint_format(path: Path) -> str:
+    """Return `torch` or `deepspeed` for a sharded checkpoint, damaged or not, otherwise `file`."""
     if (path / DEEPSPEED_INDEX).is_file():
         return "deepspeed"
     return "torch" if (path / TORCH_INDEX).is_file() else "file"
 
 
 def is_sharded(path: Path) -> bool:
-    return kind_of(path) != "file"
+    return checkpoint_format(path) != "file"
 
 
 def check_complete(folder: Path) -> None:
-    """Make sure, without reading it all, that every process wrote its share.
+    """Check, without reading everything, that the shards of all processes are there.
 
     Raises:
-        MisconfigurationException: Naming what is missing.
+        UserError: Naming what is missing.
     """
     if (folder / DEEPSPEED_INDEX).is_file():
         _deepspeed_files(folder)
         return
     if not (folder / LIGHTNING_FILE).is_file():
-        raise MisconfigurationException(f"{folder} is no checkpoint: {LIGHTNING_FILE} is missing.")
+        raise UserError(f"{folder} is not a checkpoint: {LIGHTNING_FILE} is missing.")
     ends: dict[str, int] = {}
-    for place in _index(folder).storage_data.values():
-        ends[place.relative_path] = max(
-            ends.get(place.relative_path, 0), place.offset + place.length
-        )
+    for entry in _index(folder).storage_data.values():
+        end = entry.offset + entry.length
+        ends[entry.relative_path] = max(ends.get(entry.relative_path, 0), end)
     for name, end in ends.items():
         path = folder / name
         if not path.is_file() or path.stat().st_size < end:
-            raise MisconfigurationException(
-                f"{folder} is no whole checkpoint: {name} is missing or too short."
-            )
+            raise UserError(f"{folder} is incomplete: {name} is missing or too short.")
 
 
 def read_sharded(folder: Path) -> dict[str, Any]:
-    """Weights and hyper-parameters as a checkpoint in one file has them; no optimizer.
+    """Return weights and hyper-parameters as in a single-file checkpoint, without the optimizer.
 
-    Nothing that torch wrote can run code here. DeepSpeed reads its own files with pickle: take
-    them from those whom you trust.
+    The torch format cannot execute code. DeepSpeed reads its own files with pickle: use those of a
+    trusted source only.
 
     Raises:
-        MisconfigurationException: If something is missing or damaged.
+        UserError: If something is missing or damaged.
     """
     check_complete(folder)
     try:
         read = _read_torch if (folder / TORCH_INDEX).is_file() else _read_deepspeed
         checkpoint = read(folder)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise MisconfigurationException(f"{folder} is a damaged checkpoint: {error}") from error
+        raise UserError(f"{folder} is a damaged checkpoint: {error}") from error
     upgrade_hyperparameters(checkpoint)
     return checkpoint
 
 
 @contextmanager
 def as_single_file(path: Path) -> Iterator[Path]:
-    """The path of a checkpoint that is a file: the same, or that of a copy for the time being."""
+    """Yield the path of a single-file checkpoint: the given one, or a temporary conversion."""
     if not is_sharded(path):
         yield path
         return
@@ -93,11 +90,11 @@ def as_single_file(path: Path) -> Iterator[Path]:
         yield copy
 
 
-# torch.distributed.checkpoint.
+# Format of torch.distributed.checkpoint.
 
 
 class _IndexUnpickler(pickle.Unpickler):
-    """Knows what such an index is made of and nothing else: other pickles could run any code."""
+    """Unpickle only the classes of such an index; any other could execute code."""
 
     def find_class(self, module: str, name: str) -> Any:
         plain = (module, name) in {
@@ -118,8 +115,8 @@ def _index(folder: Path) -> Any:
     try:
         with (folder / TORCH_INDEX).open("rb") as file:
             return _IndexUnpickler(file).load()
-    except Exception as error:  # in a file of unknown origin the unpickler may meet anything
-        raise MisconfigurationException(f"{folder} is a damaged checkpoint: {error}") from error
+    except Exception as error:  # the unpickler raises anything on a file of unknown origin
+        raise UserError(f"{folder} is a damaged checkpoint: {error}") from error
 
 
 def _read_torch(folder: Path) -> dict[str, Any]:
@@ -135,24 +132,24 @@ def _read_torch(folder: Path) -> dict[str, Any]:
         for name, stored in sorted(_index(folder).state_dict_metadata.items())
         if name.startswith("state_dict.") and isinstance(stored, TensorStorageMetadata)
     }
-    with warnings.catch_warnings(action="ignore"):  # that this is one process, which is meant
+    with warnings.catch_warnings(action="ignore"):  # that no process group is initialized
         load(weights, storage_reader=Reader(folder), no_dist=True)
     content = torch.load(folder / LIGHTNING_FILE, map_location="cpu", weights_only=True)
     state = {name.removeprefix("state_dict."): weight for name, weight in weights.items()}
-    return {"state_dict": state} | {key: content[key] for key in KEPT[1:] if key in content}
+    return {"state_dict": state} | {key: content[key] for key in KEYS[1:] if key in content}
 
 
-# DeepSpeed.
+# Format of DeepSpeed.
 
 
 def _deepspeed_files(folder: Path) -> list[Path]:
-    """The files with the weights, and with them what Lightning and the task wrote."""
+    """Return the files with the weights; they also hold what Lightning and the task saved."""
     inner = folder / (folder / DEEPSPEED_INDEX).read_text().strip()
     models = sorted(inner.glob("*model_states.pt"))
-    shares = sorted(inner.glob("*_optim_states.pt"))
-    if not models or not shares:
-        raise MisconfigurationException(
-            f"{folder} is no whole checkpoint of DeepSpeed: {inner} lacks "
+    optimizers = sorted(inner.glob("*_optim_states.pt"))
+    if not models or not optimizers:
+        raise UserError(
+            f"{folder} is an incomplete checkpoint of DeepSpeed: {inner} lacks "
             f"{'*_optim_states.pt' if models else '*model_states.pt'}."
         )
     return models
@@ -162,13 +159,13 @@ def _read_deepspeed(folder: Path) -> dict[str, Any]:
     try:
         from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
     except ImportError as error:
-        raise MisconfigurationException(
-            f"{folder} was written by DeepSpeed, which is not installed here: "
+        raise UserError(
+            f"{folder} was written by DeepSpeed, which is not installed: "
             "pip install 'deepspeed>=0.17'."
         ) from error
     models = _deepspeed_files(folder)
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # it tells each step
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # progress messages
         state = get_fp32_state_dict_from_zero_checkpoint(folder)
     content = torch.load(models[0], map_location="cpu", weights_only=False)
-    whole = {name: weight.clone() for name, weight in state.items()}
-    return {"state_dict": whole} | {key: content[key] for key in KEPT[1:] if key in content}
+    full = {name: weight.clone() for name, weight in state.items()}
+    return {"state_dict": full} | {key: content[key] for key in KEYS[1:] if key in content}

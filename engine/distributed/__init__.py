@@ -1,4 +1,4 @@
-"""Strategies and sharding for training in several processes."""
+"""Strategies for training in several processes, and sharding of their networks."""
 
 from engine.distributed.strategies import DeepSpeed, ModelParallel
 

@@ -1,15 +1,14 @@
-"""Spread a task's net over the processes of `engine.distributed.ModelParallel`: FSDP2, tensor parallelism, both.
+"""Shard a task's network for `engine.distributed.ModelParallel`: FSDP2 and tensor parallelism.
 
-The door: a net is a plain module, and says by two plain things how it may be spread. Neither is
-needed; a net without them is cut as one piece.
+A network is a plain module with two optional attributes; one without them is a single FSDP unit.
 
-    blocks                   an nn.ModuleList: FSDP gathers the weights of one block at a time
-    tensor_parallel_plan()   which matrices of every block may be cut, and where; see GPT
+    blocks                   an nn.ModuleList; FSDP gathers the weights of one block at a time
+    tensor_parallel_plan()   which matrices of every block are split, and how; see GPT
 
-FSDP (Zhao et al. 2023; Rajbhandari et al. 2020, stage 3) keeps of every weight, gradient and
-optimizer state a share on each process, and gathers a block's weights when it is its turn. Tensor
-parallelism (Shoeybi et al. 2019, "Megatron-LM", section 3) also shares the work on each row of a
-batch: a matrix is cut by columns, the next by rows, and one sum over the processes joins them.
+FSDP (Zhao et al. 2023; Rajbhandari et al. 2020, stage 3) keeps a shard of every weight, gradient
+and optimizer state on each process and gathers a block's weights before it runs. Tensor parallelism
+(Shoeybi et al. 2019, "Megatron-LM", section 3) also splits the computation: one matrix by columns,
+the next by rows, followed by an all-reduce.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +17,6 @@ from typing import Any, Protocol
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, distributed, nn
 from torch.distributed._functional_collectives import (  # noqa: PLC2701  # differentiable
     all_to_all_single_autograd,
@@ -33,14 +31,16 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 
-# The matrix of a linear layer → ROWS, or the parts of its output, which are cut one by one, each
-# as a number of units that stay whole: queries, keys and values as heads.
+from engine.errors import UserError
+
+# Name of a linear layer → ROWS, or the sizes of the parts of its output, in units that are not
+# split; queries, keys and values are three parts, each with its number of heads.
 ROWS = "rows"
 Plan = Mapping[str, str | Sequence[int]]
 
 
 class TensorParallelNet(Protocol):
-    """A net whose blocks may be cut."""
+    """A network whose blocks support tensor parallelism."""
 
     blocks: nn.ModuleList
 
@@ -48,68 +48,67 @@ class TensorParallelNet(Protocol):
 
 
 def shard(task: L.LightningModule) -> None:
-    """What a task does in `configure_model`: nothing, unless it is trained by `ModelParallel`.
+    """Shard `task.net` in place under `ModelParallel`, otherwise do nothing; for `configure_model`.
 
     Args:
-        task: Its attribute `net` is spread, in place and once.
+        task: The task; a network that is sharded already stays as it is.
 
     Raises:
-        MisconfigurationException: If the net can't be cut as the strategy asks.
+        UserError: If the network does not support the strategy's tensor parallelism.
     """
     mesh = task.device_mesh
     net: nn.Module = task.net  # type: ignore[assignment]
-    if mesh is None or has_dtensors(net):
+    if mesh is None or is_sharded(net):
         return
     if mesh["tensor_parallel"].size() > 1:
-        cut(net, mesh["tensor_parallel"])
+        apply_tensor_parallel(net, mesh["tensor_parallel"])
         if mesh["data_parallel"].size() == 1:
             return
-    for weight in net.parameters():  # FSDP takes no channels-last ones
+    for weight in net.parameters():  # FSDP needs contiguous weights, not channels-last
         weight.data = weight.data.contiguous()
     mixed = task.trainer.precision == "bf16-mixed"
     for part in fsdp_modules(net):
-        gather_in_halves = mixed and part is not net
-        if gather_in_halves:
-            _norms_in_full(part)
+        gather_in_bf16 = mixed and part is not net
+        if gather_in_bf16:
+            _compute_norms_in_fp32(part)
         name = type(part).__name__
         policy = MixedPrecisionPolicy(
-            param_dtype=torch.bfloat16 if gather_in_halves else None,
-            reduce_dtype=torch.float32 if gather_in_halves else None,
+            param_dtype=torch.bfloat16 if gather_in_bf16 else None,
+            reduce_dtype=torch.float32 if gather_in_bf16 else None,
             cast_forward_inputs=False,
         )
         fully_shard(part, mesh=mesh["data_parallel"], mp_policy=policy)
-        type(part).__name__ = name  # that of a class of its own: FSDPGPT
+        type(part).__name__ = name  # fully_shard makes a subclass: FSDPGPT
     if any(True for _ in net.buffers()):
-        net.register_forward_pre_hook(_same_buffers)
+        net.register_forward_pre_hook(_broadcast_buffers)
 
 
-def has_dtensors(net: nn.Module) -> bool:
-    """Whether this process has only a share of the net (of which all may be gathered just now)."""
+def is_sharded(net: nn.Module) -> bool:
+    """Return whether the network is sharded."""
     return isinstance(net, FSDPModule) or any(isinstance(w, DTensor) for w in net.parameters())
 
 
 def fsdp_modules(net: nn.Module) -> list[nn.Module]:
-    """The blocks of a net, and the net itself last."""
+    """Return the FSDP units: the blocks of a network, and the network itself last."""
     blocks = getattr(net, "blocks", None)
     return [*blocks, net] if isinstance(blocks, nn.ModuleList) else [net]
 
 
-def _norms_in_full(block: nn.Module) -> None:
-    """A block's weights are gathered in bfloat16, and its norms compute in float32 all the same.
+def _compute_norms_in_fp32(block: nn.Module) -> None:
+    """Let normalization layers compute in float32 although weights are gathered in bfloat16.
 
-    Autocast would cast the matrices in any case, and keep the copies until the backward pass: the
-    whole net on every process, which FSDP is to avoid. Gathered weights it leaves alone, and they
-    travel at half the price. Gradients are summed in float32.
+    With float32 weights, autocast would cast the gathered matrices and keep the copies until the
+    backward pass, so that every process would hold the full network. Weights gathered in bfloat16
+    need no cast and half the traffic. Gradients are reduced in float32.
     """
     for module in block.modules():
         own = dict(module.named_parameters(recurse=False))
         if own and all(weight.ndim < 2 for weight in own.values()):
-            places = [(module, name) for name in own]
-            StandIns(module, places, Tensor.float)
+            ReplacedParameters(module, [(module, name) for name in own], Tensor.float)
 
 
-def _same_buffers(net: nn.Module, inputs: Any) -> None:
-    """The running means of a batch norm are those of the first process, as DDP has it."""
+def _broadcast_buffers(net: nn.Module, inputs: Any) -> None:
+    """Use the batch-norm statistics of the first process, as DDP does."""
     for buffer in net.buffers():
         distributed.broadcast(buffer, 0)
 
@@ -117,21 +116,20 @@ def _same_buffers(net: nn.Module, inputs: Any) -> None:
 # Tensor parallelism.
 
 
-def cut(net: nn.Module, mesh: DeviceMesh) -> None:
-    """Cut the matrices of a net's plan; every process holds all the rest.
+def apply_tensor_parallel(net: nn.Module, mesh: DeviceMesh) -> None:
+    """Shard the matrices of a network's plan and replicate all other weights.
 
     Args:
         net: A TensorParallelNet.
-        mesh: The processes that share one row of a batch, in one dimension.
+        mesh: The one-dimensional mesh of a tensor-parallel group.
 
     Raises:
-        MisconfigurationException: If the net has no plan, or something can't be divided.
+        UserError: If the network has no plan, or the group's size does not divide a part.
     """
     if not hasattr(net, "tensor_parallel_plan"):
-        raise MisconfigurationException(
-            f"{type(net).__name__} does not say how its matrices could be cut, so it can't be "
-            "trained with tensor parallelism: take --config configs/trainer/fsdp.yaml, or give it "
-            "a `tensor_parallel_plan` as modules.nets.GPT has it."
+        raise UserError(
+            f"{type(net).__name__} does not support tensor parallelism: use --config "
+            "configs/trainer/fsdp.yaml, or add a `tensor_parallel_plan` as in modules.nets.GPT."
         )
     plan: Plan = net.tensor_parallel_plan()  # type: ignore[operator]
     _check_divides(net, plan, mesh.size())
@@ -144,7 +142,7 @@ def cut(net: nn.Module, mesh: DeviceMesh) -> None:
         for name, parts in plan.items():
             if not isinstance(parts, str) and len(parts) > 1:
                 layer = block.get_submodule(name)
-                layer.register_forward_hook(Regroup(layer.out_features, parts, mesh))
+                layer.register_forward_hook(RegroupOutputs(layer.out_features, parts, mesh))
     for part in fsdp_modules(net):
         replicate(part, mesh)
 
@@ -153,24 +151,25 @@ def _check_divides(net: nn.Module, plan: Plan, size: int) -> None:
     for name, parts in plan.items():
         if parts != ROWS and any(int(part) % size for part in parts):
             sizes = ", ".join(map(str, dict.fromkeys(parts)))
-            raise MisconfigurationException(
-                f"tensor parallelism among {size} processes: {name} of {type(net).__name__} has "
-                f"parts of {sizes} heads or channels, and {size} must divide each; choose other "
-                "sizes of the net, or fewer --trainer.strategy.tensor_parallel_size."
+            raise UserError(
+                f"tensor parallelism with {size} processes: {name} of {type(net).__name__} has "
+                f"parts of {sizes} heads or channels, and {size} must divide each; change the "
+                "network's sizes, or lower --trainer.strategy.tensor_parallel_size."
             )
 
 
-class Regroup:
-    """Give each process its share of every part of a layer's outputs.
+class RegroupOutputs:
+    """Exchange a fused layer's output columns so that each process has its shard of every part.
 
-    A layer that makes queries, keys and values by one matrix has them one below the other. Cut
-    straight, the first process would have all queries, the last all values. Weights stay cut that
-    way, so that a checkpoint is that of one process; the outputs change places instead.
+    A fused projection has queries, keys and values in one matrix, one part after the other; a
+    contiguous shard gives all queries to the first process and all values to the last. The weights
+    stay sharded that way, so that checkpoints equal those of one process, and the outputs are
+    exchanged by an all-to-all.
 
     Args:
-        width: Outputs of the whole layer.
-        parts: Units of each part.
-        mesh: The processes, in one dimension.
+        width: Output features of the full layer.
+        parts: Number of units of each part.
+        mesh: The one-dimensional mesh of a tensor-parallel group.
     """
 
     def __init__(self, width: int, parts: Sequence[int], mesh: DeviceMesh) -> None:
@@ -182,79 +181,81 @@ class Regroup:
             {
                 column
                 for end, units in zip(ends, parts, strict=True)
-                for column in _share(range(end - units * unit, end), number, size)
+                for column in _shard_of(range(end - units * unit, end), number, size)
             }
             for number in range(size)
         ]
-        made = [_share(range(width), number, size) for number in range(size)]
-        mine = made[rank]
-        # In order of who gets them; and each arrives in the order of the whole layer.
-        leave = [[c - mine.start for c in mine if c in columns] for columns in wanted]
-        self.order = torch.tensor([column for columns in leave for column in columns])
-        self.sent = [len(columns) for columns in leave]
-        self.received = [sum(c in wanted[rank] for c in columns) for columns in made]
+        computed = [_shard_of(range(width), number, size) for number in range(size)]
+        mine = computed[rank]
+        # Ordered by receiving process; each receives columns in the order of the full layer.
+        send = [[c - mine.start for c in mine if c in columns] for columns in wanted]
+        self.order = torch.tensor([column for columns in send for column in columns])
+        self.send_sizes = [len(columns) for columns in send]
+        self.receive_sizes = [sum(c in wanted[rank] for c in columns) for columns in computed]
 
     def __call__(self, layer: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        """(…, width / size) of the straight cut to (…, width / size) of every part."""
+        """Turn (…, width / size) of the contiguous shard into (…, width / size) of every part."""
         columns = output.movedim(-1, 0)  # (width / size, …)
-        ready = columns.index_select(0, self.order.to(output.device))  # (width / size, …)
-        got = all_to_all_single_autograd(ready, self.received, self.sent, self.group)
-        return got.movedim(0, -1).contiguous()  # (…, width / size)
+        ordered = columns.index_select(0, self.order.to(output.device))  # (width / size, …)
+        received = all_to_all_single_autograd(
+            ordered, self.receive_sizes, self.send_sizes, self.group
+        )
+        return received.movedim(0, -1).contiguous()  # (…, width / size)
 
 
-def _share(columns: range, number: int, size: int) -> range:
+def _shard_of(columns: range, number: int, size: int) -> range:
     width = len(columns) // size
     return columns[number * width : (number + 1) * width]
 
 
 def replicate(part: nn.Module, mesh: DeviceMesh) -> None:
-    """Make a DTensor of every weight that is not cut: each process has it whole.
+    """Turn every unsharded weight into a replicated DTensor.
 
-    Optimizer, clipping and checkpoints then meet one kind of tensor only; the module computes with
-    plain ones.
+    Optimizer, gradient clipping and checkpoints then handle DTensors only; the module computes
+    with plain tensors.
     """
-    places = [
+    parameters = [
         (module, name)
         for module in part.modules()
         for name, weight in module.named_parameters(recurse=False)
         if not isinstance(weight, DTensor)
     ]
-    for module, name in places:
+    for module, name in parameters:
         weight = module.get_parameter(name)
-        spread = distribute_tensor(weight.data, mesh, [Replicate()], src_data_rank=None)
-        module.register_parameter(name, nn.Parameter(spread, weight.requires_grad))
-    StandIns(part, places, DTensor.to_local)
+        replicated = distribute_tensor(weight.data, mesh, [Replicate()], src_data_rank=None)
+        module.register_parameter(name, nn.Parameter(replicated, weight.requires_grad))
+    ReplacedParameters(part, parameters, DTensor.to_local)
 
 
-class StandIns:
-    """While a module computes, others stand in for some of its weights, made of them.
+class ReplacedParameters:
+    """Replace parameters during a module's forward pass by differentiable functions of them.
 
     Args:
         part: The module.
-        places: Modules in it and the names of their own weights.
-        make: Makes a stand-in of a weight; gradients flow through it.
+        parameters: Its submodules and the names of their own parameters.
+        function: Maps a parameter to the tensor that the forward pass uses.
     """
 
     def __init__(
         self,
         part: nn.Module,
-        places: Iterable[tuple[nn.Module, str]],
-        make: Callable[[Any], Tensor],
+        parameters: Iterable[tuple[nn.Module, str]],
+        function: Callable[[Any], Tensor],
     ) -> None:
-        self.places = list(places)
-        self.make = make
-        self.weights: list[Any] = []
+        self.parameters = list(parameters)
+        self.function = function
+        self.weights: list[Any] = []  # the parameters, during the forward pass
         part.register_forward_pre_hook(self._before)
         part.register_forward_hook(self._after, always_call=True)
 
     def _before(self, part: nn.Module, inputs: Any) -> None:
-        self.weights = [module.get_parameter(name) for module, name in self.places]
-        self._set([self.make(weight) for weight in self.weights])
+        self.weights = [module.get_parameter(name) for module, name in self.parameters]
+        self._set([self.function(weight) for weight in self.weights])
 
     def _after(self, part: nn.Module, inputs: Any, output: Any) -> None:
         self._set(self.weights)
         self.weights = []
 
     def _set(self, weights: Iterable[Any]) -> None:
-        for (module, name), weight in zip(self.places, weights, strict=True):
+        for (module, name), weight in zip(self.parameters, weights, strict=True):
             module._parameters[name] = weight  # noqa: SLF001  # setattr takes Parameters only

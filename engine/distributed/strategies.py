@@ -1,5 +1,4 @@
-"""Lightning's strategies, set right: ModelParallelStrategy with checkpoints that any other run can
-read, DeepSpeedStrategy with gradients that are not divided twice."""
+"""Lightning's strategies for sharded models, with portable checkpoints and right accumulation."""
 
 import importlib.util
 import logging
@@ -12,7 +11,6 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveragi
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
@@ -20,23 +18,24 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from engine.checkpoint.sharded import kind_of, read_sharded
+from engine.checkpoint.sharded import checkpoint_format, read_sharded
+from engine.errors import UserError
 
 
 class ModelParallel(ModelParallelStrategy):
-    """Spread the net over the processes: FSDP2, tensor parallelism, or FSDP2 between groups of it.
+    """Train with FSDP2, tensor parallelism, or both (FSDP2 between tensor-parallel groups).
 
-    The task cuts its net in `configure_model` (engine/distributed/sharding.py). A checkpoint is one file, the
-    same as that of one process: it resumes on any number of devices, by any strategy, and export.py
-    and generate.py read it. Lightning's own numbers the states of the optimizer by another order
-    of the weights where weight decay makes groups of them.
+    The task shards its network in `configure_model`, see engine/distributed/sharding.py. A
+    checkpoint is a single file, the same as that of one process: it resumes on any number of
+    devices with any strategy, and export.py and generate.py read it. Lightning's own strategy
+    numbers optimizer states in another order where weight decay splits parameters into groups.
 
     Args:
-        tensor_parallel_size: Processes that share each row of a batch; auto: all of a node. FSDP
-            shares everything among as many groups of them as there are.
-        save_distributed_checkpoint: Every process writes its share into a folder, for nets that do
-            not fit the memory of one host; export.py makes one file of it.
-        process_group_backend: nccl, gloo, …; by default that of the device.
+        tensor_parallel_size: Processes of a tensor-parallel group; auto: all of a node. The
+            groups shard weights, gradients and optimizer states among each other (FSDP2).
+        save_distributed_checkpoint: Let every process write its shard into a folder, for networks
+            that do not fit the memory of one host; export.py converts it into a single file.
+        process_group_backend: nccl, gloo, …; the device's default if not set.
     """
 
     def __init__(
@@ -57,13 +56,12 @@ class ModelParallel(ModelParallelStrategy):
         size = self._tensor_parallel_size
         size = self.num_processes if size == "auto" else int(size)
         if size < 1 or self.num_processes % size:
-            raise MisconfigurationException(
+            raise UserError(
                 f"--trainer.strategy.tensor_parallel_size {size} must divide the "
-                f"{self.num_processes} devices of a node: what they say to each other is too much "
-                "for a network."
+                f"{self.num_processes} devices of a node: tensor parallelism does not cross nodes."
             )
         self._tensor_parallel_size, self._data_parallel_size = size, world // size
-        # It deplores two sums in a row, which cutting in two ways takes.
+        # Silence DTensor's warning about consecutive all-reduces, which a 2-D mesh needs.
         logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
         super().setup_environment()
 
@@ -71,17 +69,18 @@ class ModelParallel(ModelParallelStrategy):
     def setup(self, trainer: Any) -> None:
         task = self.lightning_module
         if not is_overridden("configure_model", task):
-            raise MisconfigurationException(
-                f"{type(task).__name__} does not cut its net, as engine.distributed.ModelParallel asks: give it "
-                "`def configure_model(self): shard(self)` (engine/distributed/sharding.py), or take --config "
+            raise UserError(
+                f"{type(task).__name__} does not shard its network, which "
+                "engine.distributed.ModelParallel requires: add `def configure_model(self): "
+                "shard(self)` (engine/distributed/sharding.py), or use --config "
                 "configs/trainer/ddp.yaml."
             )
         for callback in trainer.callbacks:
             if isinstance(callback, WeightAveraging | StochasticWeightAveraging):
-                raise MisconfigurationException(
-                    f"{type(callback).__name__} averages whole nets, and engine.distributed.ModelParallel has "
-                    "but shares of one: leave the average out, or take --config "
-                    "configs/trainer/ddp.yaml."
+                raise UserError(
+                    f"{type(callback).__name__} averages unsharded networks only, and "
+                    "engine.distributed.ModelParallel shards them: remove the callback, or use "
+                    "--config configs/trainer/ddp.yaml."
                 )
         super().setup(trainer)
 
@@ -120,22 +119,22 @@ class ModelParallel(ModelParallelStrategy):
         set_model_state_dict(task, content.pop("state_dict"), options=options)
         if task.trainer.state.fn == TrainerFn.FITTING:
             for optimizer, state in zip(self.optimizers, content["optimizer_states"], strict=True):
-                optimizer.load_state_dict(_spread(state, optimizer))
+                optimizer.load_state_dict(_distribute(state, optimizer))
         return content
 
 
 class DeepSpeed(DeepSpeedStrategy):
-    """DeepSpeed as Lightning runs it, for whole batches, and with accumulation for their mean.
+    """Lightning's DeepSpeedStrategy with the mean over accumulated batches.
 
-    Lightning divides the loss by the number of accumulated batches, and so does DeepSpeed:
-    gradients would be as many times too small, never clipped, and decay would outweigh them. And
-    weights that ZeRO-3 has cut it reads into what trains only; to evaluate them they are made whole
-    on the first process, and cut anew. Arguments are Lightning's.
+    Lightning and DeepSpeed each divide the loss by the number of accumulated batches; gradients
+    would be that many times too small. Lightning also loads ZeRO-3 checkpoints for fit only; for
+    evaluation they are consolidated on rank zero and partitioned again. The arguments are those of
+    the parent.
     """
 
     @override
     def _auto_select_batch_size(self) -> int:
-        return 1  # only told in its log; Lightning would ask a sampler that whole batches lack
+        return 1  # for DeepSpeed's log only; Lightning would read it from a batch sampler
 
     @override
     def backward(
@@ -147,7 +146,7 @@ class DeepSpeed(DeepSpeedStrategy):
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        if not self._cuts_to_evaluate():
+        if not self._is_partitioned_for_evaluation():
             return super().load_checkpoint(checkpoint_path, weights_only)
         content = read_sharded(Path(checkpoint_path)) if self.is_global_zero else {}
         state = content.pop("state_dict", {})
@@ -156,75 +155,75 @@ class DeepSpeed(DeepSpeedStrategy):
 
     @override
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        if self._cuts_to_evaluate():
+        if self._is_partitioned_for_evaluation():
             self._restore_zero_state(checkpoint, strict=strict)
 
-    def _cuts_to_evaluate(self) -> bool:
+    def _is_partitioned_for_evaluation(self) -> bool:
         task = self.lightning_module
         return self.zero_stage_3 and task is not None and task.trainer.state.fn != TrainerFn.FITTING
 
 
 def check_devices(trainer: Any, checkpoint: str | Path | None) -> None:
-    """Refuse what a strategy can't do, before anything is built.
+    """Refuse unavailable devices and unsupported strategies before anything is instantiated.
 
     Args:
-        trainer: The Trainer's part of the config.
-        checkpoint: What is to be loaded, if anything is.
+        trainer: The `trainer` section of the config.
+        checkpoint: The checkpoint that will be loaded, if any.
 
     Raises:
-        MisconfigurationException: Saying what to do instead.
+        UserError: Saying what to do instead.
     """
     strategy, accelerator = trainer.strategy, str(trainer.accelerator)
     name = str(strategy if isinstance(strategy, str) else strategy.get("class_path", ""))
     deepspeed = "deepspeed" in name.lower()
     if deepspeed and importlib.util.find_spec("deepspeed") is None:
-        raise MisconfigurationException(
-            "DeepSpeed is not installed: pip install 'deepspeed>=0.17' (Linux), or take --config "
-            "configs/trainer/fsdp.yaml, which cuts the same and needs nothing."
+        raise UserError(
+            "DeepSpeed is not installed: pip install 'deepspeed>=0.17' (Linux), or use --config "
+            "configs/trainer/fsdp.yaml, which shards the same and needs no extra package."
         )
     if deepspeed and (accelerator == "cpu" or not torch.cuda.is_available()):
-        raise MisconfigurationException(
-            "DeepSpeed trains on GPUs only, as Lightning runs it, and "
-            f"{'the CPU was asked for' if accelerator == 'cpu' else 'there is none here'}: take "
-            "--config configs/trainer/fsdp.yaml, which cuts the same and runs on CPUs, too."
+        raise UserError(
+            "DeepSpeed needs GPUs, and "
+            f"{'trainer.accelerator is cpu' if accelerator == 'cpu' else 'no GPU was found'}: use "
+            "--config configs/trainer/fsdp.yaml, which shards the same and also runs on CPUs."
         )
     if deepspeed and name.startswith(("deepspeed", "DeepSpeed", "lightning.")):
-        raise MisconfigurationException(
-            f"--trainer.strategy {name} is Lightning's own DeepSpeed, which can't begin with whole "
-            "batches and divides accumulated gradients twice: take --config "
+        raise UserError(
+            f"--trainer.strategy {name} is Lightning's DeepSpeedStrategy, which needs a batch "
+            "sampler and divides accumulated gradients twice: use --config "
             "configs/trainer/deepspeed_zero2.yaml or deepspeed_zero3.yaml."
         )
     found = torch.cuda.is_available() or (
         accelerator in ("gpu", "mps") and torch.backends.mps.is_available()
     )
     if accelerator in ("gpu", "cuda", "mps") and not found:
-        raise MisconfigurationException(
-            f"--trainer.accelerator {accelerator}: PyTorch finds no GPU here; leave it out, or "
-            "take --config configs/trainer/cpu.yaml."
+        raise UserError(
+            f"--trainer.accelerator {accelerator}: PyTorch finds no GPU; remove it, or use "
+            "--config configs/trainer/cpu.yaml."
         )
     if checkpoint is None or not Path(checkpoint).exists():
         return
-    kind = kind_of(Path(checkpoint))
+    kind = checkpoint_format(Path(checkpoint))
     if deepspeed != (kind == "deepspeed") or (kind == "torch" and "ModelParallel" not in name):
         needed = {
             "deepspeed": "configs/trainer/deepspeed_zero2.yaml or deepspeed_zero3.yaml",
             "torch": "configs/trainer/fsdp.yaml or tensor_parallel.yaml",
-            "file": "no overlay of DeepSpeed",
+            "file": "a strategy other than DeepSpeed",
         }[kind]
-        what = "a single file" if kind == "file" else f"a folder that {kind} wrote"
-        raise MisconfigurationException(
-            f"{checkpoint} is {what}, which needs {needed}. python export.py --checkpoint "
-            f"{checkpoint} --format checkpoint --output FOLDER makes one file of any."
+        what = "a single file" if kind == "file" else f"a sharded checkpoint of {kind}"
+        raise UserError(
+            f"{checkpoint} is {what}, which needs {needed}. To convert a checkpoint into a single "
+            f"file: python export.py --checkpoint {checkpoint} --format checkpoint --output FOLDER."
         )
 
 
-def _spread(state: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """The state of a whole optimizer, with the share of this process of each tensor."""
+def _distribute(state: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """Shard the tensors of a full optimizer state as the optimizer's parameters are."""
     ours = [p for group in optimizer.param_groups for p in group["params"]]
     theirs = [number for group in state["param_groups"] for number in group["params"]]
-    spread: dict[int, Any] = {}
+    sharded: dict[int, Any] = {}
     for number, weight in zip(theirs, ours, strict=True):
-        spread[number] = {
+        sharded[number] = {
             name: distribute_tensor(
                 value.to(weight.device), weight.device_mesh, weight.placements, src_data_rank=None
             )
@@ -232,4 +231,4 @@ def _spread(state: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
             else value
             for name, value in state["state"].get(number, {}).items()
         }
-    return {"state": {n: s for n, s in spread.items() if s}, "param_groups": state["param_groups"]}
+    return {"state": {n: s for n, s in sharded.items() if s}, "param_groups": state["param_groups"]}

@@ -1,1 +1,1 @@
-"""Callbacks that stop a run before it does harm: full disk, lost processes, non-finite loss."""
+"""Guards that end a run early: signals, full disk, failed ranks, non-finite loss, preflight."""

@@ -1,26 +1,26 @@
-"""Stop at the first loss that is no number, before it reaches the weights or a checkpoint."""
+"""Stop at the first NaN or infinite loss, before it reaches weights or a checkpoint."""
 
 import math
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from engine.checkpoint.writing import find_checkpoints
+from engine.errors import UserError
 
 
 class FiniteLoss(L.Callback):
     """Raise when the training loss is NaN or infinite, and name the step.
 
-    On a CPU the loss is looked at before each backward pass. Elsewhere that would make the host
-    wait for the device, so the device remembers the first bad step; it is asked every
-    `trainer.log_every_n_steps` and before a checkpoint is written, so none ever holds NaN weights.
+    On a CPU the loss is checked before each backward pass. On other devices that would synchronize
+    with the host, so the device stores the first bad step, which is read every
+    `trainer.log_every_n_steps` and before a checkpoint is written: none ever holds NaN weights.
     """
 
     def __init__(self) -> None:
-        self._first_bad: Tensor | None = None  # step, on the device; infinity while all is well
+        self._first_bad: Tensor | None = None  # step, on the device; infinity if there is none
 
     def on_before_backward(
         self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
@@ -35,14 +35,14 @@ class FiniteLoss(L.Callback):
         bad = torch.where(torch.isfinite(loss.detach()), torch.inf, float(step))
         self._first_bad = torch.minimum(self._first_bad, bad)
         if step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._ask(trainer)
+            self._check(trainer)
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self._ask(trainer)
+        self._check(trainer)
 
-    def _ask(self, trainer: L.Trainer) -> None:
+    def _check(self, trainer: L.Trainer) -> None:
         if self._first_bad is not None and self._first_bad.isfinite():
             self._stop(int(self._first_bad), trainer)
 
@@ -50,11 +50,9 @@ class FiniteLoss(L.Callback):
     def _stop(step: int, trainer: L.Trainer) -> None:
         checkpoints = find_checkpoints(trainer)
         best = checkpoints.best_model_path if checkpoints else ""
-        kept = (
-            f"The last good checkpoint is kept: {best}" if best else "No checkpoint was saved yet."
-        )
-        raise MisconfigurationException(
-            f"the training loss is NaN or infinite at step {step} (epoch {trainer.current_epoch}), "
-            "so training stopped. Lower the learning rate, add warm-up or "
-            f"--trainer.gradient_clip_val 1.0, or look for bad values in the data. {kept}"
+        saved = f"Best checkpoint so far: {best}" if best else "No checkpoint was saved yet."
+        raise UserError(
+            f"the training loss is NaN or infinite at step {step} (epoch {trainer.current_epoch}). "
+            "Lower the learning rate, add warm-up or --trainer.gradient_clip_val 1.0, or check the "
+            f"data for bad values. {saved}"
         )

@@ -1,4 +1,4 @@
-"""A disk that is full: which file, how much is free, and that the run can go on."""
+"""Report a full disk: the file, the free space, and how to resume."""
 
 import errno
 import shutil
@@ -11,22 +11,22 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFull(Exception):
-    """There is no room for a file of the run."""
+    """No space is left for a file of the run."""
 
-    exit_code = 74  # "error in input or output" of sysexits.h
+    exit_code = 74  # EX_IOERR of sysexits.h
 
 
 @contextmanager
 def remove_if_disk_full(path: Path, *others: Path) -> Iterator[None]:
-    """Name the file where writing it fails, and leave no half of it.
+    """Remove incomplete files if the disk is full, and name the file in the error.
 
     Args:
-        path: What is written; it is removed where the disk is full.
-        others: What is removed then, too.
+        path: File or folder that is written inside the context.
+        others: Further files to remove on failure.
     """
     try:
         yield
-    except (OSError, RuntimeError) as error:  # PyTorch's writer of files raises the latter
+    except (OSError, RuntimeError) as error:  # PyTorch's file writer raises RuntimeError
         cause = find_disk_full(error)
         if cause is None:
             raise
@@ -39,7 +39,7 @@ def remove_if_disk_full(path: Path, *others: Path) -> Iterator[None]:
 
 
 def find_disk_full(error: BaseException | None) -> OSError | None:
-    """The full disk behind an error, if there is one."""
+    """Return the full-disk error that caused an error, if there is one."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
             return error
@@ -48,31 +48,31 @@ def find_disk_full(error: BaseException | None) -> OSError | None:
 
 
 def disk_full_error(error: OSError, folder: Path | None) -> DiskFull:
-    """The message of a full disk.
+    """Return the exception with the message for the user.
 
     Args:
-        error: What the system said.
+        error: The operating system's error.
         folder: The run folder.
     """
-    if folder is not None and not folder.exists():  # it failed before it trained
+    if folder is not None and not folder.exists():  # the run failed before training
         place, folder = folder.parent, None
     else:
         place = folder or Path.cwd()
     while not place.exists():
         place = place.parent
     file = error.filename or f"a file of {place}"
-    text = f"error: no room to write {file}: {_free(place)}"
+    text = f"error: no space left to write {file}: {_free_space(place)}"
     if (temporary := Path(tempfile.gettempdir())).stat().st_dev != place.stat().st_dev:
-        text += f", and {_free(temporary)}, where checkpoints are written first"
+        text += f", and {_free_space(temporary)}, where checkpoints are written first"
     if folder is None:
         return DiskFull(text + ".")
     last = folder / "checkpoints/last.ckpt"
     if last.exists():
-        text += f". {last} is whole; make room, and `python train.py fit --resume {folder}` goes on"
-    else:
-        text += ". There is no checkpoint of this run yet: make room, and start it again"
+        text += f". {last} is complete. Free some space, then resume with: "
+        return DiskFull(text + f"python train.py fit --resume {folder}")
+    text += ". This run has no checkpoint yet: free some space and start it again"
     return DiskFull(text + ".")
 
 
-def _free(place: Path) -> str:
-    return f"{shutil.disk_usage(place).free / 2**20:,.1f} MiB are free in {place}"
+def _free_space(place: Path) -> str:
+    return f"{shutil.disk_usage(place).free / 2**20:,.1f} MiB free in {place}"

@@ -1,4 +1,4 @@
-"""Stop between two steps when told to, with a checkpoint: for queues, and for Ctrl-C."""
+"""Save a checkpoint and stop on SIGTERM, SIGUSR1 or Ctrl-C."""
 
 import signal
 import threading
@@ -12,78 +12,84 @@ from engine.checkpoint.writing import find_checkpoints
 from engine.lightning_internals import cluster_environment
 from engine.run.folder import run_folder
 
-EXIT_CODE = 75  # "temporary failure, try again" of sysexits.h
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h
 SIGNALS = [
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)
 ]
 
 
 class Preempted(Exception):
-    """Training has stopped by a signal; its checkpoint is written."""
+    """A signal stopped training; the checkpoint is written."""
 
     exit_code = EXIT_CODE
 
 
 class Preemption(L.Callback):
-    """At the first SIGTERM, SIGUSR1 or Ctrl-C: finish the step, save, raise `Preempted`.
+    """On the first SIGTERM, SIGUSR1 or Ctrl-C finish the step, save and raise `Preempted`.
 
-    All processes stop at the same step, whichever of them was told. A second signal does what it
-    does to any program.
+    All processes stop at the same step, whichever of them received the signal. A second signal has
+    its default effect.
     """
 
     def __init__(self) -> None:
-        self._told: str | None = None
-        self._before: dict[int, Any] = {}
+        self._received_signal: str | None = None
+        self._previous_handlers: dict[int, Any] = {}
+        self._is_slurm_job = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         cluster = cluster_environment(trainer)
         if isinstance(cluster, SLURMEnvironment):
-            # Lightning would write a checkpoint beside the run folder and requeue the job by
-            # itself: scripts/slurm/train.sbatch does that, by the exit code.
+            # scripts/slurm/train.sbatch requeues the job by its exit code; Lightning would write
+            # a checkpoint outside the run folder.
             cluster.auto_requeue = False
+            self._is_slurm_job = True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if threading.current_thread() is not threading.main_thread():
-            return  # Python gives signals to the main thread only
+            return  # Python delivers signals to the main thread only
         for number in SIGNALS:
-            self._before[number] = signal.signal(number, self._remember)
+            self._previous_handlers[number] = signal.signal(number, self._receive)
 
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        self._told = signal.Signals(number).name
-        for known in self._before:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._received_signal = signal.Signals(number).name
+        for known in self._previous_handlers:
             default = signal.default_int_handler if known == signal.SIGINT else signal.SIG_DFL
             signal.signal(known, default)
 
-    def _give_back(self) -> None:
-        for number, handler in self._before.items():
+    def _restore_handlers(self) -> None:
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._before = {}
+        self._previous_handlers = {}
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if batch_idx % trainer.accumulate_grad_batches:
             return
-        told = self._told is not None
+        stop = self._received_signal is not None
         if trainer.world_size > 1:
-            told = trainer.strategy.reduce_boolean_decision(told, all=False)
-        if not told:
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if not stop:
             return
         checkpoints = find_checkpoints(trainer)
         if checkpoints and trainer.global_step:
             checkpoints.save(trainer)
-        told_by = f"stopped by {self._told or 'another process'}"
+        name = self._received_signal or "a signal to another process"
         if not trainer.global_step:
-            raise Preempted(f"{told_by} before the first step: there is nothing to go on with.")
-        go_on = f"--resume {run_folder(trainer)}" if trainer.is_global_zero else "--resume"
+            raise Preempted(f"Interrupted by {name} before the first step; nothing was saved.")
+        folder = run_folder(trainer) if trainer.is_global_zero else "RUN_FOLDER"
         raise Preempted(
-            f"{told_by} after step {trainer.global_step}; `python train.py fit {go_on}` goes on."
+            f"Interrupted by {name} at step {trainer.global_step}. Checkpoint saved; resume with: "
+            f"python train.py fit --resume {folder}"
         )
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self._give_back()
+        self._restore_handlers()
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        self._give_back()
+        self._restore_handlers()
+        if self._is_slurm_job and isinstance(exception, Preempted):
+            # `srun --kill-on-bad-exit` sends SIGTERM once the first process exits with code 75.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)

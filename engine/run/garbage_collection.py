@@ -1,4 +1,4 @@
-"""Python's garbage collector leaves alone what lives as long as the run."""
+"""Exclude long-lived objects from garbage collection during training."""
 
 import gc
 from typing import Any
@@ -7,36 +7,36 @@ import lightning as L
 
 
 class GarbageCollection(L.Callback):
-    """After the first step, what is there is taken for permanent until training is over.
+    """Freeze all objects after the first training step, until training ends.
 
-    Now and then Python looks through all objects for circles that nothing refers to. PyTorch and
-    Lightning are a million of them, which takes a quarter of a second, in the middle of a step and
-    for nothing: 2 ms a step in a run of a hundred steps, and a GPU that is not told what comes
-    next. What is made later is looked through as ever. A program that has frozen objects of its
-    own keeps them: thawing knows no difference, so nothing is done then.
+    Python's collector scans all objects for unreachable cycles now and then. PyTorch and Lightning
+    are about a million objects, and a full collection takes a quarter of a second in the middle of
+    a step: 2 ms per step in a run of a hundred steps, and a GPU idles meanwhile. Objects created
+    later are collected as usual. If a program froze objects itself, nothing is done, because
+    `gc.unfreeze` would unfreeze those too.
     """
 
     def __init__(self) -> None:
-        self._begun = self._frozen = False
+        self._started = self._frozen = False
 
     def on_train_batch_end(self, *_: Any) -> None:
-        if self._begun:
+        if self._started:
             return
-        self._begun = True  # by now all is imported, compiled and built
+        self._started = True  # imports, compilation and lazy initialization are over
         if gc.get_freeze_count() == 0:
             self._frozen = True
             gc.collect()
             gc.freeze()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self._thaw()
+        self._unfreeze()
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        self._thaw()
+        self._unfreeze()
 
-    def _thaw(self) -> None:
+    def _unfreeze(self) -> None:
         if self._frozen:
             gc.unfreeze()
-        self._begun = self._frozen = False
+        self._started = self._frozen = False

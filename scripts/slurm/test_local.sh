@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Prove train.sbatch on a real SLURM of this machine: stopped by USR1, requeued, gone on, done, and
-# its weights equal to the bit those of a run that nobody stopped; a job that is cancelled stays so.
+# Test train.sbatch with SLURM daemons on this machine: a job stopped by USR1 is requeued and resumes, and its
+# weights equal bit for bit those of an uninterrupted run; a cancelled job is not requeued; a killed
+# process ends the job.
 #
 #   scripts/slurm/test_local.sh
 #
-# SLURM and munge are taken from PATH, else Debian's packages are unpacked (not installed) into a
-# temporary folder, where configuration, logs and state lie, too. The daemons listen on 127.0.0.1 only
-# and are stopped by their process ids. Exit code 77: it can't run here; the last line says why.
+# SLURM and munge are taken from PATH, otherwise Debian's packages are unpacked (not installed) into a
+# temporary folder that also holds configuration, logs and state. The daemons listen on 127.0.0.1 only
+# and are stopped by their process ids. Exit code 77: skipped; the last line says why.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 HERE=$PWD PYTHON=${PYTHON:-$PWD/.venv/bin/python}
@@ -21,7 +22,7 @@ clean() {
   for _ in {1..50}; do [ -n "$(squeue -h 2>/dev/null)" ] || break; sleep 0.3; done
   for ((i = ${#DAEMONS[@]} - 1; i >= 0; i--)); do kill "${DAEMONS[i]}" 2>/dev/null || true; done
   sleep 1
-  # What a job has left, too: all that was started here knows this configuration.
+  # Also stop what a job left running: all processes started here have this configuration.
   for file in /proc/[0-9]*/environ; do
     pid=${file//[!0-9]/}
     if [ "$pid" != $$ ] && [ "$pid" != "$BASHPID" ] && grep -qsz "^SLURM_CONF=$WORK/" "$file"; then
@@ -38,7 +39,7 @@ trap 'exit 130' INT TERM
 [ "$(id -u)" = 0 ] || skip "SLURM's daemons need root"
 PLUGINS=() SLURMD=slurmd SLURMCTLD=slurmctld
 if ! command -v slurmctld slurmd srun munged >/dev/null; then
-  command -v apt-get dpkg >/dev/null || skip "there is no SLURM, and no apt-get to get it with"
+  command -v apt-get dpkg >/dev/null || skip "no SLURM, and no apt-get to download it"
   mkdir -p "$WORK/debs/partial" "$WORK/root"
   get() {
     apt-get install -y --no-install-recommends --download-only -o Dir::Cache::archives="$WORK/debs" \
@@ -106,20 +107,20 @@ DAEMONS+=($!)
 $SLURMD -D -f "$SLURM_CONF" -N "$NODE" >/dev/null 2>&1 &
 DAEMONS+=($!)
 for _ in {1..100}; do sinfo -h -o %T 2>/dev/null | grep -q idle && break; sleep 0.2; done
-sinfo -h -o %T 2>/dev/null | grep -q idle || fail "SLURM does not come up"
-echo "a SLURM of one node: $(srun --version), $(sinfo -h -o '%c CPUs, %T')"
+sinfo -h -o %T 2>/dev/null | grep -q idle || fail "SLURM does not start"
+echo "SLURM with one node: $(srun --version), $(sinfo -h -o '%c CPUs, %T')"
 
-# -- a run that nobody stops, without SLURM
+# -- an uninterrupted run without SLURM
 STEPS=${STEPS:-600}
 ARGUMENTS=(--config "$HERE/tests/configs/digits/tiny.yaml" --trainer.max_epochs 1000 --trainer.max_steps "$STEPS"
   --model.net.conv_dropout 0.2 --data.batch_size 64 --trainer.accelerator cpu --test_after_fit false)
 export OMP_NUM_THREADS=1
 cd "$WORK"
 for path in train.py configs scripts; do ln -s "$HERE/$path" .; done
-"$PYTHON" train.py fit "${ARGUMENTS[@]}" --config configs/trainer/ddp.yaml --runs_dir undisturbed \
-  --trainer.enable_progress_bar false >"$WORK/undisturbed.log" 2>&1 || fail "the undisturbed run"
+"$PYTHON" train.py fit "${ARGUMENTS[@]}" --config configs/trainer/ddp.yaml --runs_dir uninterrupted \
+  --trainer.enable_progress_bar false >"$WORK/uninterrupted.log" 2>&1 || fail "the uninterrupted run"
 
-submit() {  # options of train.sbatch for so small a machine: the rest is as users have it
+submit() {  # sizes for a small machine; everything else is as users have it
   sbatch --parsable --nodes 1 --ntasks-per-node 2 --cpus-per-task 1 --output "$WORK/job-%j.out" \
     scripts/slurm/train.sbatch "$@"
 }
@@ -131,22 +132,22 @@ state() { scontrol --oneliner show job "$JOB" | sed 's/.*JobState=\([A-Z]*\).*/\
 is() { [ "$(state)" = "$1" ]; }
 says() { grep -q "$1" "$WORK/job-$JOB.out" 2>/dev/null; }
 trains() { compgen -G "runs/job-$JOB/*/001/checkpoints/last.ckpt" >/dev/null; }
-learns() { [ "$(cat "$WORK/job-$JOB.out" 2>/dev/null | grep -c ' parameters learns ')" -ge "$1" ]; }
+learns() { [ "$(cat "$WORK/job-$JOB.out" 2>/dev/null | grep -cE ' parameters (learns|.*on )|\([0-9,]+ parameters\)')" -ge "$1" ]; }
 
-# -- the same run as a job: USR1, as SLURM sends it before the time limit, then requeue and the rest
+# -- the same run as a job: USR1, as SLURM sends it before the time limit, then requeue and resume
 export PYTHON MASTER_ADDR=127.0.0.1 MASTER_PORT=$PORT3
 JOB=$(submit "${ARGUMENTS[@]}")
-await 240 trains || fail "job $JOB does not begin to train"
+await 240 trains || fail "job $JOB does not start training"
 scancel --signal=USR1 "$JOB"
-await 60 says 'stopped by SIGUSR1 after step' || fail "job $JOB does not stop between two steps"
-echo "job $JOB: $(grep -o 'stopped by SIGUSR1 after step [0-9]*' "$WORK/job-$JOB.out" | head -n 1)"
-await 240 learns 2 || fail "job $JOB does not go on"
+await 60 says 'Interrupted by SIGUSR1 at step' || fail "job $JOB does not stop between two steps"
+echo "job $JOB: $(grep -o 'Interrupted by SIGUSR1 at step [0-9]*' "$WORK/job-$JOB.out" | head -n 1)"
+await 240 learns 2 || fail "job $JOB does not resume"
 await 240 is COMPLETED || fail "job $JOB does not end: $(state)"
 scontrol --oneliner show job "$JOB" | grep -q 'Restarts=1' || fail "job $JOB did not restart once"
 [ "$(echo runs/job-"$JOB"/*/*)" = "runs/job-$JOB/digits-tiny/001" ] || fail "other run folders: $(echo runs/*/*/*)"
 ! says auto_requeue && [ -z "$(find . -name 'hpc_ckpt*')" ] || fail "Lightning requeues as well"
 ! says Warning || fail "a warning in the output"
-"$PYTHON" - undisturbed/digits-tiny/001 "runs/job-$JOB/digits-tiny/001" <<'PY' || fail "another run"
+"$PYTHON" - uninterrupted/digits-tiny/001 "runs/job-$JOB/digits-tiny/001" <<'PY' || fail "the resumed run differs"
 import sys, torch
 from pathlib import Path
 
@@ -164,14 +165,29 @@ for key, value in a.items():
     same = torch.equal(value, b[key]) if isinstance(value, torch.Tensor) else value == b[key]
     assert same, f"{key} differs"
 assert Path(sys.argv[1], "metrics.csv").read_text() == Path(sys.argv[2], "metrics.csv").read_text()
-print(f"step {a['/global_step']}: weights, optimizer and metrics.csv are those of the run that never stopped")
+print(f"step {a['/global_step']}: weights, optimizer and metrics.csv equal those of the uninterrupted run")
 PY
 
-# -- a cancelled job saves and does not come back
+# -- a cancelled job saves a checkpoint and is not requeued
 JOB=$(submit "${ARGUMENTS[@]}" --trainer.max_steps 1000000)
-await 240 trains || fail "job $JOB does not begin to train"
+await 240 trains || fail "job $JOB does not start training"
 scancel "$JOB"
-await 60 says 'stopped by SIGTERM after step' || fail "job $JOB does not save when it is cancelled"
+await 60 says 'Interrupted by SIGTERM at step' || fail "job $JOB does not save when it is cancelled"
 await 60 is CANCELLED || fail "job $JOB was cancelled and is $(state)"
 echo "job $JOB: cancelled, saved, and not requeued"
-echo "all is well after $SECONDS seconds"
+
+# -- a killed process ends the job
+JOB=$(submit "${ARGUMENTS[@]}" --trainer.max_steps 1000000)
+await 240 trains || fail "job $JOB does not start training"
+victim() {
+  for file in /proc/[0-9]*/environ; do
+    if tr '\0' '\n' <"$file" 2>/dev/null | grep -q "^SLURM_JOB_ID=$JOB$" &&
+      tr '\0' '\n' <"$file" | grep -q '^SLURM_PROCID=1$'; then
+      echo "${file//[!0-9]/}"
+    fi
+  done | head -n 1
+}
+kill -9 "$(victim)"
+await 60 is FAILED || fail "job $JOB does not end after one of its processes was killed: $(state)"
+echo "job $JOB: failed after process 1 was killed"
+echo "passed after $SECONDS seconds"

@@ -25,7 +25,7 @@ from tests.support.configs import (
     run_before,
     skipped_without_data,
 )
-from tests.support.resume import Crash, after, assert_same_run
+from tests.support.resume import Crash, assert_same_run, crash_after
 
 # Millions of parameters with GPT-2's 50,257 tokens and 1,024 positions, as Radford et al. and
 # minGPT name their nets (minGPT counts without the table of logits, GPT-2 ties it).
@@ -115,7 +115,7 @@ def test_a_config_goes_on_as_if_it_had_never_stopped(
     with skipped_without_data(capsys):
         whole = run(*arguments, "--experiment", "whole")
     with pytest.raises(Crash):
-        run(*arguments, "--experiment", "stopped", *after(4))
+        run(*arguments, "--experiment", "stopped", *crash_after(4))
     again = run(*arguments, "--experiment", "stopped", "--resume", "auto")
     assert (again.parent.name, again.name) == ("stopped", "001")
     assert_same_run(whole, again)

@@ -36,7 +36,7 @@ from modules.masked_language_model import mask_tokens, random_numbers
 from modules.nets import BertMLM
 from preprocessing.special_tokens import IGNORE_INDEX
 from tests.support import ROOT
-from tests.support.resume import Crash, after, assert_same_run
+from tests.support.resume import Crash, assert_same_run, crash_after
 from tests.support.synthetic_data import patch_checksums
 
 PAD, UNK, CLS, SEP, MASK = range(5)
@@ -490,7 +490,7 @@ def test_a_run_that_hides_words_goes_on_bit_for_bit(
     )
     whole = run(*arguments, "--experiment", "whole")
     with pytest.raises(Crash):
-        run(*arguments, "--experiment", "stopped", *after(crash))
+        run(*arguments, "--experiment", "stopped", *crash_after(crash))
     again = run(*arguments, "--experiment", "stopped", "--resume", "auto")
     assert_same_run(whole, again)
 

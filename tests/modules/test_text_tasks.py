@@ -19,7 +19,7 @@ from callbacks.figures.mistakes import ENDED, Answers
 from modules import Classifier
 from plotting.colored_text import Passage, passages_page, relative_weights, text_figure, wrap_words
 from tests.support import ROOT
-from tests.support.resume import Crash, after
+from tests.support.resume import Crash, crash_after
 from tests.support.synthetic_data import CLASS_WORDS, patch_checksums
 
 SMALL = (
@@ -108,7 +108,7 @@ def test_a_run_on_texts_goes_on_bit_for_bit(run: Callable[..., Path], small_text
     )
     whole = run(*common)
     with pytest.raises(Crash):
-        run(*common, *after(31))  # in the second epoch of 25 steps
+        run(*common, *crash_after(31))  # in the second epoch of 25 steps
     stopped = whole.parent / "002"
     went_on = run("fit", "--resume", stopped)
     assert went_on == stopped

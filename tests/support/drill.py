@@ -1,8 +1,8 @@
-"""Kill a training again and again, let it go on, and compare: `python tests/support/drill.py`.
+"""Kill a training run repeatedly, resume it, and compare: `python tests/support/drill.py`.
 
-Every `kill -9` hits at a random moment after training began; a checkpoint is written in every
-second step, so that many a kill falls into the writing of one. In the end the run must be, bit for
-bit, the one that nobody disturbed: weights, optimizer, metrics.csv.
+Each `kill -9` comes at a random moment after training started. A checkpoint is written every second
+step, so that many kills interrupt a write. In the end the run must equal the uninterrupted one bit
+for bit: weights, optimizer, metrics.csv.
 """
 
 import argparse
@@ -27,7 +27,7 @@ RUN = (
 
 
 def start(folder: Path, experiment: str, epochs: int, *more: object) -> subprocess.Popen:
-    """Training in a process of its own."""
+    """Start training in a process of its own."""
     arguments = (*RUN, "--trainer.max_epochs", epochs, "--experiment", experiment, *more)
     command = [sys.executable, "-u", str(ROOT / "train.py"), *map(str, arguments)]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
@@ -40,47 +40,51 @@ def finish(process: subprocess.Popen) -> None:
 
 
 def newest(folder: Path) -> Path:
-    """The run that `--resume auto` goes on with, or the one begun anew for want of a checkpoint."""
-    return max((folder / "runs/disturbed").iterdir(), default=folder / "runs/disturbed/001")
+    """Return the run that `--resume auto` continues, or the new one if none had a checkpoint."""
+    return max((folder / "runs/killed").iterdir(), default=folder / "runs/killed/001")
 
 
 def step_of(path: Path) -> int:
-    """Where a checkpoint stands; 0 where there is none."""
+    """Return the step of a checkpoint; 0 if there is none."""
     return torch.load(path, weights_only=True)["global_step"] if path.exists() else 0
 
 
-def drill(folder: Path, kills: int, seed: int, epochs: int, say: bool = True) -> dict[str, int]:
-    """Kill and go on; returns what happened.
+def drill(folder: Path, kills: int, seed: int, epochs: int, verbose: bool = True) -> dict[str, int]:
+    """Kill and resume a run; return the counts for the report.
 
     Raises:
-        AssertionError: If anything of the two runs differs, or work before a checkpoint was lost.
+        AssertionError: If the two runs differ, or a checkpoint was lost.
     """
     draw = random.Random(seed)
-    finish(start(folder, "undisturbed", epochs))
-    (folder / "runs/disturbed").mkdir()
-    seen = {"kills": 0, "while a checkpoint was written": 0, "steps": 0}
+    finish(start(folder, "uninterrupted", epochs))
+    (folder / "runs/killed").mkdir()
+    counts = {"kills": 0, "while a checkpoint was written": 0, "steps": 0}
     for _ in range(kills):
         before = step_of(newest(folder) / "checkpoints/last.ckpt")
-        process = start(folder, "disturbed", epochs, "--resume", "auto")
+        process = start(folder, "killed", epochs, "--resume", "auto")
         assert process.stdout is not None
         for line in process.stdout:
-            if " parameters learns " in line:  # said just before the first step
+            if " parameters" in line:  # printed just before the first step
                 break
         time.sleep(draw.uniform(0, 1))
         if process.poll() is not None:
-            raise SystemExit(f"the run was over before it could be killed: {epochs} are too few")
+            raise SystemExit(
+                f"the run ended before it could be killed: {epochs} epochs are too few"
+            )
         process.kill()
         process.wait()
         last = newest(folder) / "checkpoints/last.ckpt"
-        seen["kills"] += 1
-        seen["while a checkpoint was written"] += any(last.parent.glob("*.part"))
+        counts["kills"] += 1
+        counts["while a checkpoint was written"] += any(last.parent.glob("*.part"))
         assert step_of(last) >= before, "a checkpoint was lost"
-        if say:
-            print(f"kill {seen['kills']}: last.ckpt went from step {before} to {step_of(last)}")
-    finish(start(folder, "disturbed", epochs, "--resume", "auto"))
-    run, other = newest(folder), folder / "runs/undisturbed/001"
-    for given_up in set(run.parent.iterdir()) - {run}:  # killed before its first checkpoint
-        assert not list(given_up.glob("checkpoints/*.ckpt")), "a run was begun anew"
+        if verbose:
+            print(f"kill {counts['kills']}: last.ckpt went from step {before} to {step_of(last)}")
+    finish(start(folder, "killed", epochs, "--resume", "auto"))
+    run, other = newest(folder), folder / "runs/uninterrupted/001"
+    for abandoned in set(run.parent.iterdir()) - {run}:  # killed before its first checkpoint
+        assert not list(abandoned.glob("checkpoints/*.ckpt")), (
+            "a run with a checkpoint was not resumed"
+        )
     a, b = (torch.load(f / "checkpoints/last.ckpt", weights_only=True) for f in (other, run))
     for name, weight in a["state_dict"].items():
         assert torch.equal(weight, b["state_dict"][name]), name
@@ -88,11 +92,11 @@ def drill(folder: Path, kills: int, seed: int, epochs: int, say: bool = True) ->
         for key, value in state.items():
             assert torch.equal(value, b["optimizer_states"][0]["state"][number][key]), key
     assert (other / "metrics.csv").read_text() == (run / "metrics.csv").read_text()
-    return seen | {"steps": a["global_step"]}
+    return counts | {"steps": a["global_step"]}
 
 
 def main() -> None:
-    """Run the drill and print what it saw; `--write` also puts it into a file."""
+    """Run the drill and print its report; `--write` also puts it into a file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
@@ -100,15 +104,15 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="a Markdown file for the report")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        seen = drill(Path(folder), options.kills, options.seed, options.epochs)
+        counts = drill(Path(folder), options.kills, options.seed, options.epochs)
     report = (
         f"{TITLE}\n\n"
         f"`python tests/support/drill.py --kills {options.kills} --seed {options.seed}`, "
-        f"{time.strftime('%Y-%m-%d')}, torch {torch.__version__}: a run of {seen['steps']} "
-        f"steps was killed {seen['kills']} times by `kill -9`, "
-        f"{seen['while a checkpoint was written']} of them while a checkpoint was written, "
-        "and went on each time. Final weights, optimizer and metrics.csv equal those of the "
-        "undisturbed run to the last bit.\n"
+        f"{time.strftime('%Y-%m-%d')}, torch {torch.__version__}: a run of {counts['steps']} "
+        f"steps was killed {counts['kills']} times by `kill -9`, "
+        f"{counts['while a checkpoint was written']} of them while a checkpoint was written, "
+        "and resumed each time. Final weights, optimizer and metrics.csv equal those of the "
+        "uninterrupted run bit for bit.\n"
     )
     print(report)
     if options.write:
@@ -116,7 +120,7 @@ def main() -> None:
 
 
 def write(path: Path, report: str) -> None:
-    """Put the report into a file, in place of an older one; all else in it stays."""
+    """Replace the report in a file, or append it."""
     text = path.read_text() if path.exists() else ""
     older = re.search(rf"(?ms)^{TITLE}$.*?(?=^## |\Z)", text)
     if older:

@@ -61,7 +61,7 @@ ACCUMULATED = (
     *("--trainer.accumulate_grad_batches", 2, "--trainer.val_check_interval", 8),
     *("--trainer.limit_train_batches", 16),
 )
-PICTURES = (
+IMAGES = (
     *(
         "--config",
         ROOT / "tests/configs/digits/tiny.yaml",
@@ -72,7 +72,7 @@ PICTURES = (
     *("--model.net.conv_dropout", 0, "--model.net.dropout", 0, "--trainer.limit_train_batches", 8),
     *("--trainer.log_every_n_steps", 1, *QUIET),
 )
-BATCH_NORM = (*PICTURES, "--model.net.batch_norm", "true")
+BATCH_NORM = (*IMAGES, "--model.net.batch_norm", "true")
 
 WORDS = (
     *("--config", ROOT / "configs/source/skip_gram.yaml", "--data.text", ROOT / "README.md"),
@@ -113,7 +113,7 @@ EXPERIMENTS = {"gpt": GPT, "modern": (*GPT, *MODERN), "lstm": (*GPT, *LSTM)} | {
     "accumulated": (*GPT, *ACCUMULATED),
     "halves": (*GPT, *HALVES),
     "muon": (*GPT, *MUON),
-    "pictures": PICTURES,
+    "pictures": IMAGES,
     "words": WORDS,
     "counts": COUNTS,
     "masked": MASKED,
@@ -136,12 +136,12 @@ RUNS: dict[int, dict[str, tuple[tuple, ...]]] = {
         "muon-fsdp": (("fit", EXPERIMENTS["muon"], FSDP),),
         "muon-tp": (("fit", EXPERIMENTS["muon"], TP),),
         "lstm-fsdp": (("fit", EXPERIMENTS["lstm"], FSDP),),
-        "pictures-ddp": (("fit", PICTURES, DDP),),
+        "pictures-ddp": (("fit", IMAGES, DDP),),
         "words-ddp": (("fit", WORDS, DDP),),
         "counts-ddp": (("fit", COUNTS, DDP),),
         "masked-ddp": (("fit", MASKED, DDP),),
         "translated-ddp": (("fit", TRANSLATED, DDP),),
-        "pictures-fsdp": (("fit", PICTURES, FSDP),),
+        "pictures-fsdp": (("fit", IMAGES, FSDP),),
         "batch-norm-ddp": (("fit", BATCH_NORM, DDP),),
         "batch-norm-fsdp": (("fit", BATCH_NORM, FSDP),),
         "stopped-fsdp": (("fit", GPT, (*FSDP, *CRASH)), ("fit", GPT, (*FSDP, *AUTO))),

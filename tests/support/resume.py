@@ -18,11 +18,11 @@ TINY = ROOT / "tests/configs/digits/tiny.yaml"
 
 
 class Crash(Exception):
-    """Stands for all that ends a process."""
+    """Stands for anything that ends a process."""
 
 
 class CrashAfter(L.Callback):
-    """Raises after so many batches of this process."""
+    """Raise after a number of batches."""
 
     def __init__(self, batches: int) -> None:
         self.left = batches
@@ -36,15 +36,15 @@ class CrashAfter(L.Callback):
         raise Crash
 
 
-class SignalAfter(CrashAfter):
-    """Sends a signal to this process instead."""
+class SendSignalAfter(CrashAfter):
+    """Send SIGUSR1 to this process after a number of batches."""
 
     def end(self) -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
 
 
-class SignalAtOnce(L.Callback):
-    """Sends a signal to this process before it has trained."""
+class SendSignalAtStart(L.Callback):
+    """Send SIGTERM to this process before the first batch."""
 
     def on_train_epoch_start(self, *_: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -65,11 +65,14 @@ COSINE = (
 PLATEAU = (
     *("--model.lr_scheduler", "lightning.pytorch.cli.ReduceLROnPlateau"),
     *("--model.lr_scheduler.monitor", "val/loss", "--model.lr_scheduler.patience", 0),
-    *("--model.lr_scheduler.threshold", 0.1),  # each epoch improves too little: the rate falls
+    *(
+        "--model.lr_scheduler.threshold",
+        0.1,
+    ),  # so the learning rate decreases every epoch
 )
 
 
-PICTURES = (
+IMAGES = (
     *("--config", TINY, "--model.net", "modules.nets.CNN", "--model.net.channels", "[4]"),
     *("--model.net.hidden_size", 8, "--trainer.log_every_n_steps", 1, "--data.batch_size", 64),
     *("--trainer.limit_train_batches", 10, "--trainer.max_epochs", 3),
@@ -105,45 +108,45 @@ SMALL_WORDS = (
 )
 
 
-ACROSS = ("--trainer.check_val_every_n_epoch", "null")
+ACROSS_EPOCHS = ("--trainer.check_val_every_n_epoch", "null")
 
 
 CASES = {
-    "mid-epoch": (*PICTURES, *COSINE, "--checkpoint.every_n_steps", 4),
-    "augmentation": (*PICTURES, *AUGMENTED, "--checkpoint.every_n_steps", 4),
-    "epoch ends": (*PICTURES, *COSINE),
-    "plateau": (*PICTURES, *PLATEAU, "--checkpoint.every_n_steps", 3),
-    "averaged weights": (
-        *(*PICTURES, "--config", ROOT / "configs/trainer/ema.yaml"),
+    "mid-epoch": (*IMAGES, *COSINE, "--checkpoint.every_n_steps", 4),
+    "augmentation": (*IMAGES, *AUGMENTED, "--checkpoint.every_n_steps", 4),
+    "epoch ends": (*IMAGES, *COSINE),
+    "plateau": (*IMAGES, *PLATEAU, "--checkpoint.every_n_steps", 3),
+    "exponential moving average": (
+        *(*IMAGES, "--config", ROOT / "configs/trainer/ema.yaml"),
         *("--checkpoint.every_n_steps", 4),
     ),
-    "average of epochs": (
-        *(*PICTURES, "--model.net.batch_norm", "true", "--checkpoint.every_n_steps", 4),
+    "stochastic weight averaging": (
+        *(*IMAGES, "--model.net.batch_norm", "true", "--checkpoint.every_n_steps", 4),
         *("--config", ROOT / "configs/trainer/swa.yaml"),
     ),
-    "rate that was found": (
-        *(*PICTURES, *COSINE, "--config", ROOT / "configs/trainer/lr_finder.yaml"),
+    "learning-rate finder": (
+        *(*IMAGES, *COSINE, "--config", ROOT / "configs/trainer/lr_finder.yaml"),
         *("--checkpoint.every_n_steps", 4),
     ),
-    "batch size that was found": (
-        *(*PICTURES, *COSINE, "--config", ROOT / "configs/trainer/batch_size_finder.yaml"),
+    "batch-size finder": (
+        *(*IMAGES, *COSINE, "--config", ROOT / "configs/trainer/batch_size_finder.yaml"),
         *("--trainer.callbacks.max_val", 64, "--data.batch_size", 16),
         *("--checkpoint.every_n_steps", 4),
     ),
     "double precision": (
-        *(*PICTURES, "--trainer.precision", "64-true", "--checkpoint.every_n_steps", 4),
+        *(*IMAGES, "--trainer.precision", "64-true", "--checkpoint.every_n_steps", 4),
     ),
-    "rare validation": (*PICTURES, *COSINE, "--trainer.check_val_every_n_epoch", 2),
+    "rare validation": (*IMAGES, *COSINE, "--trainer.check_val_every_n_epoch", 2),
     "epoch schedule": (
-        *(*PICTURES, "--checkpoint.every_n_steps", 7),
+        *(*IMAGES, "--checkpoint.every_n_steps", 7),
         *("--model.lr_scheduler", "torch.optim.lr_scheduler.ExponentialLR"),
         *("--model.lr_scheduler.gamma", 0.5),
     ),
     "accumulation": (
-        *(*PICTURES, *COSINE, "--checkpoint.every_n_steps", 1),
+        *(*IMAGES, *COSINE, "--checkpoint.every_n_steps", 1),
         *("--trainer.accumulate_grad_batches", 3),
     ),
-    "validation within epochs": (*PICTURES, *COSINE, "--trainer.val_check_interval", 4),
+    "validation within epochs": (*IMAGES, *COSINE, "--trainer.val_check_interval", 4),
     "text": (
         *(*TEXT, "--trainer.max_steps", 24, "--trainer.val_check_interval", 6),
         *("--checkpoint.every_n_steps", 4),
@@ -158,7 +161,7 @@ CASES = {
         *("--trainer.accumulate_grad_batches", 3),
     ),
     "word vectors": ("--config", ROOT / "configs/source/skip_gram.yaml", *SMALL_WORDS),
-    "word vectors by counts": (
+    "word vectors from counts": (
         *("--config", ROOT / "configs/imdb/glove.yaml", *SMALL_WORDS),
         *("--data.min_pair_count", 0, "--data.benchmarks", "[]", "--data.batch_size", 400),
     ),
@@ -169,7 +172,15 @@ CASES = {
 }
 
 
-def after(batches: int, callback: type[L.Callback] = CrashAfter) -> tuple[str, ...]:
+FAST_CASES = (
+    *("mid-epoch", "augmentation", "plateau", "exponential moving average"),
+    *("stochastic weight averaging", "learning-rate finder", "accumulation"),
+    *("validation within epochs", "text", "translation", "word vectors"),
+)
+SHORT = (*CASES["mid-epoch"], "--test_after_fit", "false", "--experiment", "short")
+
+
+def crash_after(batches: int, callback: type[L.Callback] = CrashAfter) -> tuple[str, ...]:
     return (
         f"--trainer.callbacks+={__name__}.{callback.__name__}",
         f"--trainer.callbacks.batches={batches}",
@@ -177,7 +188,7 @@ def after(batches: int, callback: type[L.Callback] = CrashAfter) -> tuple[str, .
 
 
 def assert_equal_nested(a: Any, b: Any, where: str = "") -> None:
-    """Equal to the last bit, whatever is nested how deeply."""
+    """Compare nested containers of tensors and values bit for bit."""
     assert type(a) is type(b), where
     if isinstance(a, dict):
         assert list(a) == list(b), where

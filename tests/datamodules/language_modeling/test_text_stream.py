@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from datamodules import TextStream
 from datamodules.language_modeling.text_stream import DocumentStream, StreamBatches
 from tests.support import ROOT
-from tests.support.resume import Crash, after, assert_same_run
+from tests.support.resume import Crash, assert_same_run, crash_after
 
 pytest.importorskip("datasets", reason="the optional package `datasets` is not installed")
 SIZES = {"context": 16, "batch_size": 4, "tokenizer": "bpe", "max_vocab_size": 300}
@@ -133,7 +133,7 @@ def test_a_run_that_goes_on_is_the_run_that_never_stopped(
     given = arguments(tmp_path)
     whole = run("fit", *given, "--experiment", "whole")
     with pytest.raises(Crash):
-        run("fit", *given, "--experiment", "stopped", *after(crash))
+        run("fit", *given, "--experiment", "stopped", *crash_after(crash))
     again = run("fit", *given, "--experiment", "stopped", "--resume", "auto")
     # Where it stands the library tells in more than one way.
     assert_same_run(whole, again, but="TextStream")

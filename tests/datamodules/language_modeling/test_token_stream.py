@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from datamodules import TokenStream
 from datamodules.language_modeling.token_stream import ShardCache, WindowCrops
 from tests.support import ROOT
-from tests.support.resume import Crash, after, assert_same_run
+from tests.support.resume import Crash, assert_same_run, crash_after
 from tests.support.synthetic_data import make_shards
 
 SIZES = {"context": 16, "batch_size": 4}
@@ -184,7 +184,7 @@ def test_a_run_goes_on_bit_for_bit_on_another_machine(
     never_stopped = run("fit", *arguments, "--experiment", "whole")
     shutil.rmtree(tmp_path / "disk")
     with pytest.raises(Crash):
-        run("fit", *arguments, "--experiment", "cut", *after(33))
+        run("fit", *arguments, "--experiment", "cut", *crash_after(33))
     shutil.rmtree(tmp_path / "disk")
     folder = next((tmp_path / "runs/cut").glob("*"))
     assert run("fit", "--resume", folder, "--trainer.callbacks", "null") == folder

@@ -1,4 +1,4 @@
-"""The reliability drill in short; and two processes that are stopped and go on."""
+"""The reliability drill, and two processes that are stopped and resume."""
 
 import subprocess
 import sys
@@ -8,20 +8,20 @@ import pytest
 
 from tests.support import ROOT
 from tests.support.drill import drill
-from tests.support.resume import PICTURES, assert_same_run
+from tests.support.resume import IMAGES, assert_same_run
 
 
 @pytest.mark.slow
 def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
-    assert drill(tmp_path, kills=3, seed=1, epochs=40, say=False)["kills"] == 3
+    assert drill(tmp_path, kills=3, seed=1, epochs=40, verbose=False)["kills"] == 3
 
 
 @pytest.mark.slow
-def test_two_processes_go_on_bit_for_bit(tmp_path: Path) -> None:
+def test_two_processes_resume_bit_exact(tmp_path: Path) -> None:
     def fit(experiment: str, *more: str) -> int:
         two = ("--trainer.accelerator", "cpu", "--trainer.devices", 2, "--trainer.strategy", "ddp")
         often = ("--checkpoint.every_n_steps", 4, "--test_after_fit", "false")
-        arguments = ("fit", *PICTURES, *two, *often, "--experiment", experiment, *more)
+        arguments = ("fit", *IMAGES, *two, *often, "--experiment", experiment, *more)
         command = [sys.executable, str(ROOT / "train.py"), *map(str, arguments)]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=300).returncode
 
@@ -29,9 +29,7 @@ def test_two_processes_go_on_bit_for_bit(tmp_path: Path) -> None:
         "--trainer.callbacks+=tests.support.resume.CrashAfter",
         "--trainer.callbacks.batches=15",
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT / "tests"))
-        assert fit("whole") == 0
-        assert fit("stopped", *crash) == 1
-        assert fit("stopped", "--resume", "auto") == 0
-    assert_same_run(tmp_path / "runs/whole/001", tmp_path / "runs/stopped/001")
+    assert fit("uninterrupted") == 0
+    assert fit("stopped", *crash) == 1
+    assert fit("stopped", "--resume", "auto") == 0
+    assert_same_run(tmp_path / "runs/uninterrupted/001", tmp_path / "runs/stopped/001")

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from engine.guards.rank_failure import (
     limit_rendezvous,
 )
 from tests.support import ROOT, TINY
+from tests.support.system import START_SECONDS, free_port
 
 ENDLESS = (
     *("fit", "--config", TINY, "--trainer.accelerator", "cpu", "--trainer.max_epochs", 100_000),
@@ -30,13 +30,7 @@ ENDLESS = (
 )
 DDP = ("--config", ROOT / "configs/trainer/ddp.yaml")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
-START_SECONDS = 240  # for two processes on a busy machine
 GLOO_ERROR = "[/gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:29500"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def start(log: Path, *arguments: object, **environ: object) -> subprocess.Popen:

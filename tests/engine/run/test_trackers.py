@@ -14,7 +14,7 @@ from cli.command_line import CLI
 from engine.run.record import git_commit
 from engine.run.trackers import ID_ARGUMENTS, fill_placeholders, read_ids
 from tests.support import ROOT, TINY
-from tests.support.resume import Crash, after
+from tests.support.resume import Crash, crash_after
 from tests.support.wandb_files import overlay, read_all_wandb
 
 Run = Callable[..., Path]
@@ -47,7 +47,7 @@ def losses(rows: list[dict[str, Any]]) -> list[tuple[int, float]]:
 
 def test_a_run_that_goes_on_is_the_same_run_at_all_trackers(run: Run, runs: Path) -> None:
     with pytest.raises(Crash):
-        run("fit", *SHORT, *BOTH, *after(8))
+        run("fit", *SHORT, *BOTH, *crash_after(8))
     folder = runs / "short/001"
     ids = read_ids(folder)
     assert set(ids) == {"WandbLogger", "MLFlowLogger"}
@@ -100,7 +100,7 @@ def test_a_run_that_goes_on_is_the_same_run_at_all_trackers(run: Run, runs: Path
 def stopped(run: Run, runs: Path) -> Path:
     """The folder of a run that crashed, and that no tracker has heard of."""
     with pytest.raises(Crash):
-        run("fit", *SHORT, *after(4))
+        run("fit", *SHORT, *crash_after(4))
     return runs / "short/001"
 
 
@@ -109,7 +109,7 @@ def test_a_tracker_may_join_and_leave_a_run_that_goes_on(
 ) -> None:
     assert read_ids(stopped) == {}
     with pytest.raises(Crash):
-        run("fit", *SHORT, *overlay("mlflow"), "--resume", "auto", *after(2))
+        run("fit", *SHORT, *overlay("mlflow"), "--resume", "auto", *crash_after(2))
     ids = read_ids(stopped)
     assert list(ids) == ["MLFlowLogger"]
 
