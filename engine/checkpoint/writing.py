@@ -90,14 +90,8 @@ class Checkpoints(Checkpoint):
         return run_folder(trainer) / "checkpoints"
 
     def _choose_mode(self, module: L.LightningModule) -> None:
-        if self.monitor is None or self.mode is not None:
-            return
-        self.mode = metric_mode(self.monitor, module)
-        if self.mode is None:
-            raise UserError(
-                f"checkpoint.mode: cannot derive from the name {self.monitor!r} whether higher or "
-                "lower is better. Set --checkpoint.mode min or --checkpoint.mode max."
-            )
+        if self.monitor is not None and self.mode is None:
+            self.mode = metric_mode(self.monitor, module)
 
     @staticmethod
     def _validates_between_steps(trainer: L.Trainer) -> bool:
@@ -156,6 +150,11 @@ class Checkpoints(Checkpoint):
                 f"another set --checkpoint.monitor to one of: {known}."
             )
             self.monitor = None
+        elif value is not None and self.mode is None:
+            raise UserError(
+                f"checkpoint.mode: cannot derive from the name {self.monitor!r} whether higher or "
+                "lower is better. Set --checkpoint.mode min or --checkpoint.mode max."
+            )
         if trainer.sanity_checking:
             return
         self._validated = True
