@@ -164,9 +164,8 @@ def test_checkpoint_of_another_vocabulary_of_equal_size_is_refused(
     folder = run("fit", *flags)
     write(["dull", "fine", "cast", "film", "plot"])
     last = folder / "checkpoints/last.ckpt"
-    command_line = (
-        ("fit", "--resume", folder) if command == "--resume" else ("test", "--ckpt_path", last)
-    )
+    resume, test = ("fit", "--resume", folder), ("test", "--ckpt_path", last)
+    command_line = resume if command == "--resume" else test
     paragraph = refused(*command_line, *flags)
     assert f"{last} was trained with another vocabulary: 7 tokens" in paragraph
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cli.command_line import with_config_of_resumed
+from cli.arguments import Arguments
 from engine.run.folder import experiment_name
 from tests.support import ROOT, TINY
 from tests.support.resume import (
@@ -28,7 +28,7 @@ def test_resume_needs_the_run_folder_only(run: Run, stopped: Path, uninterrupted
 def test_run_without_a_readable_checkpoint_is_not_resumed(run: Run, stopped: Path, refused) -> None:
     for path in (stopped / "checkpoints").iterdir():
         path.write_bytes(b"PK")
-    assert "checkpoint that can be read" in refused("fit", "--resume", stopped)
+    assert "no readable checkpoint" in refused("fit", "--resume", stopped)
     assert run("fit", *SHORT, "--resume", "auto").name == "002"
 
 
@@ -106,9 +106,9 @@ def test_resume_of_a_folder_that_is_not_a_run_is_refused(refused, tmp_path: Path
 def test_last_resume_option_wins(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("")
     arguments = ["fit", "--resume", "auto", "--resume", str(tmp_path)]
-    assert with_config_of_resumed(arguments)[1:3] == ["--config", str(tmp_path / "config.yaml")]
+    assert Arguments(arguments).to_words()[1:3] == ["--config", str(tmp_path / "config.yaml")]
     arguments = ["fit", "--resume", str(tmp_path), "--resume", "auto"]
-    assert with_config_of_resumed(arguments) == arguments
+    assert Arguments(arguments).to_words() == arguments
 
 
 def test_experiment_is_named_after_the_first_config_that_is_not_an_overlay() -> None:

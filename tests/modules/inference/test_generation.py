@@ -220,11 +220,7 @@ NASTY = "héllo 漢字 😀 e\u0301 \r\n\t don't 😀😀"
 
 
 def language_model(kind: str) -> LanguageModel:
-    tokenizer = (
-        character_tokenizer(NASTY)
-        if kind == "characters"
-        else train_bpe([NASTY], 260)
-    )
+    tokenizer = character_tokenizer(NASTY) if kind == "characters" else train_bpe([NASTY], 260)
     net = stirred(GPT(tokenizer.get_vocab_size(), **SIZES))
     return LanguageModel(net, tokenizer=tokenizer.to_str())
 
