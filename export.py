@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.checkpoint.reading import load_task, read_checkpoint
-from engine.checkpoint.sharded import KEPT, as_single_file
+from engine.checkpoint.sharded import KEYS, as_single_file
 from engine.errors import exit_on_user_error
 from modules import Classifier, MaskedLanguageModel, WordVectors
 from modules.inference.pretrained import open_language_model, save_tokenizer
@@ -105,7 +105,7 @@ def export_safetensors(checkpoint: Path, folder: Path) -> None:
 def export_checkpoint(checkpoint: Path, folder: Path) -> None:
     content = read_checkpoint(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
-    torch.save({key: content[key] for key in KEPT if key in content}, folder / "model.ckpt")
+    torch.save({key: content[key] for key in KEYS if key in content}, folder / "model.ckpt")
 
 
 def export_huggingface(checkpoint: Path, folder: Path) -> None:

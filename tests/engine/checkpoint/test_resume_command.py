@@ -89,7 +89,8 @@ def test_run_with_a_removed_argument_is_refused(refused, stopped: Path) -> None:
     path = stopped / "config.yaml"
     path.write_text(path.read_text().replace("    compile: false\n", "    gone: 1\n"))
     paragraph = refused("fit", *SHORT, "--resume", "auto")
-    assert "config.yaml: modules.Classifier has no argument 'gone'" in paragraph
+    assert "config.yaml: " in paragraph
+    assert "'gone'" in paragraph
     assert "Union" not in paragraph
 
 
