@@ -25,7 +25,9 @@ CLASSES = {  # old class path → new class path
     "strategies.DeepSpeed": "engine.distributed.DeepSpeed",
     "strategies.Sharded": "engine.distributed.ModelParallel",
 }
-ARGUMENTS: dict[str, dict[str, str]] = {}  # new class path → {old argument: new argument}
+ARGUMENTS: dict[str, dict[str, str]] = {  # new class path → {old argument: new argument}
+    "datamodules.ContextWindows": {"drawn": "negatives_per_row", "most": "max_weight"},
+}
 VALUES: dict[str, dict[str, dict[Any, Any]]] = {  # new class path → {argument: {old: new}}
     "modules.nets.GPT": {"attention": {"written_out": "eager"}},
     "modules.nets.Transformer": {"norm": {"before": "pre", "after": "post"}},

@@ -191,7 +191,8 @@ def json_record(line: str, where: str) -> Any:
         raise UserError(f"{where} is not valid JSON: {error}.") from error
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{where} contains half a character, \\u{ord(error.object[error.start]):04x}: remove it."
+            f"{where} contains half a character, \\u{ord(error.object[error.start]):04x}: remove "
+            "it."
         ) from error
     return record
 

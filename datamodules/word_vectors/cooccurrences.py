@@ -1,7 +1,7 @@
-"""How often two words stand near each other, counted once, as GloVe learns from it.
+"""Co-occurrence counts of words for GloVe.
 
-Pennington et al. 2014, section 4.2: two words at a distance of d ≤ window in the same text count
-1 / d, whichever comes first.
+Pennington et al. 2014, section 4.2: two words at a distance d ≤ window in the same text add 1 / d,
+in either order.
 """
 
 from functools import cached_property
@@ -18,21 +18,21 @@ from datamodules.loading.whole_batches import BatchTensorDataset, TrainingBatchS
 from datamodules.word_vectors.running_text import RunningText
 from engine.errors import UserError
 
-PAIRS_AT_ONCE = 2**24  # of a chunk: 0.4 GB, whatever the length of the text
-HELD_OUT = 100  # every so many-th count validates
+CHUNK_PAIRS = 2**24  # 0.4 GB of memory, independent of the length of the text
+HELD_OUT = 100  # one pair in this many is for validation
 Batch = tuple[dict[str, Tensor], Tensor]
 
 
 class Cooccurrences(RunningText):
-    """Serve pairs of words with how often they stand together, in a new order each epoch.
+    """Serve pairs of words and their co-occurrence counts.
 
     Inputs are `input_ids` and `candidates`, both (2B,), targets the counts, (2B, 1): B pairs and,
-    since the counts are symmetric, the same pairs the other way round. One hundredth of all
-    different pairs never trains, and validates.
+    since the counts are symmetric, the same pairs swapped. One hundredth of the distinct pairs are
+    held out for validation.
 
     Args:
-        window: The largest distance that counts.
-        min_pair_count: Pairs that count less are left out: most are chance, and they are many.
+        window: Maximum distance of two words.
+        min_pair_count: Drop pairs with a smaller count, which are numerous and mostly chance.
         **text: Arguments of RunningText; `batch_size` counts pairs.
     """
 
@@ -47,19 +47,21 @@ class Cooccurrences(RunningText):
 
     @cached_property
     def splits(self) -> dict[str, "Pairs"]:
-        """The pairs that train and those that validate."""
-        counted = count(self.words["train"], self.vocab_size, self.window)
+        """The pairs for training and validation."""
+        counted = count_pairs(self.words["train"], self.vocab_size, self.window)
         frequent = counted[2] >= self.min_pair_count
         tensors = [tensor[frequent] for tensor in counted]
         if len(tensors[0]) < HELD_OUT:
             raise UserError(
-                f"The text is too short: {len(tensors[0])} different pairs of words stand "
-                f"together, and {HELD_OUT} are needed. Give more text by --data.text, or a smaller "
-                "--data.min_count or --data.min_pair_count."
+                f"The text is too short: it has {len(tensors[0])} distinct pairs of words and "
+                f"needs {HELD_OUT}. Give more text in --data.text, or a smaller --data.min_count or "
+                "--data.min_pair_count."
             )
-        draw = torch.Generator().manual_seed(0)  # a split that no run changes
-        held_out = torch.randint(HELD_OUT, tensors[0].shape, generator=draw, dtype=torch.uint8) == 0
-        held_out[0] = True  # however few there are
+        generator = torch.Generator().manual_seed(0)  # the same split in every run
+        held_out = (
+            torch.randint(HELD_OUT, tensors[0].shape, generator=generator, dtype=torch.uint8) == 0
+        )
+        held_out[0] = True  # at least one
         return {
             "train": Pairs(*(tensor[~held_out] for tensor in tensors)),
             "val": Pairs(*(tensor[held_out] for tensor in tensors)),
@@ -67,8 +69,8 @@ class Cooccurrences(RunningText):
 
     @property
     def summary(self) -> str:
-        """As that of RunningText, and how many pairs there are."""
-        return f"{len(self.splits['train']):,} different pairs of {super().summary}"
+        """That of RunningText, with the number of pairs."""
+        return f"{len(self.splits['train']):,} distinct pairs of {super().summary}"
 
     def train_dataloader(self) -> DataLoader:
         pairs = self.splits["train"]
@@ -77,12 +79,12 @@ class Cooccurrences(RunningText):
         return BatchLoader(pairs, batches=batches, seed=self.seed, rank=rank)
 
     def held_out(self) -> Dataset:
-        """Pairs that were never learned from."""
-        return HeldOut(self.splits["val"], self.batch_size, *self._world)
+        """Return the batches of the validation pairs."""
+        return HeldOutPairs(self.splits["val"], self.batch_size, *self._world)
 
 
 class Pairs(BatchTensorDataset):
-    """Pairs of words and their counts; an item is the batch of the rows asked for, both ways."""
+    """Pairs of words and their counts; an item is a batch of them, in both orders."""
 
     def __getitem__(self, rows: Tensor) -> Batch:  # type: ignore[override]
         first, second, counts = super().__getitem__(rows)
@@ -93,12 +95,12 @@ class Pairs(BatchTensorDataset):
         return inputs, counts.repeat(2)[:, None]
 
 
-class HeldOut(Dataset[Batch]):
-    """All pairs in batches, of which each process has its part."""
+class HeldOutPairs(Dataset[Batch]):
+    """Batches of all pairs, distributed over the processes."""
 
     def __init__(self, pairs: Pairs, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.pairs = pairs
-        number = -(-len(pairs) // batch_size)  # of batches, the same for each process
+        number = -(-len(pairs) // batch_size)  # batches, the same for each process
         self.rows = torch.arange(len(pairs)).tensor_split(number * world_size)[rank::world_size]
 
     def __len__(self) -> int:
@@ -108,28 +110,28 @@ class HeldOut(Dataset[Batch]):
         return self.pairs[self.rows[index]]
 
 
-def count(
-    texts: RaggedTokens, vocab_size: int, window: int, at_once: int = PAIRS_AT_ONCE
+def count_pairs(
+    texts: RaggedTokens, vocab_size: int, window: int, chunk_pairs: int = CHUNK_PAIRS
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The sums of 1 / distance over all pairs of words within a window.
+    """Sum 1 / distance over all pairs of words within a window.
 
-    The text is read in chunks, so that only the sums grow with it. A pair and its distance are one
-    number: sorting those brings equal pairs together.
+    The text is processed in chunks, so that only the sums grow with it. A pair and its distance are
+    encoded as one integer, and sorting brings equal pairs together.
 
     Args:
-        texts: Numbers of words.
-        vocab_size: V, above all numbers.
-        window: The largest distance.
-        at_once: The most pairs of a chunk (one text position's at least).
+        texts: Word indices.
+        vocab_size: V, exclusive upper bound of the indices.
+        window: Maximum distance.
+        chunk_pairs: Maximum pairs per chunk (at least those of one position).
 
     Returns:
-        The smaller and the larger number of each pair, int32, and X of it, float32, all (P,).
-        X(i, i) counts a pair of equal words twice, once from either side.
+        The smaller and the larger index of each pair, int32, and its sum, float32, all (P,). A pair
+        of equal words counts twice, once from either side.
     """
     words = texts.tokens.numpy().astype(np.int64)
     text = np.repeat(np.arange(len(texts)), texts.lengths.numpy())
     keys, sums = np.empty(0, np.int64), np.empty(0, np.float64)
-    step = max(1, at_once // window)
+    step = max(1, chunk_pairs // window)
     for start in range(0, len(words), step):
         found = []
         for distance in range(1, window + 1):
@@ -142,9 +144,9 @@ def count(
             found.append(pair * (window + 1) + distance)
         if not found:
             continue
-        marked = np.sort(np.concatenate(found))
-        new, distances = marked // (window + 1), marked % (window + 1)
-        keys, sums = _merged(keys, sums, *_summed(new, 1 / distances))
+        encoded = np.sort(np.concatenate(found))
+        new, distances = encoded // (window + 1), encoded % (window + 1)
+        keys, sums = _merge(keys, sums, *_sum_by_key(new, 1 / distances))
     first, second = keys // vocab_size, keys % vocab_size
     sums[first == second] *= 2
     return (
@@ -154,18 +156,18 @@ def count(
     )
 
 
-def _summed(keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each of the sorted keys once, with the sum of its values."""
+def _sum_by_key(keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return each of the sorted keys once, with the sum of its values."""
     if not len(keys):
         return keys, values
     starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
     return keys[starts], np.add.reduceat(values, starts)
 
 
-def _merged(
+def _merge(
     keys: np.ndarray, sums: np.ndarray, more: np.ndarray, values: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Two sorted lists of different keys as one, with their sums."""
+    """Merge two sorted lists of unique keys and add the sums of equal ones."""
     both = np.concatenate([keys, more])
-    order = np.argsort(both, kind="stable")  # which merges two sorted runs, in linear time
-    return _summed(both[order], np.concatenate([sums, values])[order])
+    order = np.argsort(both, kind="stable")  # merges two sorted runs in linear time
+    return _sum_by_key(both[order], np.concatenate([sums, values])[order])

@@ -1,4 +1,4 @@
-"""Running text for word vectors: whole texts as rows of the numbers of their words."""
+"""Base of the data modules for word vectors: texts as sequences of word indices."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -27,30 +27,28 @@ from datamodules.word_vectors.word_benchmarks import Questions
 from engine.errors import UserError
 from preprocessing.special_tokens import UNK
 
-NO_LIMIT = 2**31 - 1  # of the size of a vocabulary
+UNLIMITED = 2**31 - 1  # vocabulary size
 
 
 class RunningText(L.LightningDataModule):
-    """Texts whose words are numbered by how frequent they are; rare words are taken out.
+    """Texts as word indices, the most frequent word first; rare words are dropped.
 
-    Words are what `datamodules.text.tokenizers` takes for one, less punctuation; they are counted
-    in the training texts alone. Validation judges texts that were held out, and then asks the
-    benchmarks (see `datamodules.word_vectors.word_benchmarks`), leaving out questions with unknown words.
+    Words are those of the tokenizer `words` without punctuation, counted in the training texts.
+    Validation evaluates held-out texts, then the benchmarks of
+    `datamodules.word_vectors.word_benchmarks` without the questions that have unknown words.
 
     Args:
-        text: `imdb` (its 50,000 reviews less the 2,500 that validate; labels are not looked at),
-            `source` (Python's own standard library), or names of text files, where `*`, `?` and
-            `**` stand for many: plain text or JSON lines (`*.jsonl`, the field `text`), either
-            perhaps packed (`*.gz`).
-        min_count: How often a word must occur to have a vector.
-        max_vocab_size: The most words, [PAD] and [UNK] among them; all unless given.
-        lowercase: Read capital letters as small ones. Benchmarks ask in small letters.
-        val_fraction: The share of the characters, taken from the end, that validates; IMDB has a
-            split of its own.
-        benchmarks: Of wordsim353, wordsim353_similarity, wordsim353_relatedness, simlex999 and
-            analogies, those to ask.
-        batch_size: Of a step, over all processes; see the subclass for what is counted.
-        data_dir: Folder of the data sets; the environment's DATA_DIR, else `data`.
+        text: `imdb` (its 50,000 reviews, without labels; 2,500 for validation), `source` (Python's
+            standard library), or text files or patterns with `*`, `?` and `**`: plain text or JSON
+            lines (`*.jsonl`, key `text`), compressed (`*.gz`) or not.
+        min_count: Occurrences that a word needs to have a vector.
+        max_vocab_size: Maximum vocabulary, including [PAD] and [UNK]; unlimited by default.
+        lowercase: Convert texts to lower case, as the benchmarks are.
+        val_fraction: Fraction of the characters, at the end, for validation; not for `imdb`.
+        benchmarks: Any of wordsim353, wordsim353_similarity, wordsim353_relatedness, simlex999 and
+            analogies; all by default.
+        batch_size: Global batch size; see the subclass for the unit.
+        data_dir: Folder of the data sets; by default DATA_DIR, else `data`.
         seed: Seed of the run; train.py links it from `seed_everything`.
     """
 
@@ -102,81 +100,78 @@ class RunningText(L.LightningDataModule):
         if self.text == "imdb":
             IMDB(data_dir=str(self.data_dir)).prepare_data()
 
-    # From texts to numbers.
+    # From texts to word indices.
 
     @cached_property
     def texts(self) -> dict[str, list[str]]:
-        """The raw texts that train and those that validate."""
+        """The raw texts for training and validation."""
         if self.text == "imdb":
             reviews = IMDB(data_dir=str(self.data_dir)).load()
             return {
                 "train": reviews["train"].texts + reviews["test"].texts,
                 "val": reviews["val"].texts,
             }
-        whole = [
-            "".join(pieces) for path in self._paths() for pieces in read_documents(path, "text")
-        ]
-        return cut_in_two(whole, self.val_fraction)
-
-    def _paths(self) -> list[Path]:
         if self.text == "source":
-            return PythonSource().find()
-        return find_files(self.text, "--data.text")
+            paths = PythonSource().find()
+        else:
+            paths = find_files(self.text, "--data.text")
+        documents = ["".join(pieces) for path in paths for pieces in read_documents(path, "text")]
+        return split_texts(documents, self.val_fraction)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """What turns a text into numbers of words; rare ones become [UNK]."""
-        made = train_tokenizer(
+        """Tokenizer of words; rare ones become [UNK]."""
+        tokenizer = train_tokenizer(
             "words",
             self.texts["train"],
-            self.max_vocab_size or NO_LIMIT,
+            self.max_vocab_size or UNLIMITED,
             self.min_count,
             self.lowercase,
             punctuation=False,
         )
-        words = made.get_vocab_size() - 2  # less [PAD] and [UNK]
+        words = tokenizer.get_vocab_size() - 2  # without [PAD] and [UNK]
         if words < 2:
             size = sum(map(len, self.texts["train"]))
             raise UserError(
-                f"The text is too small: of its {size:,} characters {words} words occur "
-                f"{self.min_count} times or more, and vectors need 2. Give more text by "
+                f"The text is too small: in its {size:,} characters only {words} words occur "
+                f"{self.min_count} times or more, and vectors need 2. Give more text in "
                 "--data.text, or a smaller --data.min_count."
             )
-        return made
+        return tokenizer
 
     @property
     def vocab_size(self) -> int:
-        """Number of words, [PAD] and [UNK] among them, which occur nowhere."""
+        """Number of words, including [PAD] and [UNK], which never occur."""
         return self.tokenizer.get_vocab_size()
 
     @property
     def tokenizer_json(self) -> str:
-        """The tokenizer as `tokenizers.Tokenizer.from_str` reads it."""
+        """The tokenizer as JSON, for `tokenizers.Tokenizer.from_str`."""
         return self.tokenizer.to_str()
 
     @cached_property
     def words(self) -> dict[str, RaggedTokens]:
-        """The numbers of the known words of each text, by split."""
-        return {split: self._numbered(texts) for split, texts in self.texts.items()}
+        """Indices of the known words of each text, by split."""
+        return {split: self._encode(texts) for split, texts in self.texts.items()}
 
-    def _numbered(self, texts: Iterable[str]) -> RaggedTokens:
-        pieces = [list(split_into_chunks([text])) for text in texts]  # a file may be one long text
-        rows = RaggedTokens.from_sequences(
-            encode_texts(self.tokenizer, (p for text in pieces for p in text))
+    def _encode(self, texts: Iterable[str]) -> RaggedTokens:
+        chunks = [list(split_into_chunks([text])) for text in texts]  # a file may be one long text
+        encoded = RaggedTokens.from_sequences(
+            encode_texts(self.tokenizer, (chunk for text in chunks for chunk in text))
         )
-        ends = torch.tensor([0, *map(len, pieces)]).cumsum(0)  # of each text, in pieces
-        whole = RaggedTokens(rows.tokens, rows.offsets[ends])
+        ends = torch.tensor([0, *map(len, chunks)]).cumsum(0)  # of each text, in chunks
+        joined = RaggedTokens(encoded.tokens, encoded.offsets[ends])
         unknown: int = self.tokenizer.token_to_id(UNK)  # type: ignore[assignment]
-        return whole.drop(unknown)
+        return joined.drop(unknown)
 
     @cached_property
     def counts(self) -> Tensor:
-        """How often each word occurs in the training texts, (V,), int64."""
+        """Occurrences of each word in the training texts, (V,), int64."""
         return torch.bincount(self.words["train"].tokens, minlength=self.vocab_size)
 
     @cached_property
     def questions(self) -> list[Questions]:
-        """What the benchmarks ask, by sections."""
+        """The questions of the benchmarks, by section."""
         vocabulary = self.tokenizer.get_vocab()
         return [
             section
@@ -191,9 +186,8 @@ class RunningText(L.LightningDataModule):
         for split, words in self.words.items():
             if len(words.tokens) < 2:
                 raise UserError(
-                    f"The text is too short: {len(words.tokens)} known words are left to {split}, "
-                    "and 2 are needed. Give more text by --data.text, or a smaller "
-                    "--data.min_count."
+                    f"The text is too short: the {split} split has {len(words.tokens)} known words "
+                    "and needs 2. Give more text in --data.text, or a smaller --data.min_count."
                 )
 
     @property
@@ -202,37 +196,38 @@ class RunningText(L.LightningDataModule):
 
     @property
     def summary(self) -> str:
-        """What was loaded, in a sentence, with what the benchmarks ask and the words lack."""
+        """Sizes, and the questions and unknown words of the benchmarks, in one line."""
         train = self.words["train"]
-        told = (
-            f"{len(train.tokens):,} words in {len(train):,} texts, {self.vocab_size - 2:,} "
-            f"different ones that occur {self.min_count} times or more"
+        summary = (
+            f"{len(train.tokens):,} words in {len(train):,} texts, vocabulary of "
+            f"{self.vocab_size - 2:,} words with at least {self.min_count} occurrences"
         )
         for name in self.benchmarks:
             sections = [q for q in self.questions if q.name.partition("/")[0] == name]
-            known, asked = (sum(n) for n in zip(*((len(q.words), q.asked) for q in sections)))  # noqa: B905
-            unknown = sorted({word for q in sections for word in q.unknown})
-            told += f"; {name}: {known:,} of {asked:,} questions asked"
+            known = sum(len(section.words) for section in sections)
+            asked = sum(section.asked for section in sections)
+            unknown = sorted({word for section in sections for word in section.unknown})
+            summary += f"; {name}: {known:,} of {asked:,} questions"
             if unknown:
                 more = f" and {len(unknown) - 3:,} more" if len(unknown) > 3 else ""
-                told += f", unknown are {', '.join(unknown[:3])}{more}"
-        return told
+                summary += f", unknown words: {', '.join(unknown[:3])}{more}"
+        return summary
 
-    # From numbers to batches.
+    # From word indices to batches.
 
     @abstractmethod
     def held_out(self) -> Dataset:
-        """Batches of what validates."""
+        """Return the batches of held-out text."""
 
     def val_dataloader(self) -> DataLoader:
-        return val_loader(Examination(self.held_out(), self.questions))
+        return val_loader(HeldOutAndQuestions(self.held_out(), self.questions))
 
 
-class Examination(Dataset[tuple[dict[str, Tensor], Tensor]]):
+class HeldOutAndQuestions(Dataset[tuple[dict[str, Tensor], Tensor]]):
     """Batches of held-out text, then a batch for each section of a benchmark.
 
-    A section's inputs are `{its name: numbers of words (N, 2) or (N, 3), "asked": (1,)}`. Every
-    process answers all questions: their vectors are the same.
+    The inputs of a section are `{its name: word indices (N, 2) or (N, 3), "asked": (1,)}`. Every
+    process evaluates all questions, since all have the same vectors.
 
     Args:
         held_out: The first batches.
@@ -250,18 +245,16 @@ class Examination(Dataset[tuple[dict[str, Tensor], Tensor]]):
         if index < len(self.held_out):
             return self.held_out[index]
         section = self.questions[index - len(self.held_out)]
-        return {
-            section.name: section.words,
-            "asked": torch.tensor([section.asked]),
-        }, section.answers
+        inputs = {section.name: section.words, "asked": torch.tensor([section.asked])}
+        return inputs, section.answers
 
 
-def cut_in_two(texts: Sequence[str], fraction: float) -> dict[str, list[str]]:
-    """The texts without the last `fraction` of their characters, and that; one may be cut."""
-    left = int(sum(map(len, texts)) * (1 - fraction))
+def split_texts(texts: Sequence[str], fraction: float) -> dict[str, list[str]]:
+    """Split off the last `fraction` of the characters for validation; one text may be split."""
+    remaining = int(sum(map(len, texts)) * (1 - fraction))
     train, val = [], []
     for text in texts:
-        train.append(text[:left])
-        val.append(text[left:])
-        left = max(0, left - len(text))
+        train.append(text[:remaining])
+        val.append(text[remaining:])
+        remaining = max(0, remaining - len(text))
     return {"train": [t for t in train if t], "val": [t for t in val if t]}

@@ -1,14 +1,14 @@
-"""What word vectors are asked: how alike are two words, and what is to c as b is to a?"""
+"""Benchmarks of word vectors: similarity of two words, and analogies (a is to b as c is to …)."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from datamodules.loading.files import obtain
+from engine.errors import UserError
 
 SIMILARITY_URL = (
     "https://raw.githubusercontent.com/mfaruqui/eval-word-vectors/"
@@ -17,7 +17,7 @@ SIMILARITY_URL = (
 ANALOGIES_URL = (
     "https://raw.githubusercontent.com/tmikolov/word2vec/20c129af10659f7c50e86e3be406df663beff438/"
 )
-# Name → file, its sha256.
+# Name: file, sha256.
 FILES = {
     "wordsim353": (
         "EN-WS-353-ALL.txt",
@@ -43,25 +43,21 @@ FILES = {
 
 
 class Questions(NamedTuple):
-    """Those questions of a benchmark whose words are all known, and how many there are in all."""
+    """Questions of a benchmark whose words are all in the vocabulary."""
 
     name: str  # "wordsim353", or "analogies" and a section: "analogies/capital-world"
-    words: Tensor  # numbers of the words, (N, 2), or (N, 3) of an analogy
-    answers: Tensor  # scores that people gave, (N,), float; or the fourth word, (N,), int64
-    asked: int  # questions, those with unknown words among them
-    unknown: list[str]  # words that are not in the vocabulary, sorted
+    words: Tensor  # word indices, (N, 2), or (N, 3) for analogies
+    answers: Tensor  # human scores, (N,), float; or the fourth word, (N,), int64
+    asked: int  # number of questions, including those with unknown words
+    unknown: list[str]  # words outside the vocabulary, sorted
 
 
 def find(name: str, data_dir: Path) -> Path:
-    """The file of a benchmark, in `data_dir/word-similarity` or downloaded.
+    """Return the file of a benchmark, in `data_dir/word-similarity` or downloaded.
 
     Raises:
-        MisconfigurationException: If there is no such benchmark, or its file can't be had.
+        UserError: If the file cannot be downloaded.
     """
-    if name not in FILES:
-        raise MisconfigurationException(
-            f"benchmarks: there is no {name!r}; choose among {', '.join(FILES)}."
-        )
     file, sha256 = FILES[name]
     url = (ANALOGIES_URL if name == "analogies" else SIMILARITY_URL) + file
     path = data_dir / "word-similarity" / file
@@ -69,16 +65,16 @@ def find(name: str, data_dir: Path) -> Path:
 
 
 def read(name: str, path: Path, vocabulary: Mapping[str, int]) -> list[Questions]:
-    """The questions of a benchmark, by sections where it has some.
+    """Read the questions of a benchmark, by section where it has sections.
 
-    WordSim-353 (Finkelstein et al. 2002, in two halves by Agirre et al. 2009) and SimLex-999 (Hill
-    et al. 2015) have two words and a score in a line; Google's analogies (Mikolov et al. 2013) four
-    words, and `: section` above some lines.
+    WordSim-353 (Finkelstein et al. 2002, split by Agirre et al. 2009) and SimLex-999 (Hill et al.
+    2015) have two words and a score per line, Google's analogies (Mikolov et al. 2013) four words,
+    with section headings `: name`.
 
     Args:
-        name: The benchmark.
+        name: Name of the benchmark.
         path: Its file.
-        vocabulary: Known words, in small letters, to their numbers.
+        vocabulary: Lower-case words and their indices.
     """
     sections: dict[str, list[list[str]]] = {}
     section = name
@@ -89,8 +85,8 @@ def read(name: str, path: Path, vocabulary: Mapping[str, int]) -> list[Questions
         elif len(fields) == (4 if name == "analogies" else 3):
             sections.setdefault(section, []).append(fields)
         elif fields:
-            raise MisconfigurationException(
-                f"{path}, line {number} is no question of {name}: {line!r}. Get the file anew."
+            raise UserError(
+                f"{path}, line {number} is not a question of {name}: {line!r}. Download it again."
             )
     return [_known(section, rows, vocabulary) for section, rows in sections.items()]
 

@@ -38,7 +38,7 @@ def some_batch(model: str = "skip_gram") -> tuple[dict[str, Tensor], Tensor]:
     texts = RaggedTokens.from_sequences([draw.integers(2, V, size) for size in (37, 5, 20)])
     counts = torch.bincount(texts.tokens, minlength=V)
     return Windows(
-        texts, counts, model, window=3, negatives=5, drawn=4, subsample=0, batch_size=60
+        texts, counts, model, window=3, negatives=5, negatives_per_row=4, subsample=0, batch_size=60
     )[0]
 
 
@@ -318,7 +318,7 @@ def test_an_optimizer_that_needs_whole_tables_is_refused(refused, tmp_path, wron
     where = ("--config", ROOT / "configs/source/skip_gram.yaml", "--data.text", "text.txt")
     told = refused("fit", *where, "--model.optimizer", *wrong)
     assert f"{wrong[0]} does not support the sparse gradients" in told
-    assert "choose --model.optimizer SGD, Adagrad or SparseAdam" in told
+    assert "choose --model.optimizer SGD (without weight decay), Adagrad or SparseAdam" in told
 
 
 def test_only_word_vectors_are_exported_as_such(tmp_path: Path, capsys) -> None:

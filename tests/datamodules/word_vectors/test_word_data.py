@@ -14,9 +14,14 @@ from torch import Tensor
 from datamodules import ContextWindows, Cooccurrences
 from datamodules.loading.ragged import RaggedTokens
 from datamodules.word_vectors import word_benchmarks
-from datamodules.word_vectors.context_windows import ROW, Windows, drawing, keeping
-from datamodules.word_vectors.cooccurrences import HeldOut, Pairs, count
-from datamodules.word_vectors.running_text import cut_in_two
+from datamodules.word_vectors.context_windows import (
+    ROW,
+    Windows,
+    keep_probability,
+    negative_probability,
+)
+from datamodules.word_vectors.cooccurrences import HeldOutPairs, Pairs, count_pairs
+from datamodules.word_vectors.running_text import split_texts
 
 LENGTHS = [40, 1, 7, 150, 2]
 
@@ -76,7 +81,7 @@ def test_an_epoch_has_every_word_once_in_an_order_of_its_own() -> None:
 
 
 def test_held_out_words_are_judged_to_the_last() -> None:
-    data = windows(batch_size=150, whole=True)
+    data = windows(batch_size=150, keep_last=True)
     assert len(data) == 2
     seen = [row[row > 0] for row in (data[step][0]["input_ids"] for step in range(2))]
     assert sorted(torch.cat(seen).tolist()) == list(range(2, 202))
@@ -110,14 +115,14 @@ def test_the_rows_of_three_processes_are_those_of_one(model) -> None:
 def test_words_are_thinned_out_as_word2vec_does_it() -> None:
     counts = torch.tensor([0, 0, 100_000, 9_000, 400, 3])
     total = int(counts.sum())
-    kept = keeping(counts, 1e-3)
+    kept = keep_probability(counts, 1e-3)
     for word in (2, 3, 4, 5):  # word2vec.c, line 402
         cn, sample = int(counts[word]), 1e-3
         ran = ((cn / (sample * total)) ** 0.5 + 1) * (sample * total) / cn
         assert float(kept[word]) == pytest.approx(min(1.0, ran))
     assert kept[2] < 0.04 < kept[3] < 0.2
     assert kept[5] == 1
-    assert torch.equal(keeping(counts, 0.0), torch.ones(6, dtype=torch.float64))
+    assert torch.equal(keep_probability(counts, 0.0), torch.ones(6, dtype=torch.float64))
 
 
 def test_the_text_is_thinned_out_by_those_rates() -> None:
@@ -126,7 +131,7 @@ def test_the_text_is_thinned_out_by_those_rates() -> None:
     counts = torch.bincount(torch.from_numpy(words), minlength=5)
     data = Windows(RaggedTokens.from_sequences([words]), counts, subsample=0.01, batch_size=30_000)
     seen = torch.bincount(data[0][0]["input_ids"].flatten(), minlength=5)
-    expected = keeping(counts, 0.01) * counts
+    expected = keep_probability(counts, 0.01) * counts
     assert expected[2] < 0.2 * counts[2]
     for word in (2, 3, 4):  # four standard deviations at most
         assert abs(float(seen[word] - expected[word])) <= 4 * float(expected[word]) ** 0.5
@@ -134,18 +139,18 @@ def test_the_text_is_thinned_out_by_those_rates() -> None:
 
 def test_negatives_are_drawn_by_counts_to_three_quarters() -> None:
     counts = torch.tensor([0, 0, 10_000, 1_000, 0, 10])
-    data = Windows(numbered([50]), counts, drawn=500, batch_size=50, subsample=0)
+    data = Windows(numbered([50]), counts, negatives_per_row=500, batch_size=50, subsample=0)
     drawn = torch.cat([data._negatives(100, torch.Generator().manual_seed(n)) for n in range(4)])
     shares = torch.bincount(drawn.flatten(), minlength=6) / drawn.numel()
     powers = torch.tensor([0, 0, 1000, 10_000 ** (9 / 16), 0, 10**0.75], dtype=torch.float64)
-    assert drawing(counts).tolist() == pytest.approx((powers / powers.sum()).tolist())
+    assert negative_probability(counts).tolist() == pytest.approx((powers / powers.sum()).tolist())
     for share, expected in zip(shares.tolist(), (powers / powers.sum()).tolist(), strict=True):
         assert abs(share - expected) <= 4 * (expected / drawn.numel()) ** 0.5
     assert shares[0] == shares[1] == shares[4] == 0  # what never occurs is never drawn
 
 
 def test_all_negatives_of_a_word_weigh_as_many_as_stand_against_its_pairs() -> None:
-    inputs, targets = windows(negatives=7, drawn=5)[0]
+    inputs, targets = windows(negatives=7, negatives_per_row=5)[0]
     span = ROW + 2 * 4
     assert targets.shape == (13, ROW, span + 5)
     pairs = targets[..., :span].sum(-1)
@@ -159,7 +164,7 @@ def test_no_word_counts_for_more_than_it_may_in_a_step() -> None:
     counts = torch.bincount(torch.from_numpy(words), minlength=40)
     options = {"window": 4, "subsample": 0, "batch_size": 2_000}
     full, less = (
-        Windows(RaggedTokens.from_sequences([words]), counts, most=most, **options)[0]
+        Windows(RaggedTokens.from_sequences([words]), counts, max_weight=most, **options)[0]
         for most in (None, 900)
     )
     centers, candidates = less[0]["input_ids"], less[0]["candidates"]
@@ -176,7 +181,7 @@ def test_no_word_counts_for_more_than_it_may_in_a_step() -> None:
 
 
 def test_cbow_means_over_the_neighbours_and_tells_the_word_between() -> None:
-    inputs, targets = windows(model="cbow", negatives=6, drawn=3)[0]
+    inputs, targets = windows(model="cbow", negatives=6, negatives_per_row=3)[0]
     weights = inputs["windows"]
     alone = inputs["candidates"][:, :ROW] == 42  # the only word of its text
     some = targets[..., :ROW].sum(-1) > 0
@@ -207,7 +212,9 @@ def counted_by_a_loop(texts: list[list[int]], window: int) -> dict[tuple[int, in
 def test_counts_are_those_of_a_plain_loop_in_chunks_of_any_size(at_once: int) -> None:
     draw = np.random.default_rng(0)
     texts = [draw.integers(2, 9, size).tolist() for size in (30, 1, 4, 60)]
-    first, second, sums = count(RaggedTokens.from_sequences(map(np.array, texts)), 9, 3, at_once)
+    first, second, sums = count_pairs(
+        RaggedTokens.from_sequences(map(np.array, texts)), 9, 3, at_once
+    )
     assert bool((first <= second).all())
     pairs = zip(first.tolist(), second.tolist(), strict=True)
     found = dict(zip(pairs, sums.tolist(), strict=True))
@@ -225,7 +232,7 @@ def test_a_pair_is_served_both_ways() -> None:
 @pytest.mark.parametrize("world_size", [1, 3])
 def test_every_pair_held_out_is_judged_once_over_all_processes(world_size: int) -> None:
     pairs = Pairs(torch.arange(50), torch.arange(50), torch.ones(50))
-    shares = [HeldOut(pairs, 8, rank, world_size) for rank in range(world_size)]
+    shares = [HeldOutPairs(pairs, 8, rank, world_size) for rank in range(world_size)]
     assert len({len(share) for share in shares}) == 1
     seen = [n for s in shares for i in range(len(s)) for n in s[i][0]["input_ids"].tolist()]
     assert sorted(seen) == sorted([*range(50)] * 2)
@@ -247,8 +254,8 @@ def test_held_out_pairs_never_train(tmp_path: Path) -> None:
 # Texts and benchmarks.
 
 
-def test_texts_are_cut_in_two_by_characters() -> None:
-    parts = cut_in_two(["abcd", "efghij", "kl"], 0.5)
+def test_texts_are_split_texts_by_characters() -> None:
+    parts = split_texts(["abcd", "efghij", "kl"], 0.5)
     assert parts == {"train": ["abcd", "ef"], "val": ["ghij", "kl"]}
 
 
@@ -290,13 +297,13 @@ def test_questions_with_unknown_words_are_counted_and_left_out(small_texts: Path
 def test_what_is_unknown_is_told_before_training(small_texts: Path) -> None:
     data = ContextWindows(data_dir=str(small_texts), benchmarks=["wordsim353", "analogies"])
     data.setup("fit")
-    assert "wordsim353: 12 of 13 questions asked, unknown are unheard; " in data.summary
-    assert data.summary.endswith("analogies: 6 of 7 questions asked, unknown are unheard")
+    assert "wordsim353: 12 of 13 questions, unknown words: unheard; " in data.summary
+    assert data.summary.endswith("analogies: 6 of 7 questions, unknown words: unheard")
 
 
 def test_a_line_that_is_no_question_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("king queen 8.5\n\nking man woman\tqueen\n")
-    with pytest.raises(MisconfigurationException, match=r"line 3 is no question of simlex999"):
+    with pytest.raises(MisconfigurationException, match=r"line 3 is not a question of simlex999"):
         word_benchmarks.read("simlex999", tmp_path / "file", {})
 
 
@@ -318,7 +325,11 @@ def test_a_benchmark_that_cannot_be_had_is_one_clear_error(tmp_path: Path, monke
         (ContextWindows, {"model": "glove"}, "skip_gram or cbow"),
         (ContextWindows, {"window": 0}, "data.window must be at least .* got 0"),
         (ContextWindows, {"negatives": -5}, "data.negatives must be at least .* got -5"),
-        (ContextWindows, {"drawn": 0}, "data.drawn must be at least .* got 0"),
+        (
+            ContextWindows,
+            {"negatives_per_row": 0},
+            "data.negatives_per_row must be at least .* got 0",
+        ),
         (ContextWindows, {"subsample": -1e-4}, "data.subsample must be .* got -0.0001"),
         (ContextWindows, {"subsample": float("nan")}, "data.subsample must be .* got nan"),
         (ContextWindows, {"min_count": 0}, "data.min_count must be at least .* got 0"),
@@ -344,10 +355,10 @@ def test_wrong_arguments_are_refused_by_name(kind, wrong: dict, told: str) -> No
 @pytest.mark.parametrize(
     ("text", "options", "told"),
     [
-        ("", {}, "of its 0 characters 0 words occur 5 times or more"),
+        ("", {}, "in its 0 characters only 0 words occur 5 times or more"),
         ("some words that occur but once", {}, "a smaller --data.min_count"),
         ("a b " * 20, {"batch_size": 2048}, "batch_size 2048 is larger than"),
-        ("a b " * 20 + "c " * 4, {}, "0 known words are left to val"),
+        ("a b " * 20 + "c " * 4, {}, "the val split has 0 known words"),
     ],
 )
 def test_a_text_too_small_is_refused_with_its_size(tmp_path, text, options, told) -> None:
@@ -364,7 +375,7 @@ def test_a_text_too_small_is_refused_with_its_size(tmp_path, text, options, told
 
 def test_too_few_pairs_and_missing_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("a b c " * 20)
-    with pytest.raises(MisconfigurationException, match="6 different pairs of words stand"):
+    with pytest.raises(MisconfigurationException, match="6 distinct pairs of words"):
         _ = Cooccurrences(text=str(tmp_path / "text.txt"), benchmarks=[]).splits
     with pytest.raises(MisconfigurationException, match=r"--data.text: no file matches"):
         _ = ContextWindows(text=str(tmp_path / "other.txt"), benchmarks=[]).texts
