@@ -33,7 +33,8 @@ class Setting:
     """One value set by a config file or a flag.
 
     Args:
-        key: Dotted key without `init_args`; the key of a class is that of the object it builds.
+        key: Dotted key without `init_args` and without the `+` that appends to a list; the key of
+            a class is that of the object it builds.
         value: The value; for a class its path.
         source: Path of the config file, or the flag.
         text: The value of a flag as typed.
@@ -87,7 +88,8 @@ def _flatten(value: Any, key: tuple[str, ...], source: str) -> Iterator[Setting]
         for name, item in value.items():
             yield from _flatten(item, (*key, str(name)), source)
     elif key:
-        yield Setting(".".join(part for part in key if part != "init_args"), value, source)
+        parts = (part.removesuffix("+") for part in key if part != "init_args")
+        yield Setting(".".join(parts), value, source)
 
 
 class Arguments:

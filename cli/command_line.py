@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 import datamodules  # noqa: F401  # its classes have short names on the command line
 from cli.arguments import Arguments, expand_values, read_config
 from cli.checks import check_config, check_data_given, check_not_complete, load_checkpoint
-from cli.diagnosis import Schema, explain, root_cause, source_location
+from cli.diagnosis import Schema, explain, raised_by, root_cause, source_location
 from cli.expectations import reason_not_judged
 from cli.links import Links
 from cli.options import OPTIONS
@@ -171,8 +171,7 @@ class CLI(LightningCLI):
         path = config.ckpt_path
         self.checkpoint = None if path is None else load_checkpoint(path)
         self.resumed = self.find_resumed() if self.subcommand == "fit" else None
-        if config.trainer.logger is True:  # Lightning's default; the CSV logger takes its place
-            config.trainer.logger = False
+        config.trainer.logger = _distinct(config.trainer.logger)
 
     def find_resumed(self) -> Path | None:
         """Return the run folder to resume and set `ckpt_path` to its checkpoint, on all ranks."""
@@ -300,10 +299,11 @@ class CLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
-        except ValueError as error:
-            if source_location(error):
+        except (ValueError, RuntimeError) as error:
+            if not raised_by("lightning", error):
                 raise
-            raise UserError(str(error).strip()) from error  # a value that Lightning refuses
+            # Lightning refuses a setting, such as a monitored metric that is not logged.
+            raise UserError(str(error).strip()) from error
 
     def test(self, **kwargs: Any) -> None:
         self.finish(self.trainer.test(**{**kwargs, "verbose": False}))
@@ -378,6 +378,16 @@ def _check_unique_states(callbacks: Sequence[L.Callback]) -> None:
                 "leave the overlay out."
             )
         seen[callback.state_key] = callback
+
+
+def _distinct(logger: Any) -> Any:
+    """Loggers without repetitions: a resumed run already has the one that an overlay adds.
+
+    `true` means Lightning's default, in whose place is the run's CSV logger.
+    """
+    if not isinstance(logger, list):
+        return False if logger is True else logger
+    return [one for position, one in enumerate(logger) if one not in logger[:position]]
 
 
 def prefer_int(function: Callable) -> None:

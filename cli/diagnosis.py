@@ -65,7 +65,7 @@ class _Checker:
         self.given: set[str] = set()
 
     def check(self, setting: "Setting") -> str | None:
-        key = setting.key.removesuffix("+")
+        key = setting.key
         self.given.add(key)
         where = "" if setting.source.startswith("--") else f"{setting.source}: "
         if key in self.schema.keys:
@@ -314,7 +314,7 @@ def _hint(annotation: Any, setting: "Setting") -> str:
 def root_cause(error: BaseException) -> BaseException:
     """The first cause that was not raised by jsonargparse, which wraps errors of constructors."""
     found = error
-    while _raised_by_jsonargparse(found):
+    while raised_by("jsonargparse", found):
         cause = found.__cause__ or found.__context__
         if cause is None:
             return error
@@ -322,9 +322,10 @@ def root_cause(error: BaseException) -> BaseException:
     return found
 
 
-def _raised_by_jsonargparse(error: BaseException) -> bool:
+def raised_by(package: str, error: BaseException) -> bool:
+    """Whether a package's own code raised an error."""
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and "jsonargparse" in Path(frames[-1].filename).parts
+    return bool(frames) and package in Path(frames[-1].filename).parts
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

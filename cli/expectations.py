@@ -35,7 +35,7 @@ def reason_not_judged(arguments: Arguments) -> str | None:
         return f"{arguments.flag('--ckpt_path')} is not from the run that {config} describes"
     described = {s.key: s.value for s in arguments.settings if s.source == config}
     changed = {
-        s.key.removesuffix("+")
+        s.key
         for s in arguments.effective_settings()
         if s.source != config and not _is_neutral(s) and described.get(s.key, ...) != s.value
     }
@@ -53,7 +53,7 @@ def _was_judged(checkpoint: str | None) -> bool:
 
 
 def _is_neutral(setting: Setting) -> bool:
-    key = setting.key.removesuffix("+")
+    key = setting.key
     if key == "trainer.callbacks":
         return all(_only_reports(item) for item in _as_list(setting.value))
     return any(key == name or key.startswith(name + ".") for name in NEUTRAL)

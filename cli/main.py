@@ -20,7 +20,8 @@ def main(args: list[str] | None = None) -> Path | None:
             disk is full, 75 when a signal stopped training, 76 when another process died (continue
             each with `--resume`); 0 after a request for help.
     """
-    text = help_text(sys.argv[1:] if args is None else args)
+    words = [str(word) for word in (sys.argv[1:] if args is None else args)]
+    text = help_text(words)
     if text is not None:
         sys.stdout.write(f"{text}\n")
         sys.exit(0)
@@ -37,7 +38,7 @@ def main(args: list[str] | None = None) -> Path | None:
     prepare_process()
     try:
         with exit_on_user_error("train.py"):
-            return CLI.from_args(args).run_folder
+            return CLI.from_args(words).run_folder
     except (Preempted, RankFailure, DiskFull) as stop:
         if getattr(rank_zero_only, "rank", 0) == 0 or not isinstance(stop, Preempted):
             sys.stderr.write(f"train.py: {stop}\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 import train
@@ -299,10 +300,6 @@ def test_a_damaged_data_file_is_named(
     assert "md5" in paragraph
 
 
-def test_a_batch_larger_than_the_data_is_refused(refused) -> None:
-    assert "batch_size 2000" in refused(*FIT, "--data.batch_size", "2000")
-
-
 @pytest.mark.slow
 def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path: Path) -> None:
     two = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
@@ -386,3 +383,51 @@ def test_a_nan_loss_at_the_first_step_leaves_no_checkpoint(refused) -> None:
 def test_weights_to_be_tested_must_be_named(refused) -> None:
     for command in ("test", "validate", "predict"):
         assert "--ckpt_path" in refused(command, *FIT[1:])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--lr", "0.1"), "unknown key 'lr'. Did you mean 'model.optimizer.lr'?"),
+        (("--model.net.channels", "4,4"), "not '4,4'. Write it as [4,4]."),
+        (("--trainer.strategy", "dpp"), "unknown strategy 'dpp'. Did you mean 'ddp'?"),
+        (("--trainer.strategy", "fsdp"), "fsdp needs GPUs. Use --config configs/trainer/fsdp.yaml"),
+        (
+            ("--data", "TextTabel"),
+            "expected class path, not 'TextTabel'. Did you mean 'TextTable'?",
+        ),
+        (("--model.optimizer.lr", "0.1"), "no class is chosen for model.optimizer: put"),
+    ],
+)
+def test_message_says_what_to_write(refused, flags: tuple, message: str) -> None:
+    assert message in refused(*FIT, *flags)
+
+
+def test_overlay_without_experiment_is_named(refused) -> None:
+    overlay = ROOT / "configs/schedule/step.yaml"
+    message = refused("fit", "--config", overlay, "--config", TINY)
+    assert "step.yaml: this config sets model.lr_scheduler but does not choose a model" in message
+    assert f"--config configs/digits/mlp.yaml --config {overlay}" in message
+
+
+def test_unquoted_yes_and_no_are_explained(refused, tmp_path: Path) -> None:
+    text = "data: {class_path: datamodules.TextTable, init_args: {classes: [no, yes]}}"
+    message = refused(*FIT, "--config", yaml_file(tmp_path, text))
+    assert "YAML reads yes, no, on and off as true and false: quote such words." in message
+
+
+@pytest.mark.parametrize("steps", [2, 0], ids=["sanity check", "first validation"])
+def test_misspelled_metric_of_a_callback_is_named(refused, steps: int) -> None:
+    stop = ("--trainer.callbacks", "lightning.pytorch.callbacks.EarlyStopping")
+    stop += ("--trainer.callbacks.monitor", "val/los", "--trainer.num_sanity_val_steps", str(steps))
+    message = refused(*FIT, *stop, leaves=steps == 0)
+    assert "val/los" in message
+    assert "val/loss" in message
+
+
+def test_random_seed_and_default_logger_are_accepted(run, tmp_path: Path) -> None:
+    short = ("--trainer.limit_train_batches", 1, "--test_after_fit", "false")
+    folder = run(*FIT, *short, "--seed_everything", "true", "--trainer.logger", "true")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert isinstance(config["seed_everything"], int)
+    assert not (tmp_path / "lightning_logs").exists()

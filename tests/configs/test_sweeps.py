@@ -75,7 +75,9 @@ def test_the_command_of_an_agent_is_read_by_train_py(
                 place = place.replace(f".{kind}.", f".{kind}.init_args.")
             read = config[place]
             assert read == (yaml.safe_load(value) if isinstance(value, str) else value), key
-        assert config.trainer.logger.class_path.endswith("WandbLogger")
+        assert [one.class_path.rpartition(".")[2] for one in config.trainer.logger] == [
+            "WandbLogger"
+        ]
 
 
 def test_there_are_sweeps() -> None:

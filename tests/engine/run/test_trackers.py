@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from cli.command_line import CLI
 from engine.run.record import git_commit
 from engine.run.trackers import ID_ARGUMENTS, fill_placeholders, read_ids
-from tests.support import ROOT, TINY
+from tests.support import TINY
 from tests.support.resume import Crash, crash_after
 from tests.support.wandb_files import overlay, read_all_wandb
 
@@ -24,15 +23,7 @@ SHORT = (
     *("--test_after_fit", "false", "--experiment", "short"),
 )
 WITHOUT_CRASH = ("--trainer.callbacks", "null")
-BOTH = (
-    "--trainer.logger",
-    json.dumps(
-        [
-            yaml.safe_load((ROOT / f"configs/logger/{name}.yaml").read_text())["trainer"]["logger"]
-            for name in ("wandb", "mlflow")
-        ]
-    ),
-)
+BOTH = (*overlay("wandb"), *overlay("mlflow"))
 
 
 def mlflow_runs(runs: Path) -> tuple[Any, list[Any]]:
@@ -165,7 +156,8 @@ def CLI_logger() -> Any:
         patch.setattr(CLI, "instantiate_classes", lambda self: found.append(self.config))
         patch.setattr(CLI, "_run_subcommand", lambda self, subcommand: None)
         CLI.from_args(["fit", "--config", str(TINY), *map(str, overlay("wandb"))])
-    return found[0]["fit"].trainer.logger
+    (logger,) = found[0]["fit"].trainer.logger
+    return logger
 
 
 def test_two_trackers_of_a_kind_keep_their_own_ids_and_a_named_one_stays() -> None:
