@@ -1,1 +1,1 @@
-"""The parts of the library from first principles: NumPy networks, tokenizers, optimizers, BLEU."""
+"""From first principles: NumPy networks, optimizers, tokenizers, BLEU and perplexity."""

@@ -1,15 +1,14 @@
-"""Is a backward pass right? Hold it against differences of the forward pass.
+"""Check hand-written backward passes against finite differences of the forward pass.
 
     python -m modules.scratch.gradcheck
 
-A derivative is what the loss does when one number moves a little. Central differences,
+Central differences approximate a derivative independently of the backward pass:
 
-    ∂L/∂w ≈ (L(w + h) - L(w - h)) / 2h        error of the order of h²
+    ∂L/∂w ≈ (L(w + h) - L(w - h)) / 2h        with an error of order h²
 
-need two forward passes for each number and no thought at all, so they can't share a mistake with a
-backward pass. For each layer L = Σ r · y with random r, and the relative error of a gradient g
-against its differences d is ‖g - d‖ / (‖g‖ + ‖d‖). In float64 it stays below 1e-7; the command
-exits with code 1 where it does not.
+They need two forward passes per number. For each layer L = Σ r · y with random r; the relative
+error of a gradient g against the differences d is ‖g - d‖ / (‖g‖ + ‖d‖). In float64 it must be
+below 1e-7; otherwise the command exits with code 1.
 """
 
 import sys
@@ -34,75 +33,75 @@ from modules.scratch.layers import (
 )
 from modules.scratch.network import Network, cnn_layers, mlp_layers
 
-STEP = 1e-5  # h: smaller ones lose digits to rounding, larger ones to the third derivative
+STEP = 1e-5  # h: rounding dominates for smaller, the third derivative for larger values
 LIMIT = 1e-7
-FLOOR = 1e-2  # a gradient of zero has no relative error: below this length it counts as this long
+MIN_NORM = 1e-2  # lower bound of the denominator, since a zero gradient has no relative error
 
 Errors = dict[str, float]  # "inputs" and each parameter → relative error
 
 
 def differences(loss: Callable[[], float], array: Array) -> Array:
-    """∂loss/∂array by central differences; the array is moved in place and put back."""
+    """Return ∂loss/∂array by central differences; the array is modified and restored in place."""
     gradient = np.empty_like(array)
-    for place in np.ndindex(array.shape):
-        value = array[place]
-        array[place] = value + STEP
+    for index in np.ndindex(array.shape):
+        value = array[index]
+        array[index] = value + STEP
         above = loss()
-        array[place] = value - STEP
+        array[index] = value - STEP
         below = loss()
-        array[place] = value
-        gradient[place] = (above - below) / (2 * STEP)
+        array[index] = value
+        gradient[index] = (above - below) / (2 * STEP)
     return gradient
 
 
 def relative_error(gradient: Array, expected: Array) -> float:
-    """‖g - d‖ / (‖g‖ + ‖d‖): 0 where they agree, 1 where they have nothing in common."""
+    """Return ‖g - d‖ / (‖g‖ + ‖d‖), between 0 (equal) and 1."""
     if gradient.shape != expected.shape:
         return float("inf")
-    length = float(np.linalg.norm(gradient) + np.linalg.norm(expected))
-    return float(np.linalg.norm(gradient - expected)) / max(length, FLOOR)
+    norm = float(np.linalg.norm(gradient) + np.linalg.norm(expected))
+    return float(np.linalg.norm(gradient - expected)) / max(norm, MIN_NORM)
 
 
 def check_layers(layers: list[Layer], inputs: Array, training: bool = True) -> Errors:
-    """Relative errors of a layer, or of several one after the other.
+    """Return the relative errors of a layer, or of a sequence of layers.
 
     Args:
-        layers: In float64; their arrays come back unchanged.
+        layers: In float64; their arrays are restored.
         inputs: A batch, in float64.
         training: The mode to check.
     """
     network = Network(layers)
-    wiggled = {
+    checked = {
         name if len(layers) == 1 else f"{index}.{name}": (layer, name)
         for index, layer in enumerate(layers)
-        for name in layer.learns
+        for name in layer.parameter_names
     }
-    remembered = [(layer, name) for layer in layers for name in layer.remembers]
-    before = [getattr(layer, name).copy() for layer, name in remembered]
+    buffers = [(layer, name) for layer in layers for name in layer.buffer_names]
+    before = [getattr(layer, name).copy() for layer, name in buffers]
 
     def forward() -> Array:
         for layer in layers:
             if isinstance(layer, Dropout):
-                layer.rng = np.random.default_rng(0)  # the same mask every time
+                layer.rng = np.random.default_rng(0)  # the same mask in every pass
         return network.forward(inputs, training)
 
     outputs = forward()
     r = np.random.default_rng(1).standard_normal(outputs.shape)
     d_inputs = network.backward(r)
     found = {"inputs": (d_inputs, inputs)} | {
-        key: (layer.gradients[name], getattr(layer, name)) for key, (layer, name) in wiggled.items()
+        key: (layer.gradients[name], getattr(layer, name)) for key, (layer, name) in checked.items()
     }
     errors = {
         key: relative_error(gradient, differences(lambda: float((r * forward()).sum()), array))
         for key, (gradient, array) in found.items()
     }
-    for (layer, name), value in zip(remembered, before, strict=True):
+    for (layer, name), value in zip(buffers, before, strict=True):
         getattr(layer, name)[...] = value
     return errors
 
 
 def check_loss(loss: SoftmaxCrossEntropy, logits: Array, targets: np.ndarray) -> Errors:
-    """Relative error of the loss's gradient."""
+    """Return the relative error of the gradient of the loss."""
     loss.forward(logits, targets)
     gradient = loss.backward()
     return {
@@ -113,75 +112,75 @@ def check_loss(loss: SoftmaxCrossEntropy, logits: Array, targets: np.ndarray) ->
 
 
 def cases() -> Iterator[tuple[str, Callable[[], Errors]]]:
-    """Name and check of every layer, of the loss, and of two whole networks."""
+    """Yield name and check of every layer, of the loss, and of two networks."""
     rng = np.random.default_rng(0)
 
     def rows() -> Array:
         return rng.standard_normal((5, 6))
 
-    def pictures() -> Array:
+    def images() -> Array:
         return rng.standard_normal((3, 2, 7, 6))
 
-    def evaluated(layer: BatchNorm) -> BatchNorm:
+    def with_statistics(layer: BatchNorm) -> BatchNorm:
         layer.running_mean[:] = rng.standard_normal(len(layer.running_mean))
         layer.running_var[:] = rng.uniform(0.5, 2, len(layer.running_var))
-        return scaled(layer)
+        return with_weights(layer)
 
-    def scaled(layer: BatchNorm) -> BatchNorm:
+    def with_weights(layer: BatchNorm) -> BatchNorm:
         layer.weight[:] = rng.standard_normal(len(layer.weight))
         layer.bias[:] = rng.standard_normal(len(layer.bias))
         return layer
 
-    yield "Flatten", lambda: check_layers([Flatten()], pictures())
+    yield "Flatten", lambda: check_layers([Flatten()], images())
     yield "Linear", lambda: check_layers([Linear(6, 4, rng)], rows())
     yield "ReLU", lambda: check_layers([ReLU()], rows())
     yield "Tanh", lambda: check_layers([Tanh()], rows())
-    yield "BatchNorm, rows", lambda: check_layers([scaled(BatchNorm(6))], rows())
-    yield "BatchNorm, pictures", lambda: check_layers([scaled(BatchNorm(2))], pictures())
+    yield "BatchNorm, rows", lambda: check_layers([with_weights(BatchNorm(6))], rows())
+    yield "BatchNorm, images", lambda: check_layers([with_weights(BatchNorm(2))], images())
     yield (
         "BatchNorm, evaluation",
-        lambda: check_layers([evaluated(BatchNorm(2))], pictures(), training=False),
+        lambda: check_layers([with_statistics(BatchNorm(2))], images(), training=False),
     )
     yield "Dropout", lambda: check_layers([Dropout(0.4, rng)], rows())
-    yield "Conv2d", lambda: check_layers([Conv2d(2, 3, 3, 0, rng)], pictures())
-    yield "Conv2d, padding", lambda: check_layers([Conv2d(2, 3, 3, 1, rng)], pictures())
-    yield "MaxPool2d", lambda: check_layers([MaxPool2d(2)], pictures())
+    yield "Conv2d", lambda: check_layers([Conv2d(2, 3, 3, 0, rng)], images())
+    yield "Conv2d, padding", lambda: check_layers([Conv2d(2, 3, 3, 1, rng)], images())
+    yield "MaxPool2d", lambda: check_layers([MaxPool2d(2)], images())
     yield (
         "SoftmaxCrossEntropy",
         lambda: check_loss(SoftmaxCrossEntropy(), rows(), rng.integers(6, size=5)),
     )
     yield (
-        "an MLP",
+        "MLP",
         lambda: check_layers(mlp_layers([6, 8, 5, 3], rng, "tanh", True, 0.3), rows()),
     )
     yield (
-        "a CNN",
+        "CNN",
         lambda: check_layers(
             [*cnn_layers([2, 3, 4], 1, rng, "relu", True, 0.2), *mlp_layers([36, 5, 3], rng)],
-            pictures(),
+            images(),
         ),
     )
 
 
 def main() -> None:
-    """Check all, show a table.
+    """Check all layers and print a table.
 
     Raises:
-        SystemExit: With code 1 if an error is not below the limit.
+        SystemExit: With code 0, or 1 if an error is not below the limit.
     """
     table = Table("layer", "gradient of", "relative error", "", box=None, header_style="bold")
-    wrong = 0
+    failed = 0
     for name, check in cases():
         for gradient, error in check().items():
-            good = error < LIMIT  # NaN is not
-            wrong += not good
-            verdict = "[green]right[/]" if good else "[bold red]WRONG[/]"
+            passed = error < LIMIT  # False for NaN
+            failed += not passed
+            verdict = "[green]passed[/]" if passed else "[bold red]FAILED[/]"
             table.add_row(name, gradient, f"{error:.1e}", verdict)
             name = ""
     console = Console()
     console.print(table)
-    console.print(f"{wrong or 'none'} of {table.row_count} gradients at or above {LIMIT:g}")
-    sys.exit(1 if wrong else 0)
+    console.print(f"{failed} of {table.row_count} gradients have an error of {LIMIT:g} or more")
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

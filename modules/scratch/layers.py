@@ -1,14 +1,14 @@
-"""The layers of a network in NumPy: what each computes, and the gradient it hands down, by hand.
+"""Network layers in NumPy with hand-written forward and backward passes.
 
-Back-propagation (Rumelhart, Hinton & Williams 1986) needs two things of a layer y = f(x; w).
-`forward` computes y and keeps what the way back will need. `backward` is given ∂L/∂y, how much the
-loss grows with each output, and by the chain rule
+Back-propagation (Rumelhart, Hinton & Williams 1986) needs two methods of a layer y = f(x; w).
+`forward` computes y and stores what `backward` needs. `backward` takes ∂L/∂y, the gradient of the
+loss with respect to the outputs; by the chain rule
 
-    ∂L/∂w = Σ ∂L/∂y · ∂y/∂w     is kept for the optimizer, and
-    ∂L/∂x = Σ ∂L/∂y · ∂y/∂x     is returned to the layer below.
+    ∂L/∂w = Σ ∂L/∂y · ∂y/∂w     is stored for the optimizer, and
+    ∂L/∂x = Σ ∂L/∂y · ∂y/∂x     is returned to the previous layer.
 
-Here no torch is imported: `train_numpy.py` trains these layers alone, `gradcheck.py` holds every
-backward against finite differences, and `numpy_nets.py` puts them under `train.py`.
+This file does not use torch: `train_numpy.py` trains these layers, `gradcheck.py` checks every
+backward against finite differences, and `numpy_nets.py` makes them usable in `train.py`.
 In the code dy is ∂L/∂y, dx is ∂L/∂x, and so on.
 """
 
@@ -20,17 +20,17 @@ Array = NDArray[np.floating]
 
 
 class Layer:
-    """What all layers share: the names of their arrays, and the mode they are in.
+    """Base of all layers: the names of their arrays, and whether they are in training mode.
 
-    An instance remembers one forward pass: its backward belongs to the forward before it.
+    An instance stores one forward pass: `backward` belongs to the most recent `forward`.
     """
 
-    learns: tuple[str, ...] = ()  # arrays with a gradient: weight, bias
-    remembers: tuple[str, ...] = ()  # arrays that are part of the state but have no gradient
+    parameter_names: tuple[str, ...] = ()  # arrays with a gradient: weight, bias
+    buffer_names: tuple[str, ...] = ()  # arrays of the state without a gradient
 
     def __init__(self) -> None:
         self.training = True
-        self.gradients: dict[str, Array] = {}  # of `learns`, after backward
+        self.gradients: dict[str, Array] = {}  # by parameter name, after backward
 
     def forward(self, x: Array) -> Array:
         raise NotImplementedError
@@ -40,7 +40,7 @@ class Layer:
 
 
 class Flatten(Layer):
-    """Pictures (B, C, H, W) as rows (B, C·H·W)."""
+    """Flatten images (B, C, H, W) to (B, C·H·W)."""
 
     def forward(self, x: Array) -> Array:
         self.shape = x.shape
@@ -54,18 +54,18 @@ class Linear(Layer):
     """y = x Wᵀ + b.
 
     Args:
-        fan_in: Inputs D of a row.
-        fan_out: Outputs K of a row.
-        rng: Draws the weights, uniform in ±1/√D as torch does.
+        in_features: Number of inputs D.
+        out_features: Number of outputs K.
+        rng: Draws the weights, uniform in ±1/√D as in torch.
     """
 
-    learns = ("weight", "bias")
+    parameter_names = ("weight", "bias")
 
-    def __init__(self, fan_in: int, fan_out: int, rng: np.random.Generator) -> None:
+    def __init__(self, in_features: int, out_features: int, rng: np.random.Generator) -> None:
         super().__init__()
-        bound = fan_in**-0.5
-        self.weight: Array = rng.uniform(-bound, bound, (fan_out, fan_in))  # (K, D)
-        self.bias: Array = rng.uniform(-bound, bound, fan_out)  # (K,)
+        bound = in_features**-0.5
+        self.weight: Array = rng.uniform(-bound, bound, (out_features, in_features))  # (K, D)
+        self.bias: Array = rng.uniform(-bound, bound, out_features)  # (K,)
 
     def forward(self, x: Array) -> Array:
         self.x = x  # (B, D)
@@ -102,20 +102,20 @@ class Tanh(Layer):
 
 
 class BatchNorm(Layer):
-    """y = γ · (x - μ) / √(σ² + ε) + β, with the batch's own mean μ and variance σ² per feature.
+    """y = γ · (x - μ) / √(σ² + ε) + β, with mean μ and variance σ² of the batch per feature.
 
-    Ioffe & Szegedy 2015. Features are the second axis: of rows (B, D), or of pictures (B, C, H, W),
-    where all places of a channel share one μ and σ². In evaluation the running averages stand in
-    for both, so that a row does not depend on the batch that it comes in.
+    Ioffe & Szegedy 2015. Features are the second axis of (B, D) or (B, C, H, W); all positions of a
+    channel share one μ and σ². Evaluation uses running averages of both, so that a row does not
+    depend on its batch.
 
     Args:
         features: Number of features, D or C.
-        momentum: Share of a batch in the running averages, in (0, 1].
+        momentum: Weight of a batch in the running averages, in (0, 1].
         eps: ε, above 0.
     """
 
-    learns = ("weight", "bias")  # γ and β
-    remembers = ("running_mean", "running_var")
+    parameter_names = ("weight", "bias")  # γ and β
+    buffer_names = ("running_mean", "running_var")
 
     def __init__(self, features: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
         super().__init__()
@@ -126,12 +126,12 @@ class BatchNorm(Layer):
         self.running_var: Array = np.ones(features)
 
     def forward(self, x: Array) -> Array:
-        self.axes = (0, *range(2, x.ndim))  # all but the features'
+        self.axes = (0, *range(2, x.ndim))  # all but the feature axis
         self.column = (1, -1) + (1,) * (x.ndim - 2)  # (D,) as (1, D) or (1, D, 1, 1)
         if self.training:
             mean, var = x.mean(axis=self.axes), x.var(axis=self.axes)  # (D,)
             n = x.size // len(mean)
-            # running ← (1 - m) · running + m · batch; the variance by n - 1, as of a sample
+            # running ← (1 - m) · running + m · batch; with the unbiased variance, by n - 1
             for running, batch in (
                 (self.running_mean, mean),
                 (self.running_var, var * n / max(n - 1, 1)),
@@ -140,43 +140,45 @@ class BatchNorm(Layer):
         else:
             mean, var = self.running_mean, self.running_var
         self.scale = 1 / np.sqrt(var + self.eps)  # (D,)
-        self.normal = (x - self._wide(mean)) * self._wide(self.scale)
-        return self._wide(self.weight) * self.normal + self._wide(self.bias)
+        self.x_hat = (x - self._broadcast(mean)) * self._broadcast(self.scale)
+        return self._broadcast(self.weight) * self.x_hat + self._broadcast(self.bias)
 
     def backward(self, dy: Array) -> Array:
         # ∂L/∂γ = Σ dy · x̂;  ∂L/∂β = Σ dy
         self.gradients = {
-            "weight": (dy * self.normal).sum(axis=self.axes),
+            "weight": (dy * self.x_hat).sum(axis=self.axes),
             "bias": dy.sum(axis=self.axes),
         }
-        dnormal = dy * self._wide(self.weight)
+        dx_hat = dy * self._broadcast(self.weight)
         if self.training:
-            # x moves its own x̂, and through μ and σ² everybody's:
+            # x affects its own x̂ and, through μ and σ², all others:
             # ∂L/∂x = (dx̂ - mean(dx̂) - x̂ · mean(dx̂ · x̂)) / √(σ² + ε)
-            along = (dnormal * self.normal).mean(axis=self.axes)
-            dnormal = (
-                dnormal - self._wide(dnormal.mean(axis=self.axes)) - self.normal * self._wide(along)
+            projection = (dx_hat * self.x_hat).mean(axis=self.axes)
+            dx_hat = (
+                dx_hat
+                - self._broadcast(dx_hat.mean(axis=self.axes))
+                - self.x_hat * self._broadcast(projection)
             )
-        return dnormal * self._wide(self.scale)
+        return dx_hat * self._broadcast(self.scale)
 
-    def _wide(self, per_feature: Array) -> Array:
+    def _broadcast(self, per_feature: Array) -> Array:
         return per_feature.reshape(self.column)
 
 
 class Dropout(Layer):
     """y = x · mask / (1 - p): each element is dropped with probability p, in training only.
 
-    Srivastava et al. 2014. Dividing by what remains keeps the expectation of y at x.
+    Srivastava et al. 2014. Dividing by 1 - p keeps the expectation of y at x.
 
     Args:
-        p: Probability of dropping an element, in [0, 1).
+        p: Dropout probability, in [0, 1).
         rng: Draws the masks.
     """
 
     def __init__(self, p: float, rng: np.random.Generator) -> None:
         super().__init__()
         if not 0 <= p < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, not {p}.")
+            raise ValueError(f"dropout must be at least 0 and below 1, got {p}.")
         self.p, self.rng = p, rng
 
     def forward(self, x: Array) -> Array:
@@ -194,19 +196,19 @@ class Dropout(Layer):
 class Conv2d(Layer):
     """y[o, i, j] = b[o] + Σ_{c, u, v} W[o, c, u, v] · x[c, i + u, j + v], by one matrix product.
 
-    im2col (Chellapilla et al. 2006): each patch of the picture becomes a row of a matrix, and then
-    a convolution is a linear layer on these rows. The way back, col2im, adds up what all the
-    patches that shared a pixel have to say about it.
+    im2col (Chellapilla et al. 2006): each patch of the image becomes a row of a matrix, so that the
+    convolution is a linear layer on these rows. The backward pass, col2im, sums the gradients of
+    all patches that contain a pixel.
 
     Args:
         in_channels: Channels C of the input.
         out_channels: Filters O, the channels of the output.
         size: Side k of a filter in pixels.
-        padding: Zeros around the picture, in pixels.
-        rng: Draws the weights, uniform in ±1/√(C·k²) as torch does.
+        padding: Zeros added on each side, in pixels.
+        rng: Draws the weights, uniform in ±1/√(C·k²) as in torch.
     """
 
-    learns = ("weight", "bias")
+    parameter_names = ("weight", "bias")
 
     def __init__(
         self,
@@ -254,7 +256,7 @@ class Conv2d(Layer):
 
 
 class MaxPool2d(Layer):
-    """The largest of each size × size block; rows and columns that fill no block are left out.
+    """The maximum of each size × size block; incomplete blocks at the border are dropped.
 
     Args:
         size: Side of a block in pixels.
@@ -270,15 +272,15 @@ class MaxPool2d(Layer):
         s, rows, columns = self.size, height // self.size, width // self.size
         blocks = x[:, :, : rows * s, : columns * s].reshape(batch, channels, rows, s, columns, s)
         blocks = blocks.transpose(0, 1, 2, 4, 3, 5).reshape(batch, channels, rows, columns, s * s)
-        self.winner = blocks.argmax(axis=-1)[..., None]  # of equal ones the first
-        return np.take_along_axis(blocks, self.winner, axis=-1)[..., 0]  # (B, C, H/s, W/s)
+        self.argmax = blocks.argmax(axis=-1)[..., None]  # the first of equal ones
+        return np.take_along_axis(blocks, self.argmax, axis=-1)[..., 0]  # (B, C, H/s, W/s)
 
     def backward(self, dy: Array) -> Array:
-        # ∂y/∂x = 1 for the winner of a block, else 0
+        # ∂y/∂x = 1 for the maximum of a block, else 0
         batch, channels, rows, columns = dy.shape
         s = self.size
         blocks = np.zeros((batch, channels, rows, columns, s * s), dy.dtype)
-        np.put_along_axis(blocks, self.winner, dy[..., None], axis=-1)
+        np.put_along_axis(blocks, self.argmax, dy[..., None], axis=-1)
         blocks = blocks.reshape(batch, channels, rows, columns, s, s).transpose(0, 1, 2, 4, 3, 5)
         dx: Array = np.zeros(self.shape, dy.dtype)
         dx[:, :, : rows * s, : columns * s] = blocks.reshape(batch, channels, rows * s, columns * s)
@@ -286,12 +288,12 @@ class MaxPool2d(Layer):
 
 
 class SoftmaxCrossEntropy:
-    """L = mean over rows of -ln softmax(z)[target]: the loss, where the way back begins."""
+    """The loss L = mean over rows of -ln softmax(z)[target], in nats."""
 
     def forward(self, logits: Array, targets: NDArray[np.integer]) -> float:
-        """Logits (B, K) and targets (B,) to nats."""
+        """Return the loss of logits (B, K) for targets (B,)."""
         self.targets = targets
-        # Softmax does not change with a constant; without it exp() overflows beyond 88 in float32.
+        # Subtracting the maximum does not change softmax; exp overflows above 88 in float32.
         z = logits - logits.max(axis=1, keepdims=True)
         log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))  # (B, K)
         self.p = np.exp(log_p)

@@ -1,4 +1,4 @@
-"""Networks of hand-written layers: forward through all of them, and the chain rule back."""
+"""Networks of NumPy layers: a forward pass through all layers, and the backward pass."""
 
 from itertools import pairwise
 
@@ -19,10 +19,10 @@ from modules.scratch.layers import (
 
 
 class Network:
-    """Layers one after the other: forward through all of them, and the same way back.
+    """A sequence of layers.
 
     Args:
-        layers: From the inputs to the logits.
+        layers: In order from inputs to logits.
     """
 
     def __init__(self, layers: list[Layer]) -> None:
@@ -40,19 +40,19 @@ class Network:
         return dy
 
     def astype(self, dtype: type[np.floating]) -> "Network":
-        """The network in another precision: layers are made in float64."""
+        """Convert all arrays, which are float64 initially, and return the network."""
         for layer in self.layers:
-            for name in (*layer.learns, *layer.remembers):
+            for name in (*layer.parameter_names, *layer.buffer_names):
                 setattr(layer, name, getattr(layer, name).astype(dtype))
         return self
 
     def parameters(self) -> list[Array]:
-        """The arrays that learn, in the order of `gradients`."""
-        return [getattr(layer, name) for layer in self.layers for name in layer.learns]
+        """Return the parameters, in the order of `gradients`."""
+        return [getattr(layer, name) for layer in self.layers for name in layer.parameter_names]
 
     def gradients(self) -> list[Array]:
-        """∂L/∂w of every array that learns, after backward."""
-        return [layer.gradients[name] for layer in self.layers for name in layer.learns]
+        """Return ∂L/∂w of every parameter, after `backward`."""
+        return [layer.gradients[name] for layer in self.layers for name in layer.parameter_names]
 
 
 def mlp_layers(
@@ -62,19 +62,19 @@ def mlp_layers(
     batch_norm: bool = False,
     dropout: float = 0.0,
 ) -> list[Layer]:
-    """`Flatten`, then `Linear → BatchNorm → activation → Dropout` a hidden layer, then `Linear`.
+    """`Flatten`, then `Linear → BatchNorm → activation → Dropout` per hidden layer, then `Linear`.
 
     Args:
-        sizes: Inputs, the width of each hidden layer, outputs.
+        sizes: Number of inputs, width of each hidden layer, number of outputs.
         rng: Draws weights and masks.
         activation: `relu` or `tanh`.
-        batch_norm: Normalise before each activation.
-        dropout: Probability in [0, 1) of zeroing a hidden unit during training.
+        batch_norm: Add batch norm before each activation.
+        dropout: Dropout probability of hidden units, in [0, 1).
     """
     layers: list[Layer] = [Flatten()]
-    for fan_in, fan_out in pairwise(sizes[:-1]):
-        layers.append(Linear(fan_in, fan_out, rng))
-        layers += between(fan_out, activation, batch_norm)
+    for in_features, out_features in pairwise(sizes[:-1]):
+        layers.append(Linear(in_features, out_features, rng))
+        layers += norm_and_activation(out_features, activation, batch_norm)
         if dropout > 0:
             layers.append(Dropout(dropout, rng))
     return [*layers, Linear(sizes[-2], sizes[-1], rng)]
@@ -88,27 +88,27 @@ def cnn_layers(
     batch_norm: bool = False,
     dropout: float = 0.0,
 ) -> list[Layer]:
-    """`Conv 3x3 → BatchNorm → activation` a channel count, then a 2x2 max-pool and `Dropout`.
+    """`Conv 3x3 → BatchNorm → activation` per channel count, then 2x2 max-pool, `Dropout`.
 
     Args:
-        channels: Of the pictures, and of each convolution's output.
-        padding: Zeros around each convolution's input, in pixels.
+        channels: Channels of the image and of each convolution's output.
+        padding: Zeros added on each side of a convolution's input, in pixels.
         rng: Draws weights and masks.
         activation: `relu` or `tanh`.
-        batch_norm: Normalise before each activation.
-        dropout: Probability in [0, 1) of zeroing a feature during training.
+        batch_norm: Add batch norm before each activation.
+        dropout: Dropout probability of the features, in [0, 1).
     """
     layers: list[Layer] = []
-    for fan_in, fan_out in pairwise(channels):
-        layers.append(Conv2d(fan_in, fan_out, 3, padding, rng))
-        layers += between(fan_out, activation, batch_norm)
+    for in_channels, out_channels in pairwise(channels):
+        layers.append(Conv2d(in_channels, out_channels, 3, padding, rng))
+        layers += norm_and_activation(out_channels, activation, batch_norm)
     layers.append(MaxPool2d(2))
     return [*layers, Dropout(dropout, rng)] if dropout > 0 else layers
 
 
-def between(features: int, activation: str, batch_norm: bool) -> list[Layer]:
-    """What stands between two layers with weights."""
+def norm_and_activation(features: int, activation: str, batch_norm: bool) -> list[Layer]:
+    """Return `(BatchNorm) → activation`."""
     if activation not in ("relu", "tanh"):
-        raise ValueError(f"activation must be relu or tanh, not {activation!r}.")
-    nonlinear: Layer = ReLU() if activation == "relu" else Tanh()
-    return [BatchNorm(features), nonlinear] if batch_norm else [nonlinear]
+        raise ValueError(f"activation must be relu or tanh, got {activation!r}.")
+    nonlinearity: Layer = ReLU() if activation == "relu" else Tanh()
+    return [BatchNorm(features), nonlinearity] if batch_norm else [nonlinearity]

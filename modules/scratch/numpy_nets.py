@@ -1,10 +1,9 @@
-"""The NumPy network as a *net*: torch sees parameters and gradients, NumPy computes all of them.
+"""NumPy networks as torch modules: torch holds parameters and gradients, NumPy computes them.
 
-`modules.nets.MLP` and `modules.nets.CNN` with nothing of torch between inputs and logits: their
+`modules.nets.MLP` and `modules.nets.CNN` without torch operations between inputs and logits: their
 forward is one `torch.autograd.Function` around `Network.forward` and `Network.backward`. The
-parameters are torch's, so every optimizer, checkpoint and callback works; the arrays that NumPy
-computes with are views of the same memory. Weights have the names that they have in MLP and CNN, so
-either net can load the other's.
+parameters are torch's, so that optimizers, checkpoints and callbacks work; the NumPy arrays are
+views of the same memory. The state_dict keys are those of MLP and CNN, so weights can be exchanged.
 """
 
 import copy
@@ -21,40 +20,40 @@ from modules.scratch.network import Network, cnn_layers, mlp_layers
 
 
 class NumpyLayer(nn.Module):
-    """Holds what a NumPy layer learns as parameters, and what it remembers as buffers."""
+    """A NumPy layer with its arrays registered as parameters and buffers."""
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         self.layer = layer
-        for name in layer.learns:
+        for name in layer.parameter_names:
             self.register_parameter(name, nn.Parameter(torch.tensor(getattr(layer, name)).float()))
-        for name in layer.remembers:
+        for name in layer.buffer_names:
             self.register_buffer(name, torch.tensor(getattr(layer, name)).float())
 
-    def at_work(self) -> Layer:
-        """The layer for one pass, on the parameters as they are now.
+    def bind(self) -> Layer:
+        """Return a copy of the layer for one pass, with the current parameters.
 
-        A copy for each pass: a second forward must not overwrite what the first one keeps for its
-        backward.
+        Each pass has its own copy, since a second forward must not overwrite what the first one
+        stores for its backward.
         """
         layer = copy.copy(self.layer)
-        for name in (*layer.learns, *layer.remembers):
+        for name in (*layer.parameter_names, *layer.buffer_names):
             setattr(layer, name, array(getattr(self, name)))
-        if isinstance(layer, Dropout) and self.training:  # masks follow torch's seed
-            layer.rng = fresh_rng()
+        if isinstance(layer, Dropout) and self.training:  # masks depend on torch's seed
+            layer.rng = new_rng()
         return layer
 
-    def take_back(self, layer: Layer) -> None:
-        """Keep what the layer remembers of a pass; where memory is shared, it is there already."""
-        for name in layer.remembers:
+    def update_buffers(self, layer: Layer) -> None:
+        """Copy the buffers of a layer after a pass, in case they do not share memory."""
+        for name in layer.buffer_names:
             getattr(self, name).copy_(torch.from_numpy(getattr(layer, name)))
 
     def extra_repr(self) -> str:
         return type(self.layer).__name__
 
 
-class ThroughNumpy(torch.autograd.Function):
-    """Forward and backward of a NumPy network, for torch's tape."""
+class NumpyFunction(torch.autograd.Function):
+    """Forward and backward of a NumPy network for autograd."""
 
     @staticmethod
     def forward(
@@ -72,35 +71,34 @@ class ThroughNumpy(torch.autograd.Function):
 
 
 class NumpyNet(nn.Module):
-    """What both nets share: all their layers, one after the other, through NumPy."""
+    """Base of both networks: run all NumPy layers in sequence."""
 
-    def layers_in_order(self) -> Iterator[NumpyLayer]:
+    def numpy_layers(self) -> Iterator[NumpyLayer]:
         return (module for module in self.modules() if isinstance(module, NumpyLayer))
 
-    @torch.compiler.disable  # there is nothing of torch in it to be compiled
+    @torch.compiler.disable  # it has no torch operations to compile
     def forward(self, inputs: Tensor) -> Tensor:
-        """Pictures (B, C, height, width) to logits (B, num_classes)."""
-        holders = list(self.layers_in_order())
-        network = Network([holder.at_work() for holder in holders])
-        parameters = [p for holder in holders for p in holder.parameters()]
-        logits: Tensor = ThroughNumpy.apply(network, self.training, inputs, *parameters)
+        modules = list(self.numpy_layers())
+        network = Network([module.bind() for module in modules])
+        parameters = [p for module in modules for p in module.parameters()]
+        logits: Tensor = NumpyFunction.apply(network, self.training, inputs, *parameters)
         if self.training:
-            for holder, layer in zip(holders, network.layers, strict=True):
-                holder.take_back(layer)
-        return logits
+            for module, layer in zip(modules, network.layers, strict=True):
+                module.update_buffers(layer)
+        return logits  # (B, num_classes)
 
 
 class NumpyMLP(NumpyNet):
-    """`modules.nets.MLP`, hand-written.
+    """`modules.nets.MLP` in NumPy.
 
     Args:
         num_classes: Number of logits.
-        in_channels: Channels of a picture, 1 for grey and 3 for RGB.
-        image_size: Height and width of a picture in pixels.
+        in_channels: Channels of an image, 1 for grayscale and 3 for RGB.
+        image_size: Height and width of an image in pixels.
         hidden_sizes: Width of each hidden layer; an empty list gives softmax regression.
-        dropout: Probability in [0, 1) of zeroing a hidden unit during training.
+        dropout: Dropout probability of hidden units, in [0, 1).
         activation: `relu` or `tanh`.
-        batch_norm: Normalise before each activation.
+        batch_norm: Add batch norm before each activation.
     """
 
     def __init__(
@@ -123,26 +121,26 @@ class NumpyMLP(NumpyNet):
         self.batch_norm = batch_norm
 
         sizes = [in_channels * image_size**2, *hidden_sizes, num_classes]
-        self.layers = holders(mlp_layers(sizes, fresh_rng(), activation, batch_norm, dropout))
+        self.layers = numpy_modules(mlp_layers(sizes, new_rng(), activation, batch_norm, dropout))
 
 
 class NumpyCNN(NumpyNet):
-    """`modules.nets.CNN`, hand-written.
+    """`modules.nets.CNN` in NumPy.
 
     Args:
         num_classes: Number of logits.
-        in_channels: Channels of a picture, 1 for grey and 3 for RGB.
-        image_size: Height and width of a picture in pixels.
+        in_channels: Channels of an image, 1 for grayscale and 3 for RGB.
+        image_size: Height and width of an image in pixels.
         channels: Output channels of each 3x3 convolution.
         hidden_size: Width of the hidden layer between the features and the logits.
-        padding: Zeros added around each picture before a convolution.
-        conv_dropout: Probability in [0, 1) of zeroing a feature after pooling.
-        dropout: Probability in [0, 1) of zeroing a unit of the hidden layer.
+        padding: Zeros added on each side before a convolution, in pixels.
+        conv_dropout: Dropout probability of the features after pooling, in [0, 1).
+        dropout: Dropout probability of the hidden layer, in [0, 1).
         activation: `relu` or `tanh`.
-        batch_norm: Normalise before each activation.
+        batch_norm: Add batch norm before each activation.
 
     Raises:
-        ValueError: If the picture is too small for the convolutions and the pooling.
+        ValueError: If the image is too small for the convolutions and the pooling.
     """
 
     def __init__(
@@ -173,32 +171,32 @@ class NumpyCNN(NumpyNet):
         feature_size = (image_size - len(channels) * (2 - 2 * padding)) // 2
         if feature_size < 1:
             raise ValueError(
-                f"NumpyCNN: pictures of {image_size}x{image_size} pixels are too small for "
+                f"NumpyCNN: images of {image_size}x{image_size} pixels are too small for "
                 f"{len(channels)} convolutions with padding: {padding} and a 2x2 max-pool; "
                 "use padding: 1 or fewer channels."
             )
-        rng, kind = fresh_rng(), (activation, batch_norm)
+        rng, kind = new_rng(), (activation, batch_norm)
         features = cnn_layers([in_channels, *channels], padding, rng, *kind, conv_dropout)
         sizes = [channels[-1] * feature_size**2, hidden_size, num_classes]
-        self.features = holders(features)
-        self.head = holders(mlp_layers(sizes, rng, *kind, dropout))
+        self.features = numpy_modules(features)
+        self.head = numpy_modules(mlp_layers(sizes, rng, *kind, dropout))
 
 
-def holders(layers: list[Layer]) -> nn.ModuleList:
+def numpy_modules(layers: list[Layer]) -> nn.ModuleList:
     return nn.ModuleList(NumpyLayer(layer) for layer in layers)
 
 
-def fresh_rng() -> np.random.Generator:
-    """NumPy's random numbers, by torch's seed."""
+def new_rng() -> np.random.Generator:
+    """Return a NumPy generator seeded by torch."""
     return np.random.default_rng(int(torch.randint(2**62, ())))
 
 
 def array(tensor: Tensor) -> Array:
-    """A view of the tensor's memory; a copy from another device, or of 16 bits unknown to NumPy."""
+    """Return a view of the tensor, or a copy from another device or of a 16-bit dtype."""
     cpu = tensor.detach().cpu()
     return (cpu.float() if cpu.dtype in (torch.bfloat16, torch.float16) else cpu).numpy()
 
 
 def tensor(values: Array, like: Tensor) -> Tensor:
-    """The array as a tensor of the same kind and on the same device as another."""
+    """Return the array as a tensor with the dtype and device of another."""
     return torch.from_numpy(values).to(like)

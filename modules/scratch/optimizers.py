@@ -1,17 +1,17 @@
-"""The optimizers from first principles: from the plain gradient to AdamW, each with its equation.
+"""Optimizers from first principles, from SGD to AdamW, each with its equation.
 
-All of them turn a gradient g into a step; what each adds to the one above it:
+Each turns a gradient g into a step and adds to the previous one:
 
-    SGD        step down the slope
-    Momentum   a velocity remembers the way so far (Polyak 1964)
-    Nesterov   and looks at the slope where it will carry us (Nesterov 1983; Sutskever et al. 2013)
-    RMSprop    a rate of its own for each weight, by the size of its gradients (Hinton 2012)
-    Adam       velocity and size together, both corrected at the start (Kingma & Ba 2014)
-    AdamW      weight decay beside the step and not in the gradient (Loshchilov & Hutter 2017)
+    SGD        a step against the gradient
+    Momentum   a running sum of gradients, the velocity (Polyak 1964)
+    Nesterov   the gradient after the velocity's next step (Nesterov 1983; Sutskever et al. 2013)
+    RMSprop    a step size per weight, from the mean square of its gradients (Hinton 2012)
+    Adam       mean and mean square of gradients, both bias-corrected (Kingma & Ba 2014)
+    AdamW      weight decay decoupled from the gradient (Loshchilov & Hutter 2017)
 
-Each takes the place of its namesake in torch.optim (Momentum and Nesterov are torch's SGD with
-`momentum` and `nesterov`): its arguments have the same names and defaults, and a hundred steps end
-at the same weights. Torch's are faster: they update all the weights in one go.
+Each replaces its namesake in torch.optim (Momentum and Nesterov are torch's SGD with `momentum` and
+`nesterov`): it has the same arguments and defaults, and gives the same weights. Torch's are faster,
+since they update all weights in few kernels.
 
     python train.py fit --config configs/digits/mlp.yaml \\
       --model.optimizer modules.scratch.optimizers.Adam --model.optimizer.lr 0.003
@@ -27,30 +27,30 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 
-class Written(Optimizer):
-    """What all of them share: go through the weights that have a gradient, and update each."""
+class ScratchOptimizer(Optimizer):
+    """Base of all optimizers: update each weight that has a gradient."""
 
     def __init__(self, params: ParamsT, **defaults: Any) -> None:
         for name, value in defaults.items():
-            # β and α are averages' shares of the past: at 1 nothing new would ever count.
+            # At β = 1 or α = 1 a running average would ignore new gradients.
             low, high = (0.0, 1.0) if name in ("betas", "alpha") else (0.0, float("inf"))
             for number in value if isinstance(value, tuple | list) else (value,):
                 if not low <= number < high:
                     upper = "" if high == float("inf") else f" and below {high:g}"
                     raise ValueError(
-                        f"{type(self).__name__}: {name} must be at least 0{upper}, not {value}."
+                        f"{type(self).__name__}: {name} must be at least 0{upper}, got {value}."
                     )
         super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every weight once.
+        """Perform one optimization step.
 
         Args:
-            closure: Computes the loss and its gradients anew; Lightning passes one.
+            closure: Recomputes the loss and its gradients; Lightning passes one.
 
         Returns:
-            What the closure returned.
+            The result of the closure.
         """
         loss = None
         if closure is not None:
@@ -64,23 +64,23 @@ class Written(Optimizer):
 
     @abstractmethod
     def update(self, w: Tensor, g: Tensor, state: dict[str, Any], **group: Any) -> None:
-        """Change one weight in place.
+        """Update one weight in place.
 
         Args:
             w: The weight.
-            g: Its gradient, of the same shape, which must stay as it is.
-            state: What the optimizer remembers about this weight; empty before the first step.
-            **group: The arguments of the weight's group.
+            g: Its gradient, of the same shape, not to be modified.
+            state: The state of this weight; empty before the first step.
+            **group: The options of the weight's parameter group.
         """
 
 
-class SGD(Written):
+class SGD(ScratchOptimizer):
     """w ← w - lr · g.
 
     Args:
-        params: Weights, or groups of them.
+        params: Parameters, or parameter groups.
         lr: Learning rate, at least 0.
-        weight_decay: Share λ of the weight that is added to its gradient, at least 0.
+        weight_decay: L2 penalty λ, at least 0.
     """
 
     def __init__(self, params: ParamsT, lr: float = 0.001, weight_decay: float = 0.0) -> None:
@@ -93,14 +93,14 @@ class SGD(Written):
         w -= group["lr"] * g
 
 
-class Momentum(Written):
+class Momentum(ScratchOptimizer):
     """v ← μ v + g;  w ← w - lr · v.
 
     Args:
-        params: Weights, or groups of them.
+        params: Parameters, or parameter groups.
         lr: Learning rate, at least 0.
-        momentum: Share μ of the velocity that is kept, at least 0; steps grow to lr / (1 - μ).
-        weight_decay: Share λ of the weight that is added to its gradient, at least 0.
+        momentum: Decay μ of the velocity, at least 0; steps grow to lr / (1 - μ).
+        weight_decay: L2 penalty λ, at least 0.
     """
 
     def __init__(
@@ -122,14 +122,14 @@ class Momentum(Written):
 class Nesterov(Momentum):
     """v ← μ v + g;  w ← w - lr · (g + μ v).
 
-    The velocity will carry the weight on by μ v whatever comes; stepping along g + μ v takes that
-    part of the next step at once, so the next gradient is already that of the place ahead.
+    The next step moves the weight by μ v whatever its gradient is. Stepping along g + μ v includes
+    this part in advance, so that the next gradient is evaluated after it.
 
     Args:
-        params: Weights, or groups of them.
+        params: Parameters, or parameter groups.
         lr: Learning rate, at least 0.
-        momentum: Share μ of the velocity that is kept, at least 0.
-        weight_decay: Share λ of the weight that is added to its gradient, at least 0.
+        momentum: Decay μ of the velocity, at least 0.
+        weight_decay: L2 penalty λ, at least 0.
     """
 
     def update(self, w: Tensor, g: Tensor, state: dict[str, Any], **group: Any) -> None:
@@ -140,7 +140,7 @@ class Nesterov(Momentum):
 
 
 def velocity(g: Tensor, state: dict[str, Any], momentum: float) -> Tensor:
-    """The weight's velocity after this gradient."""
+    """Update and return the velocity of a weight."""
     if "momentum_buffer" not in state:
         state["momentum_buffer"] = torch.zeros_like(g)
     v: Tensor = state["momentum_buffer"]
@@ -149,15 +149,15 @@ def velocity(g: Tensor, state: dict[str, Any], momentum: float) -> Tensor:
     return v
 
 
-class RMSprop(Written):
+class RMSprop(ScratchOptimizer):
     """s ← α s + (1 - α) g²;  w ← w - lr · g / (√s + ε).
 
     Args:
-        params: Weights, or groups of them.
-        lr: Learning rate, at least 0: about the size of each weight's step.
-        alpha: Share α of the mean square that is kept, in [0, 1).
-        eps: ε, at least 0; keeps weights with tiny gradients from jumping.
-        weight_decay: Share λ of the weight that is added to its gradient, at least 0.
+        params: Parameters, or parameter groups.
+        lr: Learning rate, at least 0; about the step size of each weight.
+        alpha: Decay α of the mean square, in [0, 1).
+        eps: ε, at least 0; limits the steps of weights with tiny gradients.
+        weight_decay: L2 penalty λ, at least 0.
     """
 
     def __init__(
@@ -182,18 +182,18 @@ class RMSprop(Written):
         w -= group["lr"] * g / (s.sqrt() + group["eps"])
 
 
-class Adam(Written):
+class Adam(ScratchOptimizer):
     """m ← β₁ m + (1 - β₁) g;  s ← β₂ s + (1 - β₂) g²;  w ← w - lr · m̂ / (√ŝ + ε).
 
-    m and s start at zero and are too small at first: after t steps the weights of their averages
-    sum up to 1 - βᵗ, so m̂ = m / (1 - β₁ᵗ) and ŝ = s / (1 - β₂ᵗ).
+    m and s start at zero and are biased towards it: after t steps the weights of the average sum to
+    1 - βᵗ, so m̂ = m / (1 - β₁ᵗ) and ŝ = s / (1 - β₂ᵗ).
 
     Args:
-        params: Weights, or groups of them.
-        lr: Learning rate, at least 0: about the size of each weight's step.
-        betas: Shares β₁ of the mean and β₂ of the mean square that are kept, each in [0, 1).
-        eps: ε, at least 0; keeps weights with tiny gradients from jumping.
-        weight_decay: Share λ of the weight that is added to its gradient, at least 0.
+        params: Parameters, or parameter groups.
+        lr: Learning rate, at least 0; about the step size of each weight.
+        betas: Decay β₁ of the mean and β₂ of the mean square, each in [0, 1).
+        eps: ε, at least 0; limits the steps of weights with tiny gradients.
+        weight_decay: L2 penalty λ, at least 0.
     """
 
     def __init__(
@@ -213,18 +213,18 @@ class Adam(Written):
         w -= group["lr"] * adam_direction(w, g, state, group["betas"], group["eps"])
 
 
-class AdamW(Written):
+class AdamW(ScratchOptimizer):
     """w ← w - lr · λ w;  then Adam's step without weight decay.
 
-    In Adam the decay λ w is divided by √ŝ like the rest of the gradient: weights with large
-    gradients hardly decay at all. Here all decay at the same rate.
+    Adam divides the decay λ w by √ŝ with the rest of the gradient, so that weights with large
+    gradients hardly decay. Here all weights decay at the same rate.
 
     Args:
-        params: Weights, or groups of them.
-        lr: Learning rate, at least 0: about the size of each weight's step.
-        betas: Shares β₁ of the mean and β₂ of the mean square that are kept, each in [0, 1).
-        eps: ε, at least 0; keeps weights with tiny gradients from jumping.
-        weight_decay: λ, at least 0: each step takes the share lr · λ off every weight.
+        params: Parameters, or parameter groups.
+        lr: Learning rate, at least 0; about the step size of each weight.
+        betas: Decay β₁ of the mean and β₂ of the mean square, each in [0, 1).
+        eps: ε, at least 0; limits the steps of weights with tiny gradients.
+        weight_decay: λ, at least 0; each step multiplies every weight by 1 - lr · λ.
     """
 
     def __init__(
@@ -247,7 +247,7 @@ class AdamW(Written):
 def adam_direction(
     w: Tensor, g: Tensor, state: dict[str, Any], betas: tuple[float, float], eps: float
 ) -> Tensor:
-    """m̂ / (√ŝ + ε) after this gradient: about -1 … 1 for each weight."""
+    """Update the averages and return m̂ / (√ŝ + ε), roughly in [-1, 1]."""
     if not state:
         state.update(step=0, exp_avg=torch.zeros_like(w), exp_avg_sq=torch.zeros_like(w))
     state["step"] += 1

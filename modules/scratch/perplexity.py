@@ -1,11 +1,11 @@
-"""Perplexity from its formula: among how many equally likely words a model seems to choose.
+"""Perplexity from its formula: the effective number of equally likely next tokens.
 
-Jelinek et al. 1977. A model that gives the words w_1 … w_N of a text the probabilities p_i:
+Jelinek et al. 1977. For a model that assigns probabilities p_i to the N tokens of a text:
 
     perplexity = exp(-(1/N) Σ ln p_i) = (p_1 · … · p_N)^(-1/N)
 
-A model that knows nothing of V words has the perplexity V, one that knows everything has 1. The sum
-goes over logarithms: the product of a few hundred probabilities is 0 to a computer.
+Uniform predictions over V tokens have perplexity V, certain and correct ones have 1. Logarithms are
+summed, because the product of a few hundred probabilities underflows.
 """
 
 import math
@@ -13,23 +13,23 @@ import math
 import numpy as np
 
 
-def perplexity(logits: np.ndarray, targets: np.ndarray, ignored: int = -100) -> float:
-    """The perplexity of a text.
+def perplexity(logits: np.ndarray, targets: np.ndarray, ignore_index: int = -100) -> float:
+    """Return the perplexity of a text.
 
     Args:
-        logits: (N, V), what the model said at each place, up to a constant of the place.
-        targets: (N,), the word that stood there.
-        ignored: A target that counts for nothing.
+        logits: (N, V), predictions of each position.
+        targets: (N,), the true tokens.
+        ignore_index: Targets that are excluded.
 
     Raises:
-        ValueError: If there is no target that counts.
+        ValueError: If all targets are excluded.
     """
-    counted = targets != ignored
+    counted = targets != ignore_index
     if not counted.any():
-        raise ValueError("there is no target that counts: a text of no words has no perplexity")
-    chosen = logits[counted].astype(np.float64)  # (n, V)
-    # ln p = x_w - ln Σ e^x; with the largest x taken off first, no e^x is too large
-    shifted = chosen - chosen.max(axis=1, keepdims=True)  # (n, V)
+        raise ValueError("perplexity needs at least one target that is not ignore_index")
+    x = logits[counted].astype(np.float64)  # (n, V)
+    # ln p = x_w - ln Σ e^x; subtracting the maximum prevents overflow
+    shifted = x - x.max(axis=1, keepdims=True)  # (n, V)
     log_sums = np.log(np.exp(shifted).sum(axis=1))  # (n,)
     log_p = shifted[np.arange(len(shifted)), targets[counted]] - log_sums  # (n,)
     return math.exp(-log_p.mean())

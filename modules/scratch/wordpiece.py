@@ -1,22 +1,22 @@
-"""WordPiece from first principles: BERT's tokenizer, which takes the longest piece that it knows.
+"""WordPiece from first principles: BERT's tokenizer, by greedy longest match.
 
 Schuster & Nakajima 2012 (Japanese and Korean voice search); Wu et al. 2016 (arXiv:1609.08144);
-BERT (Devlin et al. 2019). Byte pairs replay the merges they learnt; WordPiece keeps no merges, only
-the pieces, and reads a word from left to right. "##" marks a piece that continues a word:
+BERT (Devlin et al. 2019). Byte pairs apply their merges in order; WordPiece keeps only the pieces,
+not the merges, and matches a word from left to right. "##" marks a piece that continues a word:
 
-    encoding    at each place take the longest piece in the vocabulary that fits;
-                if at some place none fits, the whole word is [UNK]
+    encoding    at each position take the longest piece of the vocabulary that matches;
+                if none matches, the whole word is [UNK]
 
     "unaffable" → un ##aff ##able
 
-Learning: Wu et al. merge the pair that raises the likelihood of the text most, that is with the
-highest count(ab) / (count(a) · count(b)). The `tokenizers` library, which is followed here so that
-the two can be held against each other, merges the most frequent pair, as byte pairs do. It numbers
-the "##" letters in an order that changes from run to run and breaks ties by these numbers; here
-they are sorted. The pieces are the same where no two pairs are equally frequent.
+Training: Wu et al. merge the pair that increases the likelihood most, i.e. with the highest
+count(ab) / (count(a) · count(b)). The `tokenizers` library merges the most frequent pair, as byte
+pairs do, and so does this file, to be comparable. The library assigns ids to the "##" letters in an
+order that varies between runs and breaks ties by them; here they are sorted. The pieces are equal
+if no two pairs are equally frequent.
 
-The library also has an older table of Unicode than Python: of the marks and signs that came after
-Unicode 8 (2015), it takes some 500 for letters.
+The library's Unicode tables are older than Python's: about 500 marks and symbols added after
+Unicode 8 (2015) are letters there.
 """
 
 import json
@@ -30,9 +30,9 @@ from pathlib import Path
 from modules.scratch.bpe import learn_merges
 
 CONTINUES = "##"
-MAX_LETTERS = 100  # a longer word is [UNK] unread, as in BERT
+MAX_LETTERS = 100  # longer words become [UNK], as in BERT
 
-# Chinese, Japanese and Korean ideographs, which are words of one character each.
+# Chinese, Japanese and Korean ideographs, each of which is a word.
 IDEOGRAPHS = (
     range(0x4E00, 0xA000),
     range(0x3400, 0x4DC0),
@@ -45,19 +45,19 @@ IDEOGRAPHS = (
 )
 
 
-def normalise(text: str) -> str:
-    """Lower case without accents, control characters and any blank but the plain one."""
+def normalize(text: str) -> str:
+    """Lowercase; remove accents and control characters; make all whitespace plain spaces."""
     text = "".join(" " if char.isspace() else char for char in text if not _is_control(char))
     text = "".join(f" {char} " if _is_ideograph(char) else char for char in text)
-    letters = unicodedata.normalize("NFD", text)  # é → e and its accent, which is a mark (Mn)
+    letters = unicodedata.normalize("NFD", text)  # é → e and a combining accent (Mn)
     return "".join(c.lower() for c in letters if unicodedata.category(c) != "Mn")
 
 
 def words(text: str) -> list[str]:
-    """Splits at blanks, and around every punctuation mark."""
+    """Split at whitespace and around every punctuation mark."""
     return [
         piece
-        for word in normalise(text).split()
+        for word in normalize(text).split()
         for is_mark, run in groupby(word, _is_punctuation)
         for piece in (list(run) if is_mark else ["".join(run)])
     ]
@@ -66,7 +66,7 @@ def words(text: str) -> list[str]:
 def _is_control(char: str) -> bool:
     if char in "\t\n\r":
         return False
-    # "Cn", a code point without a character so far, stays, as in the library.
+    # Unassigned code points (Cn) are kept, as in the library.
     return char == "\N{REPLACEMENT CHARACTER}" or unicodedata.category(char) in ("Cc", "Cf", "Co")
 
 
@@ -87,11 +87,11 @@ def _join(left: str, right: str) -> str:
 
 
 class WordPiece:
-    """BERT's uncased WordPiece, which writes the JSON of the library's.
+    """BERT's uncased WordPiece, exported in the JSON format of the `tokenizers` library.
 
     Args:
-        vocab: The number of each piece.
-        unknown: The piece for a word that the others cannot spell.
+        vocab: Id of each piece.
+        unknown: Piece of words that cannot be encoded otherwise.
     """
 
     def __init__(self, vocab: dict[str, int], unknown: str = "[UNK]") -> None:
@@ -103,7 +103,7 @@ class WordPiece:
     def train(
         cls, texts: Iterable[str], vocab_size: int, special: tuple[str, ...] = ("[UNK]",)
     ) -> "WordPiece":
-        """Learns pieces until there are `vocab_size`, or no pair of pieces occurs twice."""
+        """Train until there are `vocab_size` pieces, or no pair occurs twice."""
         frequency = Counter(word for text in texts for word in words(text))
         letters = sorted({letter for word in frequency for letter in word})
         inner = sorted({letter for word in frequency for letter in word[1:]})
@@ -115,12 +115,12 @@ class WordPiece:
 
     @classmethod
     def from_file(cls, vocab_txt: Path) -> "WordPiece":
-        """Reads BERT's `vocab.txt`: a piece a line."""
+        """Read BERT's `vocab.txt` with one piece per line."""
         lines = vocab_txt.read_text(encoding="utf-8").split("\n")
         return cls({piece: index for index, piece in enumerate(lines) if piece})
 
     def to_str(self) -> str:
-        """Writes what the library's `Tokenizer.from_str` reads."""
+        """Return the input of the library's `Tokenizer.from_str`."""
         return json.dumps(
             {
                 "version": "1.0",
@@ -154,18 +154,18 @@ class WordPiece:
         start = 0
         while start < len(word):
             prefix = CONTINUES if start else ""
-            fitting = (
+            matches = (
                 (prefix + word[start:stop], stop)
-                for stop in range(len(word), start, -1)  # the longest first
+                for stop in range(len(word), start, -1)  # longest first
                 if prefix + word[start:stop] in self.vocab
             )
-            piece, start = next(fitting, ("", 0))
+            piece, start = next(matches, ("", 0))
             if not piece:
                 return [self.unknown]
             pieces.append(piece)
         return pieces
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The pieces as words with a blank between; case, accents and layout are gone for good."""
+        """Return the pieces as words separated by spaces; case, accents and layout are lost."""
         text = " ".join(self.piece_of_id[index] for index in ids)
         return text.replace(f" {CONTINUES}", "")

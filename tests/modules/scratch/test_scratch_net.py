@@ -1,4 +1,4 @@
-"""The hand-written network: right gradients, the same numbers as torch, the same socket."""
+"""NumPy networks: gradients, equality with torch, use as torch modules."""
 
 import re
 import subprocess
@@ -40,32 +40,32 @@ LAYERS: dict[str, Callable[[np.random.Generator], Layer]] = {
     "Conv2d": lambda rng: Conv2d(2, 3, 3, 1, rng),
     "MaxPool2d": lambda rng: MaxPool2d(2),
 }
-ON_PICTURES = ("Flatten", "Conv2d", "MaxPool2d")
+ON_IMAGES = ("Flatten", "Conv2d", "MaxPool2d")
 
 
 def inputs_for(name: str, seed: int = 0) -> np.ndarray:
-    shape = (3, 2, 6, 6) if name in ON_PICTURES else (5, 6)
+    shape = (3, 2, 6, 6) if name in ON_IMAGES else (5, 6)
     return np.random.default_rng(seed).standard_normal(shape)
 
 
-def test_every_backward_pass_agrees_with_differences(capsys) -> None:
+def test_every_backward_pass_agrees_with_finite_differences(capsys) -> None:
     with pytest.raises(SystemExit) as exit:
         gradcheck.main()
     assert exit.value.code == 0
-    told = capsys.readouterr().out
-    assert "none of 48" in told
+    output = capsys.readouterr().out
+    assert "0 of 48 gradients" in output
     for name in (*LAYERS, "SoftmaxCrossEntropy"):
-        assert re.search(rf"^ {name}\b", told, re.MULTILINE), name
+        assert re.search(rf"^ {name}\b", output, re.MULTILINE), name
 
 
-def mistakes(name: str) -> list[str]:
-    return ["inputs", *LAYERS[name](np.random.default_rng(0)).learns]
+def gradient_names(name: str) -> list[str]:
+    return ["inputs", *LAYERS[name](np.random.default_rng(0)).parameter_names]
 
 
 @pytest.mark.parametrize(
-    ("name", "where"), [(name, where) for name in LAYERS for where in mistakes(name)]
+    ("name", "where"), [(name, where) for name in LAYERS for where in gradient_names(name)]
 )
-def test_an_error_planted_in_a_backward_pass_is_found(
+def test_error_in_a_backward_pass_is_detected(
     name: str, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer = LAYERS[name](np.random.default_rng(0))
@@ -75,8 +75,8 @@ def test_an_error_planted_in_a_backward_pass_is_found(
     def wrong(self: Layer, dy: np.ndarray) -> np.ndarray:
         dx = true(self, dy).copy()
         gradient = dx if where == "inputs" else self.gradients[where]
-        place = np.unravel_index(np.abs(gradient).argmax(), gradient.shape)
-        gradient[place] *= 1.001  # one number of many, by a thousandth
+        index = np.unravel_index(np.abs(gradient).argmax(), gradient.shape)
+        gradient[index] *= 1.001  # one number, by 0.1 %
         return dx
 
     monkeypatch.setattr(type(layer), "backward", wrong)
@@ -84,17 +84,19 @@ def test_an_error_planted_in_a_backward_pass_is_found(
     assert [key for key, error in errors.items() if not error < gradcheck.LIMIT] == [where]
 
 
-def test_an_error_planted_in_the_loss_is_found(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    # Softmax alone, without taking the target's 1 off: the loss's classical mistake.
+def test_error_in_the_gradient_of_the_loss_is_detected(
+    monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    # Softmax without subtracting the one-hot target.
     monkeypatch.setattr(SoftmaxCrossEntropy, "backward", lambda self: self.p / len(self.p))
     with pytest.raises(SystemExit) as exit:
         gradcheck.main()
     assert exit.value.code == 1
-    (wrong,) = [line for line in capsys.readouterr().out.splitlines() if "WRONG" in line]
+    (wrong,) = [line for line in capsys.readouterr().out.splitlines() if "FAILED" in line]
     assert "SoftmaxCrossEntropy" in wrong
 
 
-def test_checking_a_layer_leaves_its_arrays_as_they_were() -> None:
+def test_gradient_check_restores_the_arrays() -> None:
     layer = BatchNorm(6)
     gradcheck.check_layers([layer], inputs := inputs_for("BatchNorm"))
     assert np.array_equal(inputs, inputs_for("BatchNorm"))
@@ -114,9 +116,9 @@ TORCH: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("name", TORCH)
-def test_a_layer_computes_what_that_of_torch_computes(name: str) -> None:
+def test_layer_equals_that_of_torch(name: str) -> None:
     ours, theirs = LAYERS[name](np.random.default_rng(0)), TORCH[name]().double()
-    for parameter in ours.learns:
+    for parameter in ours.parameter_names:
         getattr(theirs, parameter).data = torch.from_numpy(getattr(ours, parameter))
     for seed, training in ((0, True), (1, True), (2, False)):  # two steps, then evaluation
         ours.training, values = training, inputs_for(name, seed)
@@ -127,22 +129,22 @@ def test_a_layer_computes_what_that_of_torch_computes(name: str) -> None:
         outputs.backward(r)
         assert ours.forward(values) == pytest.approx(outputs.detach().numpy(), abs=1e-12)
         assert ours.backward(r.numpy()) == pytest.approx(inputs.grad.numpy(), abs=1e-12)
-        for parameter in ours.learns:
+        for parameter in ours.parameter_names:
             expected = getattr(theirs, parameter).grad.numpy()
             assert ours.gradients[parameter] == pytest.approx(expected, abs=1e-12)
-        for buffer in ours.remembers:
+        for buffer in ours.buffer_names:
             assert getattr(ours, buffer) == pytest.approx(getattr(theirs, buffer).numpy())
 
 
-def test_of_equal_numbers_the_pool_takes_the_first_as_torch_does() -> None:
-    pictures = torch.ones(1, 1, 5, 4, dtype=torch.double, requires_grad=True)
-    F.max_pool2d(pictures, 2).sum().backward()
+def test_max_pool_breaks_ties_as_torch_does() -> None:
+    images = torch.ones(1, 1, 5, 4, dtype=torch.double, requires_grad=True)
+    F.max_pool2d(images, 2).sum().backward()
     layer = MaxPool2d(2)
-    layer.forward(pictures.detach().numpy())
-    assert np.array_equal(layer.backward(np.ones((1, 1, 2, 2))), pictures.grad.numpy())
+    layer.forward(images.detach().numpy())
+    assert np.array_equal(layer.backward(np.ones((1, 1, 2, 2))), images.grad.numpy())
 
 
-def test_the_loss_is_that_of_torch_and_does_not_overflow() -> None:
+def test_loss_equals_that_of_torch_and_does_not_overflow() -> None:
     logits = torch.tensor([[1e4, 0.0, -1e4], [0.3, 0.2, 0.1]], dtype=torch.float32)
     targets = torch.tensor([0, 2])
     loss = SoftmaxCrossEntropy()
@@ -153,21 +155,21 @@ def test_the_loss_is_that_of_torch_and_does_not_overflow() -> None:
     assert loss.backward() == pytest.approx(logits.grad.numpy(), abs=1e-7)
 
 
-def test_dropout_keeps_the_expectation_and_is_off_in_evaluation() -> None:
+def test_dropout_preserves_the_expectation_and_is_off_in_eval_mode() -> None:
     layer, x = Dropout(0.3, np.random.default_rng(0)), np.ones((400, 500), np.float32)
     y = layer.forward(x)
     assert y.dtype == np.float32
-    # 200,000 draws: the share of zeros is 0.3 ± 0.001, so 0.005 is five standard errors.
+    # Of 200,000 elements 0.3 ± 0.001 are zero; 0.005 is five standard errors.
     assert (y == 0).mean() == pytest.approx(0.3, abs=0.005)
     assert y.mean() == pytest.approx(1, abs=0.01)
     assert set(np.unique(y)) == {np.float32(0), np.float32(1) / np.float32(0.7)}
     layer.training = False
     assert np.array_equal(layer.forward(x), x)
-    with pytest.raises(ValueError, match="dropout must be at least 0 and below 1, not 1"):
+    with pytest.raises(ValueError, match="dropout must be at least 0 and below 1, got 1"):
         Dropout(1.0, np.random.default_rng(0))
 
 
-TWINS = {
+PAIRS = {
     "MLP": (
         lambda: NumpyMLP(7, 3, 8, hidden_sizes=[12, 9]),
         lambda: MLP(7, 3, 8, hidden_sizes=[12, 9]),
@@ -179,39 +181,39 @@ TWINS = {
 }
 
 
-@pytest.mark.parametrize("name", TWINS)
-def test_with_the_weights_of_the_torch_net_it_has_its_logits_and_gradients(name: str) -> None:
-    ours, theirs = (make() for make in TWINS[name])
-    if name == "CNN":  # torch's has two dropouts of probability 0 among its layers
+@pytest.mark.parametrize("name", PAIRS)
+def test_logits_and_gradients_equal_those_of_the_torch_net(name: str) -> None:
+    ours, theirs = (make() for make in PAIRS[name])
+    if name == "CNN":  # the torch network also has Dropout layers, so the keys differ
         weights = list(theirs.state_dict().values())
         ours.load_state_dict(dict(zip(ours.state_dict(), weights, strict=True)))
     else:
         ours.load_state_dict(theirs.state_dict())
-    pictures = torch.randn(5, theirs.in_channels, theirs.image_size, theirs.image_size)
+    images = torch.randn(5, theirs.in_channels, theirs.image_size, theirs.image_size)
     gradients = []
     for net in (ours, theirs):
-        inputs = pictures.clone().requires_grad_()
+        inputs = images.clone().requires_grad_()
         logits = net(inputs)
         F.cross_entropy(logits, torch.arange(5)).backward()
         gradients.append([logits, inputs.grad, *(p.grad for p in net.parameters())])
     for our, their in zip(*gradients, strict=True):
-        torch.testing.assert_close(our, their, atol=1e-6, rtol=1e-5)  # fp32, another order of sums
+        torch.testing.assert_close(our, their, atol=1e-6, rtol=1e-5)  # fp32, sums in another order
 
 
-def test_torch_and_numpy_share_the_memory_of_the_parameters() -> None:
+def test_parameters_share_memory_with_numpy() -> None:
     net = NumpyMLP(image_size=4, hidden_sizes=[5], batch_norm=True)
-    holder = net.layers[1]
+    module = net.layers[1]
     with torch.no_grad():
-        holder.weight.fill_(3.0)
-    assert (holder.at_work().weight == 3.0).all()
-    holder.at_work().weight[0, 0] = 7.0
-    assert holder.weight[0, 0] == 7.0
+        module.weight.fill_(3.0)
+    assert (module.bind().weight == 3.0).all()
+    module.bind().weight[0, 0] = 7.0
+    assert module.weight[0, 0] == 7.0
     net.train()(torch.randn(8, 1, 4, 4) + 5)
     assert net.layers[2].running_mean.abs().min() > 0
     assert not torch.equal(net.state_dict()["layers.2.running_var"], torch.ones(5))
 
 
-def test_a_second_forward_does_not_spoil_the_backward_of_the_first() -> None:
+def test_second_forward_does_not_affect_the_first_backward() -> None:
     net, a, b = NumpyMLP(image_size=4), torch.randn(3, 1, 4, 4), torch.randn(3, 1, 4, 4)
 
     def gradient(meanwhile: Callable[[], Tensor]) -> Tensor:
@@ -224,38 +226,38 @@ def test_a_second_forward_does_not_spoil_the_backward_of_the_first() -> None:
     assert torch.equal(gradient(lambda: net(b)), gradient(lambda: b))
 
 
-def test_masks_follow_the_seed_of_torch() -> None:
-    net, pictures = NumpyMLP(image_size=4, dropout=0.5).train(), torch.randn(3, 1, 4, 4)
+def test_masks_depend_on_the_seed_of_torch() -> None:
+    net, images = NumpyMLP(image_size=4, dropout=0.5).train(), torch.randn(3, 1, 4, 4)
     logits = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        logits.append(net(pictures))
+        logits.append(net(images))
     assert torch.equal(logits[0], logits[1])
     assert not torch.equal(logits[0], logits[2])
-    assert torch.equal(net.eval()(pictures), net(pictures))
+    assert torch.equal(net.eval()(images), net(images))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_it_takes_other_precisions(dtype: torch.dtype) -> None:
+def test_other_precisions_work(dtype: torch.dtype) -> None:
     net = NumpyMLP(image_size=4, batch_norm=True).to(dtype)
-    pictures = torch.randn(6, 1, 4, 4, dtype=dtype, requires_grad=True)
-    logits = net(pictures)
+    images = torch.randn(6, 1, 4, 4, dtype=dtype, requires_grad=True)
+    logits = net(images)
     logits.sum().backward()
-    assert {logits.dtype, pictures.grad.dtype, net.layers[1].weight.grad.dtype} == {dtype}
+    assert {logits.dtype, images.grad.dtype, net.layers[1].weight.grad.dtype} == {dtype}
     with torch.autocast("cpu", torch.bfloat16):
         assert NumpyMLP(image_size=4)(torch.randn(2, 1, 4, 4)).dtype == torch.float32
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
-        (lambda: NumpyCNN(image_size=5, channels=[4, 4], padding=0), "NumpyCNN: pictures of 5x5"),
-        (lambda: NumpyMLP(activation="gelu"), "activation must be relu or tanh, not 'gelu'"),
+        (lambda: NumpyCNN(image_size=5, channels=[4, 4], padding=0), "NumpyCNN: images of 5x5"),
+        (lambda: NumpyMLP(activation="gelu"), "activation must be relu or tanh, got 'gelu'"),
         (lambda: NumpyMLP(dropout=1.0), "dropout must be at least 0 and below 1"),
     ],
 )
-def test_a_wrong_argument_is_told(make: Callable, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_invalid_arguments_are_reported(make: Callable, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         make()
 
 
@@ -274,7 +276,7 @@ runpy.run_module("modules.scratch.gradcheck", run_name="__main__")
 """
 
 
-def test_without_torch_numpy_alone_learns_to_read_digits() -> None:
+def test_training_and_gradient_check_work_without_torch() -> None:
     command = [sys.executable, "-c", WITHOUT_TORCH]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -283,25 +285,27 @@ def test_without_torch_numpy_alone_learns_to_read_digits() -> None:
     assert float(epochs[-1].split()[-1]) > 0.93
 
 
-def test_numpy_alone_reads_mnist_where_it_is(data_of, monkeypatch, tmp_path: Path, capsys) -> None:
+def test_numpy_training_loads_mnist(data_of, monkeypatch, tmp_path: Path, capsys) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
-    with pytest.raises(SystemExit, match=r"train-images-idx3-ubyte\.gz is not there. Set DATA_DIR"):
+    with pytest.raises(
+        SystemExit, match=r"train-images-idx3-ubyte\.gz does not exist. Set DATA_DIR"
+    ):
         train_numpy.main(["--mnist"])
     monkeypatch.setenv("DATA_DIR", str(data_of("MNIST")))
-    monkeypatch.setattr(train_numpy, "train", lambda data, *more: seen.append(data))
-    seen: list = []
+    monkeypatch.setattr(train_numpy, "train", lambda data, *more: calls.append(data))
+    calls: list = []
     train_numpy.main(["--mnist"])
-    (((pictures, labels), (test_pictures, test_labels)),) = seen
-    assert pictures.shape == (len(labels), 784)
-    assert 0 <= pictures.min() < 0.5 < pictures.max() <= 1
+    (((images, labels), (test_images, test_labels)),) = calls
+    assert images.shape == (len(labels), 784)
+    assert 0 <= images.min() < 0.5 < images.max() <= 1
     assert sorted(set(labels)) == list(range(10))
     if "MNIST" in REAL:
         assert (len(labels), len(test_labels)) == (60_000, 10_000)
         assert (labels[:5].tolist(), REAL_DIR.name) == ([5, 0, 4, 1, 9], REAL_DIR.name)
-    assert test_pictures.dtype == np.float32
+    assert test_images.dtype == np.float32
 
 
-def test_a_network_in_float32_stays_in_float32() -> None:
+def test_float32_network_computes_in_float32() -> None:
     rng = np.random.default_rng(0)
     net = Network(mlp_layers([6, 5, 4, 3], rng, "tanh", True, 0.2)).astype(np.float32)
     logits = net.forward(inputs_for("Linear").astype(np.float32), training=True)

@@ -1,4 +1,4 @@
-"""Our own BPE and WordPiece against the `tokenizers` library: the same merges, the same tokens."""
+"""BPE and WordPiece from scratch equal the `tokenizers` library."""
 
 import argparse
 import inspect
@@ -11,11 +11,12 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from datamodules.text.tokenizers import train_bpe
-from modules.scratch.bpe import LETTER_OF_BYTE, BytePairs, merge
+from modules.scratch.bpe import BytePairs, merge
 from modules.scratch.wordpiece import WordPiece
+from preprocessing.byte_level import LETTER_OF_BYTE
 
 DATA_DIR = Path(os.environ.get("DATA_DIR", "data"))
-SOURCE = inspect.getsource(argparse)  # some 100,000 characters that every machine has
+SOURCE = inspect.getsource(argparse)  # about 100,000 characters, available everywhere
 UNICODE = (
     "  I'll don't\t\r\n\n x²  Ünïcode e\u0301 Σίσυφος ΣΑΣ 漢字 かな 😀👩\u200d💻 "
     "\x00\x7f\xad\ufeff\u2028 ½³ ﬁn—«end» 3.14\n "
@@ -27,15 +28,13 @@ def shakespeare() -> str:
 
 
 def real(path: str) -> pytest.MarkDecorator:
-    reason = f"DATA_DIR holds no {path}: only the files made on the spot were tried"
+    reason = f"no {path} in DATA_DIR: only generated files are tested"
     return pytest.mark.skipif(not (DATA_DIR / path).exists(), reason=reason)
 
 
-@pytest.fixture(
-    params=["made on the spot", pytest.param("real", marks=real("gpt2-bpe/encoder.json"))]
-)
+@pytest.fixture(params=["generated", pytest.param("real", marks=real("gpt2-bpe/encoder.json"))])
 def gpt2_files(request, tmp_path) -> tuple[Path, Path]:
-    """`encoder.json` and `vocab.bpe`: OpenAI's, or small ones of the same form."""
+    """Return `encoder.json` and `vocab.bpe`: OpenAI's, or small generated ones."""
     if request.param == "real":
         return DATA_DIR / "gpt2-bpe" / "encoder.json", DATA_DIR / "gpt2-bpe" / "vocab.bpe"
     vocab, merges = train_bpe([SOURCE], 600).model.save(str(tmp_path))
@@ -43,10 +42,10 @@ def gpt2_files(request, tmp_path) -> tuple[Path, Path]:
 
 
 @pytest.fixture(
-    params=["made on the spot", pytest.param("real", marks=real("bert-base-uncased/vocab.txt"))]
+    params=["generated", pytest.param("real", marks=real("bert-base-uncased/vocab.txt"))]
 )
 def bert_file(request, tmp_path) -> Path:
-    """`vocab.txt`: that of BERT uncased, or a small one of the same form."""
+    """Return `vocab.txt`: that of BERT uncased, or a small generated one."""
     if request.param == "real":
         return DATA_DIR / "bert-base-uncased" / "vocab.txt"
     path = tmp_path / "vocab.txt"
@@ -69,8 +68,8 @@ def library_bert(model: models.WordPiece) -> Tokenizer:
     return tokenizer
 
 
-def learnt_by_library(texts: list[str], vocab_size: int) -> set[str]:
-    """The pieces that the library's WordPiece trainer learns."""
+def pieces_of_library(texts: list[str], vocab_size: int) -> set[str]:
+    """Return the pieces that the library's trainer learns."""
     tokenizer = library_bert(models.WordPiece(unk_token="[UNK]"))
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size, min_frequency=2, special_tokens=["[UNK]"], show_progress=False
@@ -79,7 +78,7 @@ def learnt_by_library(texts: list[str], vocab_size: int) -> set[str]:
     return set(tokenizer.get_vocab())
 
 
-def text_of_any_characters(seed: int, last: int = 0x3000) -> str:
+def random_text(seed: int, last: int = 0x3000) -> str:
     draw = random.Random(seed)
     return "".join(
         chr(draw.randrange(last)) if draw.random() < 0.5 else draw.choice("ab 1'\n")
@@ -87,25 +86,25 @@ def text_of_any_characters(seed: int, last: int = 0x3000) -> str:
     )
 
 
-def test_the_visible_characters_of_bytes_are_those_of_the_library():
+def test_letters_of_bytes_equal_those_of_the_library():
     assert sorted(LETTER_OF_BYTE) == sorted(pre_tokenizers.ByteLevel.alphabet())
     assert len(set(LETTER_OF_BYTE)) == 256
 
 
-def test_a_pair_is_merged_from_left_to_right():
+def test_pairs_are_merged_from_left_to_right():
     assert merge(list("aaaab"), ("a", "a"), "aa") == ["aa", "aa", "b"]
     assert merge(list("aaa"), ("a", "a"), "aa") == ["aa", "a"]
 
 
-def test_byte_pairs_spell_as_the_library_does(gpt2_files):
+def test_bpe_tokens_equal_those_of_the_library(gpt2_files):
     own, library = BytePairs.from_files(*gpt2_files), library_gpt2(gpt2_files)
-    for text in (SOURCE, UNICODE, *map(text_of_any_characters, range(5))):
+    for text in (SOURCE, UNICODE, *map(random_text, range(5))):
         ids = own.encode(text)
         assert ids == library.encode(text).ids
         assert own.decode(ids) == text
 
 
-def test_half_a_character_decodes_as_in_the_library(gpt2_files):
+def test_incomplete_character_decodes_as_in_the_library(gpt2_files):
     own, library = BytePairs.from_files(*gpt2_files), library_gpt2(gpt2_files)
     ids = [index for byte in "a😀"[:2].encode()[:3] for index in [own.vocab[LETTER_OF_BYTE[byte]]]]
     assert own.decode(ids) == library.decode(ids) == "a\N{REPLACEMENT CHARACTER}"
@@ -118,40 +117,40 @@ def test_half_a_character_decodes_as_in_the_library(gpt2_files):
         pytest.param(shakespeare, id="shakespeare", marks=real("tinyshakespeare/input.txt")),
     ],
 )
-def test_byte_pairs_learn_the_merges_of_the_library(read):
+def test_bpe_training_equals_that_of_the_library(read):
     own, library = BytePairs.train([read()], 1000), train_bpe([read()], 1000)
-    learnt = json.loads(library.to_str())["model"]
-    assert own.merges == [tuple(pair) for pair in learnt["merges"]]
-    assert own.vocab == learnt["vocab"]
+    learned = json.loads(library.to_str())["model"]
+    assert own.merges == [tuple(pair) for pair in learned["merges"]]
+    assert own.vocab == learned["vocab"]
 
 
 @pytest.mark.filterwarnings("ignore:The text repeats too little")
-def test_ties_and_pairs_over_themselves_are_broken_as_in_the_library():
+def test_ties_and_overlapping_pairs_are_handled_as_in_the_library():
     draw = random.Random(0)
     for _ in range(50):
         words = ["".join(draw.choices("aab", k=draw.randint(1, 12))) for _ in range(40)]
         text = " ".join(words)
-        learnt = json.loads(train_bpe([text], 350).to_str())["model"]
+        learned = json.loads(train_bpe([text], 350).to_str())["model"]
         own = BytePairs.train([text], 350)
-        assert (own.merges, own.vocab) == ([tuple(p) for p in learnt["merges"]], learnt["vocab"])
+        assert (own.merges, own.vocab) == ([tuple(p) for p in learned["merges"]], learned["vocab"])
 
 
-def test_own_byte_pairs_and_the_library_read_each_others_json():
+def test_bpe_json_is_exchangeable_with_the_library():
     own = BytePairs.train([SOURCE], 400)
     library = Tokenizer.from_str(own.to_str())
     again = BytePairs.from_str(library.to_str())
     assert again.vocab == own.vocab
-    for text in (UNICODE, "no blank before"):
+    for text in (UNICODE, "no leading space"):
         assert library.encode(text).ids == own.encode(text) == again.encode(text)
         assert library.decode(own.encode(text)) == text
 
 
-def test_word_pieces_are_those_of_the_library(bert_file):
+def test_wordpiece_tokens_equal_those_of_the_library(bert_file):
     own = WordPiece.from_file(bert_file)
     library = library_bert(models.WordPiece.from_file(str(bert_file), unk_token="[UNK]"))
     too_long = "a" * 100 + " " + "a" * 101
-    # below U+0500 Python and the library agree on what each character is
-    texts = (text_of_any_characters(seed, last=0x500) for seed in range(5))
+    # below U+0500 the Unicode tables of Python and the library agree
+    texts = (random_text(seed, last=0x500) for seed in range(5))
     for text in (SOURCE, UNICODE, too_long, *texts):
         ids = own.encode(text)
         assert ids == library.encode(text).ids
@@ -159,27 +158,27 @@ def test_word_pieces_are_those_of_the_library(bert_file):
     assert Tokenizer.from_str(own.to_str()).encode(UNICODE).ids == own.encode(UNICODE)
 
 
-def test_the_longest_piece_is_taken_first():
+def test_wordpiece_takes_the_longest_match():
     pieces = ["[UNK]", "un", "##a", "##aff", "##able", "##ab", "u"]
     own = WordPiece({piece: index for index, piece in enumerate(pieces)})
     assert [pieces[index] for index in own.encode("Unaffable")] == ["un", "##aff", "##able"]
-    assert own.encode("unaffably") == [0]  # one letter without a piece, and the word is unknown
+    assert own.encode("unaffably") == [0]  # a word with an unmatched letter is unknown
     assert own.decode(own.encode("unaffable unab")) == "unaffable unab"
 
 
 @pytest.mark.parametrize(
     ("read", "vocab_size"),
     [
-        # counts of which no two are equal: u-n 20, u-t 16, s-un 15, r-ut 12
+        # no two equal counts: u-n 20, u-t 16, s-un 15, r-ut 12
         pytest.param(
             lambda: "sun " * 10 + "run " * 5 + "rut " * 12 + "gut " * 4 + "suns " * 5,
             1 + 6 + 4 + 4,
-            id="made on the spot",
+            id="generated",
         ),
         pytest.param(shakespeare, 600, id="real", marks=real("tinyshakespeare/input.txt")),
     ],
 )
-def test_word_pieces_learnt_are_those_of_the_library(read, vocab_size):
+def test_wordpiece_training_equals_that_of_the_library(read, vocab_size):
     own = WordPiece.train([read()], vocab_size)
-    assert set(own.vocab) == learnt_by_library([read()], vocab_size)
+    assert set(own.vocab) == pieces_of_library([read()], vocab_size)
     assert len(own.vocab) == vocab_size

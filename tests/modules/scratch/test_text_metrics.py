@@ -1,4 +1,4 @@
-"""Scores of texts: the formulas are those of the library, on real, random and odd texts."""
+"""BLEU and perplexity equal those of the libraries; scripts/score_text.py."""
 
 import gzip
 import json
@@ -13,7 +13,7 @@ import torch
 from sacrebleu.metrics import BLEU
 from torchmetrics.text import CHRFScore, Perplexity, ROUGEScore, SacreBLEUScore
 
-from modules.scratch.bleu import SMOOTHINGS, bleu, runs
+from modules.scratch.bleu import SMOOTHINGS, bleu, ngrams
 from modules.scratch.perplexity import perplexity
 from scripts import score_text
 
@@ -22,7 +22,7 @@ OURS = [
     "Two young, white males are outside near many bushes.",
     "A little girl climbs into a wooden playhouse (again)!",
 ]
-PEOPLE = [
+REFERENCES = [
     "A man in a blue shirt is standing on a ladder, washing the window.",
     "Two young white men stand outside, near some bushes.",
     "A girl is climbing into a wooden playhouse; she does it again.",
@@ -34,15 +34,15 @@ OTHERS = [
 ]
 
 
-def both(ours: list[str], people: list[list[str]], smoothing: str) -> tuple:
-    """Our BLEU and the library's, which takes a list for each set of references."""
-    mine = bleu(ours, [list(of_one) for of_one in zip(*people, strict=True)], smoothing)
-    library = BLEU(smooth_method=smoothing, effective_order=False).corpus_score(ours, people)
+def both(ours: list[str], references: list[list[str]], smoothing: str) -> tuple:
+    """Return our BLEU and sacreBLEU's, which takes one list per set of references."""
+    mine = bleu(ours, [list(texts) for texts in zip(*references, strict=True)], smoothing)
+    library = BLEU(smooth_method=smoothing, effective_order=False).corpus_score(ours, references)
     return mine, library
 
 
-def assert_equal(ours: list[str], people: list[list[str]], smoothing: str) -> float:
-    mine, library = both(ours, people, smoothing)
+def assert_equal(ours: list[str], references: list[list[str]], smoothing: str) -> float:
+    mine, library = both(ours, references, smoothing)
     assert mine.score == pytest.approx(library.score, abs=1e-9)
     assert mine.precisions == pytest.approx(library.precisions, abs=1e-9)
     assert mine.brevity_penalty == pytest.approx(library.bp, abs=1e-12)
@@ -51,14 +51,14 @@ def assert_equal(ours: list[str], people: list[list[str]], smoothing: str) -> fl
 
 
 @pytest.mark.parametrize("smoothing", SMOOTHINGS)
-def test_bleu_of_sentences_is_the_library_s(smoothing: str) -> None:
-    assert 20 < assert_equal(OURS, [PEOPLE], smoothing) < 60
-    assert assert_equal(OURS, [PEOPLE, OTHERS], smoothing) > 60
+def test_bleu_of_sentences_equals_sacrebleu(smoothing: str) -> None:
+    assert 20 < assert_equal(OURS, [REFERENCES], smoothing) < 60
+    assert assert_equal(OURS, [REFERENCES, OTHERS], smoothing) > 60
     assert assert_equal(OURS, [OURS], smoothing) == pytest.approx(100)
 
 
 @pytest.mark.parametrize("smoothing", SMOOTHINGS)
-def test_bleu_of_random_texts_is_the_library_s(smoothing: str) -> None:
+def test_bleu_of_random_texts_equals_sacrebleu(smoothing: str) -> None:
     draw = random.Random(0)
     words = [*"aaabb", "1,000", "don't", "e-mail.", "&amp;漢字"]
 
@@ -80,46 +80,46 @@ def test_bleu_of_random_texts_is_the_library_s(smoothing: str) -> None:
 @pytest.mark.parametrize(
     "ours",
     [
-        [""],  # nothing was written
+        [""],  # empty translation
         ["x y z"],  # no match
-        ["the cat"],  # no run of three is there at all
-        ["the cat ran on the mat"],  # no four, three match
-        ["mat the on sat cat the"],  # single words only
-        ["the the the the the the the"],  # of Papineni et al.: each counts twice at most
+        ["the cat"],  # no trigrams
+        ["the cat ran on the mat"],  # no matching 4-gram
+        ["mat the on sat cat the"],  # unigram matches only
+        ["the the the the the the the"],  # Papineni et al.: two matches at most
     ],
 )
-def test_bleu_at_its_corners_is_the_library_s(ours: list[str], smoothing: str) -> None:
+def test_bleu_of_edge_cases_equals_sacrebleu(ours: list[str], smoothing: str) -> None:
     assert_equal(ours, [["the cat sat on the mat"]], smoothing)
 
 
-def test_smoothing_decides_where_no_four_words_match() -> None:
-    ours, people = ["the cat sat at the mat"], [["the cat sat on the mat"]]
-    scores = {name: both(ours, people, name)[0].score for name in SMOOTHINGS}
+def test_smoothing_matters_without_a_matching_4_gram() -> None:
+    ours, references = ["the cat sat at the mat"], [["the cat sat on the mat"]]
+    scores = {name: both(ours, references, name)[0].score for name in SMOOTHINGS}
     assert scores["none"] == 0
     assert 0 < scores["floor"] < scores["exp"] < scores["add-k"]
 
 
-def test_a_run_counts_as_often_as_the_reference_has_it() -> None:
+def test_ngram_matches_are_clipped_to_the_reference_count() -> None:
     found = bleu(["the the the the"], [["the cat is on the mat"]], "none", str.split)
     assert found.precisions[0] == 50
-    assert runs(["a", "b", "a", "b"], 2) == {("a", "b"): 2, ("b", "a"): 1}
+    assert ngrams(["a", "b", "a", "b"], 2) == {("a", "b"): 2, ("b", "a"): 1}
 
 
 @pytest.mark.parametrize(
-    ("ours", "people", "smoothing", "told"),
+    ("ours", "references", "smoothing", "message"),
     [
         (["a"], [["a"], ["b"]], "exp", "1 translations and references for 2"),
-        ([], [], "exp", "one at least"),
-        (["a"], ["a"], "exp", "sentence 1 has no list of references"),
+        ([], [], "exp", "one or more sentences"),
+        (["a"], ["a"], "exp", "sentence 1 must have a list of references"),
         (["a"], [["a"]], "linear", "smoothing must be one of none, floor, add-k, exp"),
     ],
 )
-def test_bleu_of_what_does_not_fit_is_refused(ours, people, smoothing: str, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
-        bleu(ours, people, smoothing)
+def test_invalid_bleu_inputs_are_reported(ours, references, smoothing: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        bleu(ours, references, smoothing)
 
 
-def test_perplexity_is_the_library_s() -> None:
+def test_perplexity_equals_torchmetrics() -> None:
     torch.manual_seed(0)
     logits, targets = 5 * torch.randn(3, 40, 17), torch.randint(17, (3, 40))
     targets[1, 30:] = -100
@@ -131,17 +131,17 @@ def test_perplexity_is_the_library_s() -> None:
     assert mine == pytest.approx(math.exp(nats), rel=1e-5)
 
 
-def test_perplexity_of_knowing_nothing_is_the_number_of_words() -> None:
+def test_perplexity_of_uniform_and_of_certain_predictions() -> None:
     targets = np.arange(7)
     assert perplexity(np.zeros((7, 50)), targets) == pytest.approx(50)
-    sure = np.full((7, 50), -900.0)  # e^900 is too large for any float
-    sure[np.arange(7), targets] = 900
-    assert perplexity(sure, targets) == pytest.approx(1)
-    with pytest.raises(ValueError, match="no target that counts"):
+    certain = np.full((7, 50), -900.0)  # e^900 overflows
+    certain[np.arange(7), targets] = 900
+    assert perplexity(certain, targets) == pytest.approx(1)
+    with pytest.raises(ValueError, match="at least one target"):
         perplexity(np.zeros((2, 5)), np.array([-100, -100]))
 
 
-# The program.
+# scripts/score_text.py.
 
 
 def write(path: Path, lines: list[str]) -> Path:
@@ -150,16 +150,19 @@ def write(path: Path, lines: list[str]) -> Path:
 
 
 def test_files_are_scored_as_torchmetrics_would(tmp_path: Path, capsys) -> None:
-    ours, people = write(tmp_path / "ours.txt", OURS), write(tmp_path / "people.txt", PEOPLE)
+    ours, references = (
+        write(tmp_path / "ours.txt", OURS),
+        write(tmp_path / "references.txt", REFERENCES),
+    )
     packed = tmp_path / "others.txt.gz"
     packed.write_bytes(gzip.compress("\r\n".join(OTHERS).encode()))
     found = score_text.main(
         [
-            *("--hypotheses", str(ours), "--references", str(people)),
+            *("--hypotheses", str(ours), "--references", str(references)),
             *("--references", str(packed), "--json", str(tmp_path / "scores.json")),
         ]
     )
-    sets = [list(pair) for pair in zip(PEOPLE, OTHERS, strict=True)]
+    sets = [list(pair) for pair in zip(REFERENCES, OTHERS, strict=True)]
     scores = {"BLEU": SacreBLEUScore(), "chrF": CHRFScore(n_word_order=0)}
     expected = {name: metric(OURS, sets).item() for name, metric in scores.items()}
     keys = tuple(score_text.ROUGE)
@@ -175,18 +178,23 @@ def test_files_are_scored_as_torchmetrics_would(tmp_path: Path, capsys) -> None:
 
 
 def test_the_formula_gives_what_the_program_prints(tmp_path: Path) -> None:
-    ours, people = write(tmp_path / "ours.txt", OURS), write(tmp_path / "people.txt", PEOPLE)
-    found = score_text.main(["--hypotheses", str(ours), "--references", str(people)])
-    mine = bleu(OURS, [[line] for line in PEOPLE])
+    ours, references = (
+        write(tmp_path / "ours.txt", OURS),
+        write(tmp_path / "references.txt", REFERENCES),
+    )
+    found = score_text.main(["--hypotheses", str(ours), "--references", str(references)])
+    mine = bleu(OURS, [[line] for line in REFERENCES])
     assert found["BLEU"]["score"] == pytest.approx(mine.score)
-    lower = score_text.main(["--hypotheses", str(ours), "--references", str(people), "--lowercase"])
+    lower = score_text.main(
+        ["--hypotheses", str(ours), "--references", str(references), "--lowercase"]
+    )
     assert "case:lc" in lower["BLEU"]["signature"]
 
 
 def test_empty_lines_are_kept_and_counted(tmp_path: Path, capsys) -> None:
     ours = write(tmp_path / "ours.txt", [OURS[0], "", OURS[2]])
-    people = write(tmp_path / "people.txt", PEOPLE)
-    found = score_text.main(["--hypotheses", str(ours), "--references", str(people)])
+    references = write(tmp_path / "references.txt", REFERENCES)
+    found = score_text.main(["--hypotheses", str(ours), "--references", str(references)])
     assert "1 of 3 hypotheses are empty" in capsys.readouterr().err
     assert found["BLEU"]["score"] > 0
 
@@ -203,11 +211,11 @@ def test_empty_lines_are_kept_and_counted(tmp_path: Path, capsys) -> None:
 def test_unusable_reference_files_are_user_errors(
     tmp_path: Path, capsys, content: bytes | None, message: str
 ) -> None:
-    ours, people = write(tmp_path / "ours.txt", OURS), tmp_path / "people.txt"
+    ours, references = write(tmp_path / "ours.txt", OURS), tmp_path / "references.txt"
     if content is not None:
-        people.write_bytes(content)
+        references.write_bytes(content)
     with pytest.raises(SystemExit) as exit:
-        score_text.main(["--hypotheses", str(ours), "--references", str(people)])
+        score_text.main(["--hypotheses", str(ours), "--references", str(references)])
     assert exit.value.code == 2
     text = capsys.readouterr().err
     assert text.startswith("score_text: error: ")
