@@ -1,9 +1,10 @@
-"""Continue a text with a language model: a checkpoint is all that is needed.
+"""Continue a text with a language model.
 
     python generate.py --checkpoint runs/shakespeare-gpt/001/checkpoints/best.ckpt --prompt "ROMEO:"
     python generate.py --checkpoint FOLDER --prompts_file prompts.txt --output answers.txt
 
-A Hugging Face folder of a GPT-2 (config.json, model.safetensors, tokenizer.json) is read as well.
+The model is a checkpoint, or a Hugging Face folder of a GPT-2, GPT-NeoX or Llama with its tokenizer
+(config.json, model.safetensors, tokenizer.json), as export.py writes it.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # --help is answered before torch is imported
+if TYPE_CHECKING:  # --help does not import torch
     import torch
 
     from modules.language_model import LanguageModel
@@ -22,110 +23,119 @@ PRECISIONS = {"32-true": "float32", "bf16-true": "bfloat16", "16-true": "float16
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser("generate.py", description=__doc__, allow_abbrev=False)
-    made.formatter_class = argparse.RawDescriptionHelpFormatter
-    made.usage = "generate.py --checkpoint PATH (--prompt TEXT | --prompts_file FILE) [options]"
-    add = made.add_argument
+    parser = argparse.ArgumentParser("generate.py", description=__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.usage = "generate.py --checkpoint PATH (--prompt TEXT | --prompts_file FILE) [options]"
+    add = parser.add_argument
     add("--checkpoint", type=Path, required=True, metavar="PATH", help="a .ckpt file or a folder")
-    texts = made.add_mutually_exclusive_group(required=True)
-    texts.add_argument("--prompt", metavar="TEXT", help="text to continue, shown as it is drawn")
-    texts.add_argument(
+    prompts = parser.add_mutually_exclusive_group(required=True)
+    prompts.add_argument(
+        "--prompt",
+        metavar="TEXT",
+        help='text to continue; "" starts from the beginning-of-sequence token. Special tokens, such '
+        "as <|endoftext|>, are recognized",
+    )
+    prompts.add_argument(
         "--prompts_file",
         type=Path,
         metavar="FILE",
-        help="texts to continue, one a line, all at once; empty lines are left out",
+        help="texts to continue as one batch, one per line; empty lines are skipped",
     )
     add("--output", type=Path, metavar="FILE", help="also write prompts and answers to this file")
-    add("--max_new_tokens", type=int, default=500, metavar="N", help="tokens to draw (500)")
-    add("--temperature", type=float, default=1.0, help="above 0: low is bold, 1 as trained (1.0)")
-    add("--top_k", type=int, metavar="K", help="draw from the K likeliest tokens only")
-    add("--top_p", type=float, metavar="P", help="draw from the likeliest that add up to P, 0 to 1")
+    add("--max_new_tokens", type=int, default=500, metavar="N", help="tokens to generate (500)")
+    add("--greedy", action="store_true", help="always choose the most probable token")
+    add("--temperature", type=float, default=1.0, help="above 0; below 1 is less random (1.0)")
+    add("--top_k", type=int, metavar="K", help="sample from the K most probable tokens")
+    add(
+        "--top_p",
+        type=float,
+        metavar="P",
+        help="sample from the most probable tokens whose probabilities sum to P, in (0, 1]",
+    )
     add("--repetition_penalty", type=float, default=1.0, help="above 1: repeat less (1.0)")
-    add("--seed", type=int, metavar="N", help="the same seed gives the same text")
-    add("--stop", metavar="TEXT", help="end before this text; it is not shown")
-    add("--device", default="auto", help="cpu, cuda, mps; the fastest there is by default (auto)")
+    add("--seed", type=int, metavar="N", help="seed for reproducible sampling")
+    add("--stop", metavar="TEXT", help="end before this text, which is not printed")
+    add(
+        "--device", default="auto", help="cpu, cuda or mps; by default the fastest available (auto)"
+    )
     add(
         "--precision",
         choices=PRECISIONS,
         default="32-true",
-        help="of the weights: with 16 bits they take half the memory, and large nets write faster, "
-        "if not always the same text (32-true)",
+        help="of the weights: 16 bits halve the memory and speed up large networks, but may give "
+        "another text (32-true)",
     )
-    return made
+    return parser
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line; the same from Python: `main(["--checkpoint", …])`.
+    """Run the command line; from Python: `main(["--checkpoint", …])`.
 
     Args:
         args: Arguments; those of the process by default.
 
     Raises:
-        SystemExit: With code 2 after a user's mistake, told in one sentence on stderr.
+        SystemExit: With code 2 and one message on stderr after a user error.
     """
     options = parser().parse_args(args)
     import torch
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-    from engine.errors import exit_on_user_error
+    from engine.errors import UserError, exit_on_user_error
     from modules.inference.generation import check_arguments
     from modules.inference.pretrained import open_language_model
 
-    sampling = {
-        name: getattr(options, name)
-        for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
-    }
+    names = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
+    sampling = {name: getattr(options, name) for name in names}
+    output: Path | None = options.output and options.output.expanduser()
     with exit_on_user_error("generate.py"):
         prompts = _prompts(options)
-        # Any text has a token: what is wrong with the numbers is told before anything is loaded.
+        # Check the options before the model is loaded; every prompt has at least one token.
         check_arguments([[0]] * len(prompts), options.max_new_tokens, **sampling)
         if options.stop == "":
-            raise MisconfigurationException("--stop is empty: leave it out, or name a text.")
-        if options.output is not None and not options.output.parent.is_dir():
-            raise MisconfigurationException(f"--output: there is no folder {options.output.parent}")
-        model = open_language_model(options.checkpoint)
+            raise UserError("--stop is empty: omit it or give a text.")
+        if output is not None and output.is_dir():
+            raise UserError(f"--output: {output} is a folder; give the name of a file.")
+        if output is not None and not output.parent.is_dir():
+            raise UserError(f"--output: the folder {output.parent} does not exist.")
+        model = open_language_model(options.checkpoint.expanduser())
         model.to(_device(options.device), getattr(torch, PRECISIONS[options.precision]))
         for prompt in prompts:
-            _say_what_is_not_read(model, prompt)
+            _warn_of_truncation(model, prompt)
         sampling |= {"max_new_tokens": options.max_new_tokens, "stop": options.stop}
+        if options.greedy:
+            sampling |= {"top_k": 1}
         if options.prompt is None:
-            texts = _answer_all(model, prompts, sampling)
+            texts = _continue_all(model, prompts, sampling)
         else:
             texts = [_stream(model, options.prompt, sampling)]
-    if options.output is not None:
-        options.output.write_text("\n".join(texts), encoding="utf-8")
+    if output is not None:
+        output.write_text("\n".join(texts), encoding="utf-8")
 
 
 def _prompts(options: argparse.Namespace) -> list[str]:
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+    from engine.errors import UserError
 
     if options.prompt is not None:
-        if not options.prompt:
-            raise MisconfigurationException(
-                'the prompt is empty: give at least one character, for example --prompt "A".'
-            )
         try:
             options.prompt.encode()
         except UnicodeEncodeError as error:
-            raise MisconfigurationException("the prompt is not in UTF-8.") from error
+            raise UserError("--prompt is not valid UTF-8.") from error
         return [options.prompt]
+    file: Path = options.prompts_file.expanduser()
     try:
-        lines = options.prompts_file.read_text(encoding="utf-8").split("\n")
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise MisconfigurationException(
-            f"{options.prompts_file} can't be read as a text in UTF-8: {error}."
-        ) from error
+        raise UserError(f"--prompts_file: cannot read {file} as UTF-8 text: {error}.") from error
     prompts = [line for line in lines if line]
     if not prompts:
-        raise MisconfigurationException(
-            f"{options.prompts_file} holds no prompt: write one a line."
-        )
+        raise UserError(f"--prompts_file: {file} contains no prompt; write one per line.")
     return prompts
 
 
 def _device(name: str) -> "torch.device":
     import torch
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    from engine.errors import UserError
 
     if name == "auto":
         if not torch.cuda.is_available():
@@ -135,15 +145,17 @@ def _device(name: str) -> "torch.device":
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         first_line = str(error).splitlines()[0]
-        raise MisconfigurationException(f"--device {name} can't be used: {first_line}") from error
+        raise UserError(f"--device {name} is not available: {first_line}") from error
 
 
-def _say_what_is_not_read(model: "LanguageModel", prompt: str) -> None:
+def _warn_of_truncation(model: "LanguageModel", prompt: str) -> None:
     context: int | None = model.net.context  # type: ignore[assignment]
     length = len(model.encode(prompt))
     if context is not None and length > context:
         sys.stderr.write(
-            f"The prompt has {length} tokens and the net sees {context}: it reads the last part.\n"
+            f"The prompt has {length} tokens, but the context of the network is {context}: only "
+            f"the "
+            "last part is used.\n"
         )
 
 
@@ -157,7 +169,7 @@ def _stream(model: "LanguageModel", prompt: str, sampling: dict) -> str:
     return text + "\n"
 
 
-def _answer_all(model: "LanguageModel", prompts: list[str], sampling: dict) -> list[str]:
+def _continue_all(model: "LanguageModel", prompts: list[str], sampling: dict) -> list[str]:
     answers = model.generate(prompts, **sampling)
     texts = [prompt + answer + "\n" for prompt, answer in zip(prompts, answers, strict=True)]
     for number, text in enumerate(texts, start=1):
@@ -167,11 +179,11 @@ def _answer_all(model: "LanguageModel", prompts: list[str], sampling: dict) -> l
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # not all consoles know é
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # for ASCII consoles
     try:
         main()
-    except KeyboardInterrupt:  # the reader has enough
+    except KeyboardInterrupt:
         print()
         sys.exit(130)
-    except BrokenPipeError:  # so has `head`
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

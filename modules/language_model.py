@@ -31,6 +31,7 @@ from preprocessing.byte_level import BYTE_OF_LETTER
 from preprocessing.special_tokens import END_OF_TEXT, IGNORE_INDEX
 
 BOS_TOKENS = ("<|begin_of_text|>", "<s>", "<bos>", "[BOS]", END_OF_TEXT)
+SPECIAL_TOKENS = (*BOS_TOKENS, "</s>", "<eos>", "<|end_of_text|>")
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")  # SentencePiece's spelling of a single byte
 Batch = tuple[Tensor, Tensor]
 
@@ -74,6 +75,9 @@ class LanguageModel(L.LightningModule):
         self.lr_scheduler = lr_scheduler
         self.compile_enabled = compile
         self.tokenizer = None if tokenizer is None else Tokenizer.from_str(tokenizer)
+        if self.tokenizer is not None:  # some vocabularies contain special tokens as plain words
+            known = [t for t in SPECIAL_TOKENS if self.tokenizer.token_to_id(t) is not None]
+            self.tokenizer.add_special_tokens(known)
         metrics: dict[str, Any] = {"loss": MeanLoss(), "perplexity": Perplexity()}
         lengths = torch.ones(1, dtype=torch.int64)
         if self.tokenizer is not None:

@@ -1,15 +1,15 @@
-"""Open a language model from a checkpoint or a Hugging Face GPT-2 folder; write its tokenizer."""
+"""Open a language model from a checkpoint or a Hugging Face folder; save its tokenizer."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from engine.checkpoint.reading import load_task
 from engine.checkpoint.sharded import is_sharded
+from engine.errors import UserError
 from modules.language_model import LanguageModel
 from modules.nets.huggingface.gpt import load_gpt
 from preprocessing.special_tokens import END_OF_TEXT
@@ -18,84 +18,85 @@ BERT_TOKENS = ("pad", "unk", "cls", "sep", "mask")
 
 
 def open_language_model(path: str | Path) -> LanguageModel:
-    """A LanguageModel in eval mode on the CPU, that encodes, generates and decodes.
+    """Return a LanguageModel in eval mode on the CPU.
 
     Args:
         path: A checkpoint file of a LanguageModel, or a folder with config.json, model.safetensors
             and tokenizer.json (or vocab.json and merges.txt).
 
     Raises:
-        MisconfigurationException: Saying what stands there instead.
+        UserError: If the path is something else or cannot be read.
     """
     path = Path(path)
     if path.is_dir() and not is_sharded(path):
         return _from_folder(path).eval()
     model = load_task(path, LanguageModel, "a language config, such as configs/shakespeare/*.yaml")
     if model.tokenizer is None:
-        raise MisconfigurationException(
-            f"{path} holds no tokenizer: LanguageModel(…, tokenizer=…) was left out when it was "
-            "trained, so it knows tokens but no text."
+        raise UserError(
+            f"{path} contains no tokenizer, since it was trained without `tokenizer`: it takes "
+            "tokens instead of text."
         )
     return model
 
 
 def _from_folder(folder: Path) -> LanguageModel:
     if not (folder / "config.json").is_file():
-        raise MisconfigurationException(
-            f"{folder} is neither a checkpoint nor a Hugging Face folder (it has no config.json): "
-            "name the file, for example runs/…/checkpoints/best.ckpt."
+        raise UserError(
+            f"{folder} is neither a checkpoint nor a Hugging Face folder (it has no config.json); "
+            "name a file, for example runs/…/checkpoints/best.ckpt."
         )
     try:
         net = load_gpt(folder)
     except (ValueError, TypeError, LookupError, OSError, SafetensorError) as error:
         named = "" if str(folder) in str(error) else f"{folder}: config.json or weights: "
-        raise MisconfigurationException(f"{named}{error}.") from error
+        raise UserError(f"{named}{error}.") from error
     tokenizer = read_tokenizer(folder)
     if tokenizer.get_vocab_size() > net.vocab_size:
-        raise MisconfigurationException(
-            f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} tokens and the net only "
-            f"{net.vocab_size}: they are not of one model."
+        raise UserError(
+            f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} tokens, but the network "
+            f"only "
+            f"{net.vocab_size}: they belong to different models."
         )
     return LanguageModel(net, tokenizer=tokenizer.to_str())
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a Hugging Face folder, from its new form or GPT-2's old one.
+    """Return the tokenizer of a Hugging Face folder, from tokenizer.json or GPT-2's older files.
 
     Raises:
-        MisconfigurationException: If there is none.
+        UserError: If there is none or it cannot be read.
     """
-    single, old = folder / "tokenizer.json", (folder / "vocab.json", folder / "merges.txt")
+    single, older = folder / "tokenizer.json", (folder / "vocab.json", folder / "merges.txt")
     try:
         if single.is_file():
             tokenizer = Tokenizer.from_file(str(single))
             tokenizer.no_truncation()
             tokenizer.no_padding()
             return tokenizer
-        if all(path.is_file() for path in old):
-            tokenizer = Tokenizer(models.BPE.from_file(*map(str, old)))
+        if all(path.is_file() for path in older):
+            tokenizer = Tokenizer(models.BPE.from_file(*map(str, older)))
             tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
             tokenizer.decoder = decoders.ByteLevel()
             if tokenizer.token_to_id(END_OF_TEXT) is not None:
                 tokenizer.add_special_tokens([END_OF_TEXT])
             return tokenizer
-    except Exception as error:  # the library raises nothing more precise
-        raise MisconfigurationException(f"{folder}: unreadable tokenizer: {error}.") from error
-    raise MisconfigurationException(
-        f"{folder} has no tokenizer: neither tokenizer.json nor vocab.json and merges.txt."
+    except Exception as error:  # tokenizers raises no narrower type
+        raise UserError(f"{folder}: cannot read the tokenizer: {error}.") from error
+    raise UserError(
+        f"{folder} has no tokenizer: neither tokenizer.json nor vocab.json and merges.txt exist."
     )
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, context: int) -> None:
-    """Write the files by which `AutoTokenizer.from_pretrained` reads and writes the same text.
+    """Write the files from which `AutoTokenizer.from_pretrained` loads the same tokenizer.
 
-    `<|endoftext|>` becomes the end-of-text token where the vocabulary has it; [PAD], [UNK], [CLS],
-    [SEP] and [MASK] become what they are to BERT.
+    `<|endoftext|>` becomes the beginning- and end-of-sequence token where the vocabulary has it;
+    [PAD], [UNK], [CLS], [SEP] and [MASK] get the same roles as in BERT.
 
     Args:
-        tokenizer: A tokenizer; cutting and padding are left to whoever uses the folder.
-        folder: Is there already, with the net's config.json, which learns the tokens too.
-        context: The longest text that the net sees.
+        tokenizer: A tokenizer; its truncation and padding are not saved.
+        folder: Folder with the network's config.json, to which the ids of the tokens are added.
+        context: Maximum number of tokens of the network.
     """
     tokenizer = Tokenizer.from_str(tokenizer.to_str())
     tokenizer.no_truncation()
@@ -110,11 +111,11 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, context: int) -> None:
         if tokenizer.token_to_id(name) is not None
     }
     settings: dict[str, Any] = {
-        # Named, or a folder with "model_type": "gpt2" would be taken for GPT-2's own tokenizer.
+        # Otherwise "model_type": "gpt2" selects GPT-2's own tokenizer class.
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": False,  # it would take blanks before full stops away
+        "clean_up_tokenization_spaces": False,  # otherwise removes spaces before full stops
         "model_max_length": context,
-        # A net with segments is told them.
+        # BERT also takes token types.
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"]
         if "cls_token" in named
         else ["input_ids", "attention_mask"],

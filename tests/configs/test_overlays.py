@@ -241,7 +241,7 @@ def test_a_schedule_knows_how_many_batches_each_epoch_accumulates() -> None:
 
 
 def test_a_schedule_to_the_end_of_an_endless_run_is_refused() -> None:
-    with pytest.raises(MisconfigurationException, match="this run has none"):
+    with pytest.raises(MisconfigurationException, match="which is unlimited"):
         fit(partial(SGD, lr=0.5), WarmupCosine, max_epochs=-1, max_steps=-1)
 
 
