@@ -1,6 +1,7 @@
 """In-memory data served as whole batches: one index operation instead of B items."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ class TrainingBatchSampler(Sampler[Tensor]):
                     "train with fewer --trainer.devices or more data."
                 )
             smaller = size - size % world_size
-            rank_zero_warn(
+            _warn_once(
                 f"batch_size {batch_size} is larger than the training split of {size} samples: "
                 f"training with one batch of {smaller} per epoch."
             )
@@ -95,6 +96,12 @@ class TrainingBatchSampler(Sampler[Tensor]):
         for position in range(self.start, len(self)):
             start = position * self.batch_size + self.rank * local_size
             yield order[start : start + local_size]
+
+
+@lru_cache
+def _warn_once(message: str) -> None:
+    """Warn once per process; samplers are created several times."""
+    rank_zero_warn(message)
 
 
 class EvaluationBatchSampler(Sampler[Tensor]):
