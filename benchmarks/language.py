@@ -30,13 +30,13 @@ import modules.nets.gpt
 from benchmarks.table import Page, parser, ratio
 from benchmarks.timer import StepTimer, seconds_per_step, start
 from benchmarks.trainer import rounds
-from callbacks.monitoring.speed import matmul_peak, named_peak, now
 from cli.main import main as train
 from datamodules.language_modeling.token_shards import ShardWriter, write_index
 from datamodules.text.encoding import token_dtype
 from datamodules.text.tokenizers import add_end_of_text, character_tokenizer
 from engine.precision import recommended_precision
 from engine.process import prepare_process
+from engine.run.flops import measured_peak_flops, specified_peak_flops, synchronized_time
 from modules.nets import GPT
 
 
@@ -110,7 +110,7 @@ def bare_loop(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    starts.append(now(torch.device(device)))
+    starts.append(synchronized_time(torch.device(device)))
     return seconds_per_step(starts)
 
 
@@ -177,9 +177,9 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision, _ = recommended_precision(device)
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
-    peaks = [matmul_peak(dtype, device)]
+    peaks = [measured_peak_flops(dtype, device)]
     description = f"best matrix product {peaks[0] / 1e12:,.2f} TFLOP/s"
-    if named := named_peak(torch.device(device), dtype):
+    if named := specified_peak_flops(torch.device(device), dtype):
         peaks.append(named)
         description += f", vendor peak {named / 1e12:,.0f}"
     page = Page(

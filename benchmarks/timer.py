@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks import GradientNorms, LearningRate, Memory, Speed
-from callbacks.monitoring.speed import now
+from engine.run.flops import synchronized_time
 
 WINDOW = 50  # steps, one of which logs
 MONITORED = (True, False, False, True)  # windows of a group: with or without callbacks
@@ -37,14 +37,14 @@ class StepTimer(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if pl_module.device.type == "cuda":  # kernels may still be running
-            self._ended = now(pl_module.device)
+            self._ended = synchronized_time(pl_module.device)
         self._starts.append(self._ended)
         StepTimer.last = seconds_per_step(self._starts)
 
 
 def start(device: torch.device, number: int) -> float:
     """Return the start time of a step; synchronize a GPU only before the first counted step."""
-    return now(device) if number == WARM_UP else time.perf_counter()
+    return synchronized_time(device) if number == WARM_UP else time.perf_counter()
 
 
 def seconds_per_step(starts: list[float]) -> float:

@@ -1,4 +1,6 @@
-"""What a run shows and keeps besides its weights, one idea a file."""
+"""Callbacks for figures, monitoring, samples and training techniques."""
+
+from functools import partial
 
 import engine  # noqa: F401  # makes old module names importable
 from callbacks.figures.augmented_samples import AugmentedSamples as AugmentedSamples
@@ -18,7 +20,7 @@ from callbacks.monitoring.speed import Speed as Speed
 from callbacks.samples.masked_words import MaskedWords as MaskedWords
 from callbacks.samples.text_samples import TextSamples as TextSamples
 from callbacks.samples.translations import Translations as Translations
-from callbacks.samples.word_neighbors import WordNeighbours as WordNeighbours
+from callbacks.samples.word_neighbors import WordNeighbors as WordNeighbors
 from callbacks.training.backbone_finetuning import BackboneFinetuning as BackboneFinetuning
 from callbacks.training.batch_size_finder import BatchSizeFinder as BatchSizeFinder
 from callbacks.training.learning_rate_finder import LearningRateFinder as LearningRateFinder
@@ -26,3 +28,6 @@ from callbacks.training.weight_averaging import EMAWeightAveraging as EMAWeightA
 from callbacks.training.weight_averaging import (
     StochasticWeightAveraging as StochasticWeightAveraging,
 )
+from engine.renamed import renamed_attribute
+
+__getattr__ = partial(renamed_attribute, __name__)  # old names of classes

@@ -31,6 +31,7 @@ from engine.checkpoint.writing import Checkpoints, find_checkpoints
 from engine.errors import UserError
 from engine.guards.finite_loss import FiniteLoss
 from engine.guards.full_disk import disk_full_error, find_disk_full
+from engine.guards.monitored_metrics import MonitoredMetrics
 from engine.guards.preemption import Preemption
 from engine.guards.preflight import Preflight
 from engine.guards.rank_failure import find_rank_failure, limit_rendezvous
@@ -266,7 +267,12 @@ class CLI(LightningCLI):
             kwargs["precision"] = precision
         callbacks = given.callbacks or []
         callbacks = [*callbacks] if isinstance(callbacks, list) else [callbacks]
-        callbacks += [Preflight(), TrainingHeader(precision_reason), FiniteLoss()]
+        callbacks += [
+            Preflight(),
+            TrainingHeader(precision_reason),
+            FiniteLoss(),
+            MonitoredMetrics(),
+        ]
         callbacks += [Preemption(), GarbageCollection(), *self.extra_callbacks]
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter())

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 CLASSES = {  # old class path → new class path
+    "callbacks.WordNeighbours": "callbacks.WordNeighbors",
     "datamodules.PerPictureAffine": "datamodules.PerImageAffine",
     "datamodules.PerPictureElastic": "datamodules.PerImageElastic",
     "datamodules.augmentation.PerPictureAffine": "datamodules.PerImageAffine",

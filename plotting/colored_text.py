@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 
 from engine.run.figures import BLUE, INK, ORANGE
@@ -13,7 +14,7 @@ from engine.run.figures import BLUE, INK, ORANGE
 COLUMNS = 100  # characters per line of the figure
 MAX_LINES = 6  # lines of a text in the figure; the HTML page shows all of it
 HIGHLIGHT = "#E69F00"
-FONT = "DejaVu Sans Mono"  # a fixed-width font that comes with matplotlib
+MONOSPACE = "DejaVu Sans Mono"  # comes with matplotlib
 
 
 class Passage(NamedTuple):
@@ -98,6 +99,7 @@ def text_figure(heading: str, passages: Sequence[Passage]) -> Figure:
     axes.set(xlim=(0, COLUMNS), ylim=(height + 0.3, -0.5 / line + 0.5))
     axes.axis("off")
     axes.text(0, -1.2, escape_math(heading), fontsize=11)
+    fonts = [MONOSPACE, *rcParams["font.family"]]
     top = 0.6
     for passage, words, found, taken in zip(passages, shown, lines, rows, strict=True):
         color = BLUE if passage.correct else ORANGE
@@ -118,10 +120,10 @@ def text_figure(heading: str, passages: Sequence[Passage]) -> Figure:
                         alpha=strength[number],
                         linewidth=0,
                     )
-                axes.text(column, y, escape_math(word), fontsize=size, family=FONT, va="center")
+                axes.text(column, y, escape_math(word), fontsize=size, family=fonts, va="center")
                 column += len(word) + 1
             if below == MAX_LINES and len(found) > MAX_LINES:
-                axes.text(column, top + below, "…", fontsize=size, family=FONT, va="center")
+                axes.text(column, top + below, "…", fontsize=size, family=fonts, va="center")
         top += taken
     return figure
 

@@ -23,16 +23,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from rich.console import Console
 
-from callbacks.figures.training_curves import (
-    Series,
-    draw_series,
-    read_metrics,
-    use_log_scale_where_wide,
-)
 from engine.errors import UserError, exit_on_user_error
 from engine.run.config_differences import differences
 from engine.run.figures import INK, render
 from engine.run.tables import console_table, markdown_table
+from plotting.curves import (
+    Series,
+    draw_series,
+    read_metrics,
+    set_log_scale_if_wide,
+)
 
 # Config keys that say where a run is stored, not what it does.
 LOCATION_KEYS = (
@@ -304,7 +304,7 @@ def _draw(
                 draw_series(axes, xs, [*points.values()], True, color=color, **style)
                 values += points.values()
     if metric == "loss":
-        use_log_scale_where_wide(axes, values)
+        set_log_scale_if_wide(axes, values)
     axes.grid()
 
 

@@ -1,4 +1,4 @@
-"""Which words of the source does a word of the translation look at? A matrix for each sentence."""
+"""Draw the cross-attention weights of translated sentences."""
 
 from typing import Any, cast
 
@@ -8,31 +8,35 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from engine.guards.requirements import require_attributes
 from engine.run.figures import publish
 from plotting.colored_text import escape_math, shorten
 
 Alignment = tuple[list[str], list[str], np.ndarray]  # source, translation, weights (T, S)
 COLUMNS = 2
-LONGEST = 22  # tokens of a sentence that can still be read in a panel
+MAX_TOKENS = 22  # of a sentence that is still readable in a panel
 
 
 class CrossAttention(Callback):
-    """Draws `figures/cross_attention.png` after each validation of a fit, and after a test.
+    """Draw `figures/cross_attention.png` after each validation of a fit, and after a test.
 
-    A panel for each sentence: a row for each word that the net wrote, in which the words of the
-    source are the darker, the more it looked at them. The task must have
-    `alignment(text)`, and its `validation_step` and `test_step` return the texts `sources`, as
-    modules.Translator's do. Of several processes, the first one's sentences are drawn.
+    There is a panel per sentence, with one row per generated token and one column per source token;
+    darker is a larger weight. The task needs `alignment(text)`, and a `validation_step` and a
+    `test_step` that return the texts `sources`, as modules.Translator has. Sentences are those of
+    rank 0.
 
     Args:
-        sentences: How many to draw, at least 1, evenly spaced from the shortest to the longest.
+        sentences: Number of sentences, at least 1, evenly spaced from the shortest to the longest.
     """
 
     def __init__(self, sentences: int = 4) -> None:
         if sentences < 1:
-            raise ValueError(f"sentences must be at least 1, not {sentences}.")
+            raise ValueError(f"CrossAttention: sentences must be at least 1, got {sentences}.")
         self.sentences = sentences
         self.sources: list[str] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        require_attributes(self, pl_module, "alignment", such_as="modules.Translator")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.sources = []
@@ -57,44 +61,43 @@ class CrossAttention(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._draw(trainer, pl_module):
             rank_zero_warn(
-                "CrossAttention draws nothing: it shows what a Translator's net looks at, as "
-                "modules.nets.Transformer and Seq2Seq with attention do. Leave the callback out "
-                "for others."
+                "CrossAttention draws nothing: it needs a network with cross-attention, such as "
+                "modules.nets.Transformer or Seq2Seq with attention, and sentences of at most "
+                f"{MAX_TOKENS // 2} words. Remove the callback from trainer.callbacks."
             )
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> bool:
         sources, self.sources = self.sources, []
-        align = getattr(pl_module, "alignment", None)
-        sources = [source for source in sources if 0 < len(source.split()) <= LONGEST // 2]
-        if align is None or not sources:
+        sources = [source for source in sources if 0 < len(source.split()) <= MAX_TOKENS // 2]
+        if not sources:
             return False
-        places = np.linspace(0, len(sources) - 1, min(self.sentences, len(sources)))
-        chosen = [align(sources[place]) for place in places.round().astype(int)]
-        if None in chosen:
+        indices = np.linspace(0, len(sources) - 1, min(self.sentences, len(sources)))
+        task = cast(Any, pl_module)
+        alignments = [task.alignment(sources[index]) for index in indices.round().astype(int)]
+        if None in alignments:
             return False
-        alignments = cast(list[Alignment], chosen)
         publish(trainer, "cross_attention", lambda: attention_figure(alignments))
         return True
 
 
 def attention_figure(alignments: list[Alignment]) -> Figure:
-    """Draws weights (T, S) of each sentence: the translation downwards, the source to the right."""
+    """Draw weights (T, S) of each sentence, with generated tokens as rows."""
     columns = min(COLUMNS, len(alignments))
     rows = -(-len(alignments) // columns)
     widest = max(len(source) for source, _, _ in alignments)
     tallest = max(len(target) for _, target, _ in alignments)
     cell = 0.22  # inches
     figure = Figure(figsize=(columns * (cell * widest + 1.3), rows * (cell * tallest + 1.2) + 0.4))
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in panels:
         axes.axis("off")
-    for axes, (source, target, weights) in zip(grid.flat, alignments, strict=False):
-        _panel(axes, source, target, weights)
-    figure.suptitle("What the net looks at: the source to the right, what it writes downwards")
+    for axes, (source, target, weights) in zip(panels, alignments, strict=False):
+        _draw_panel(axes, source, target, weights)
+    figure.suptitle("Cross-attention: source tokens (columns), generated tokens (rows)")
     return figure
 
 
-def _panel(axes: Axes, source: list[str], target: list[str], weights: np.ndarray) -> None:
+def _draw_panel(axes: Axes, source: list[str], target: list[str], weights: np.ndarray) -> None:
     axes.axis("on")
     axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(

@@ -1,4 +1,4 @@
-"""How much memory a training takes."""
+"""Log the memory that training uses."""
 
 import os
 from pathlib import Path
@@ -13,14 +13,17 @@ GIB = 2**30
 
 
 class Memory(Callback):
-    """Logs memory in GiB every `trainer.log_every_n_steps`; of several processes, the largest.
+    """Log memory in GiB every `trainer.log_every_n_steps`, the maximum over all processes.
 
-    | name | what it is |
+    | name | meaning |
     | --- | --- |
-    | `memory/process_gib` | what the process holds in the machine's memory (Linux only) |
+    | `memory/process_gib` | resident memory of the process (Linux only) |
     | `memory/allocated_gib` | tensors on the GPU |
-    | `memory/reserved_gib` | what PyTorch has taken of the GPU, for tensors now and later |
-    | `memory/peak_gib` | most that tensors took on the GPU so far |
+    | `memory/reserved_gib` | GPU memory reserved by PyTorch's allocator |
+    | `memory/peak_gib` | peak of the tensors on the GPU so far |
+
+    Lightning's DeviceStatsMonitor logs the load and memory of the whole machine on CPUs, and all
+    statistics of the allocator on GPUs, for each process separately.
     """
 
     def on_train_batch_end(
@@ -33,21 +36,21 @@ class Memory(Callback):
     ) -> None:
         if not step_is_logged(trainer) or not step_is_done(trainer):
             return
-        found = memory_in_gib(pl_module.device)
-        values = torch.tensor(list(found.values()), device=pl_module.device)
-        most: Any = trainer.strategy.reduce(values, reduce_op="max")
-        log_step(trainer, dict(zip(found, most.tolist(), strict=True)))
+        metrics = memory_in_gib(pl_module.device)
+        values = torch.tensor([*metrics.values()], device=pl_module.device)
+        maximum: Any = trainer.strategy.reduce(values, reduce_op="max")
+        log_step(trainer, dict(zip(metrics, maximum.tolist(), strict=True)))
 
 
 def memory_in_gib(device: torch.device) -> dict[str, float]:
-    """What this process holds now, by the names under which it is logged."""
-    found: dict[str, float] = {}
-    pages = Path("/proc/self/statm")
-    if pages.exists():
-        size = int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        found["memory/process_gib"] = size / GIB
+    """Return the memory that this process uses now, by metric name."""
+    metrics: dict[str, float] = {}
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        resident = int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        metrics["memory/process_gib"] = resident / GIB
     if device.type == "cuda":
-        found["memory/allocated_gib"] = torch.cuda.memory_allocated(device) / GIB
-        found["memory/reserved_gib"] = torch.cuda.memory_reserved(device) / GIB
-        found["memory/peak_gib"] = torch.cuda.max_memory_allocated(device) / GIB
-    return found
+        metrics["memory/allocated_gib"] = torch.cuda.memory_allocated(device) / GIB
+        metrics["memory/reserved_gib"] = torch.cuda.memory_reserved(device) / GIB
+        metrics["memory/peak_gib"] = torch.cuda.max_memory_allocated(device) / GIB
+    return metrics

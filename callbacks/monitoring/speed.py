@@ -1,20 +1,13 @@
-"""How fast a training is, and what share of the machine's power goes into the net."""
+"""Log throughput and model FLOPs utilization (MFU)."""
 
-import time
-from copy import deepcopy
-from functools import cache
 from typing import Any
-from warnings import catch_warnings
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC2701  # no public name
-from torch.utils._pytree import tree_map_only  # noqa: PLC2701  # no public name
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
+from engine.run.flops import count_flops, fake_copy, peak_flops, synchronized_time
 from engine.run.step_metrics import log_step, step_is_done, step_is_logged
 from engine.run.throughput import samples_and_tokens
 
@@ -22,53 +15,48 @@ DTYPES = {"bf": torch.bfloat16, "16": torch.float16, "64": torch.float64}
 
 
 class Speed(Callback):
-    """Logs throughput every `trainer.log_every_n_steps`, over the steps since the last time.
+    """Log throughput every `trainer.log_every_n_steps`, over the steps since the last time.
 
-    | name | what it is |
+    | name | meaning |
     | --- | --- |
-    | `speed/samples_per_second` | rows of all processes |
-    | `speed/tokens_per_second` | the same in tokens, where a row has a target for each |
-    | `speed/tflops` | 10^12 floating-point operations a second that the net needs, of all devices |
-    | `speed/mfu` | the same as a share of what the devices could do at most (MFU) |
+    | `speed/samples_per_second` | samples of all processes |
+    | `speed/tokens_per_second` | tokens of all processes, if a sample has one target per token |
+    | `speed/tflops` | 10^12 FLOP/s that the network needs, of all devices |
+    | `speed/mfu` | the same as a fraction of the peak of the devices |
 
-    Validation does not count as time; checkpoints, pictures and waiting for data do, and so does
-    not the first step of a process, which chooses kernels, compiles, and is used to count the net.
+    The time includes checkpoints, figures and waiting for data, but not validation, and not the
+    first step, which selects kernels and compiles.
 
     FLOPs are those of the matrix products, convolutions and attention of a forward and a backward
-    pass, counted on a copy of the net that computes nothing, with the shapes of the first batch.
-    (Lightning's ThroughputMonitor wants them from the task, and waits for the device in each step.)
-    What is recomputed or masked is not told apart: Chowdhery et al. 2022 (PaLM), appendix B. Nets
-    whose FLOPs can't be counted, as those in NumPy, and tasks without a `net`, get no MFU.
-
-    The most that a device could do is, on a GPU, what Lightning's table says of it for the
-    precision of the run; on a CPU or a GPU that it does not know, the best matrix product measured
-    at the start (a second).
+    pass, counted on a copy of the network with fake tensors and the shapes of the first batch.
+    Recomputed and masked operations count as in Chowdhery et al. 2022 (PaLM), appendix B. There is
+    no MFU for a network whose FLOPs cannot be counted, or a task without `net`. Lightning's
+    ThroughputMonitor needs the FLOPs from the task and synchronizes the device in every step.
 
     Args:
-        peak_tflops: 10^12 operations a second that one device can do, in place of the above.
+        peak_tflops: Peak of one device in 10^12 FLOP/s. By default that of Lightning's table for
+            the GPU and precision; on other devices the fastest matrix product, measured at the
+            start in about a second.
     """
 
     def __init__(self, peak_tflops: float | None = None) -> None:
         if peak_tflops is not None and not peak_tflops > 0:
-            raise ValueError(
-                f"Speed: peak_tflops must be above 0, not {peak_tflops}; leave it out to look it "
-                "up or to measure it."
-            )
+            raise ValueError(f"Speed: peak_tflops must be above 0, got {peak_tflops}.")
         self.peak_tflops = peak_tflops
-        self._shadow: nn.Module | None = None
-        self._flops = 0.0  # a row needs, forward and backward
-        self._peak = 0.0  # FLOP/s of all devices
-        self._since: float | None = None  # when the steps that count began
-        self._paused = 0.0
-        self._rows = self._tokens = 0
+        self._fake_net: nn.Module | None = None
+        self._flops_per_sample = 0.0
+        self._peak_flops = 0.0  # of all devices
+        self._start: float | None = None  # of the steps that are counted now
+        self._paused_at = 0.0
+        self._samples = self._tokens = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         net = getattr(pl_module, "net", None)
-        if stage == "fit" and isinstance(net, nn.Module):  # later it may be cut among devices
-            self._shadow = shadow_of(net)
+        if stage == "fit" and isinstance(net, nn.Module):  # before a strategy shards it
+            self._fake_net = fake_copy(net)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._since, self._rows, self._tokens = None, 0, 0
+        self._start, self._samples, self._tokens = None, 0, 0
 
     def on_train_batch_end(
         self,
@@ -78,142 +66,63 @@ class Speed(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        if self._since is None:
+        if self._start is None:
             if step_is_done(trainer):
-                self._prepare(trainer, pl_module, batch)
-                self._since = now(pl_module.device)
+                self._prepare_mfu(trainer, pl_module, batch)
+                self._start = synchronized_time(pl_module.device)
             return
-        rows, tokens = samples_and_tokens(batch)
-        self._rows += rows
+        samples, tokens = samples_and_tokens(batch)
+        self._samples += samples
         self._tokens += tokens
         if not step_is_logged(trainer) or not step_is_done(trainer):
             return
-        ended = now(pl_module.device)
-        metrics = self._metrics(trainer, pl_module, ended - self._since)
-        self._since, self._rows, self._tokens = ended, 0, 0
+        end = synchronized_time(pl_module.device)
+        metrics = self._metrics(trainer, pl_module, end - self._start)
+        self._start, self._samples, self._tokens = end, 0, 0
         log_step(trainer, metrics)
 
     def _metrics(
         self, trainer: Trainer, pl_module: LightningModule, seconds: float
     ) -> dict[str, float]:
-        counted = torch.tensor([self._rows, self._tokens], device=pl_module.device)
-        every: Any = trainer.strategy.reduce(counted, reduce_op="sum")
-        told = trainer.distributed_sampler_kwargs  # processes that share a row counted it, too
-        shared = trainer.world_size // told["num_replicas"] if told else trainer.world_size
-        rows, tokens = (every // shared).tolist()
-        metrics = {"speed/samples_per_second": rows / seconds}
+        counts = torch.tensor([self._samples, self._tokens], device=pl_module.device)
+        total: Any = trainer.strategy.reduce(counts, reduce_op="sum")
+        sampler = trainer.distributed_sampler_kwargs
+        # Tensor-parallel processes count the same samples.
+        copies = trainer.world_size // (sampler["num_replicas"] if sampler else 1)
+        samples, tokens = (total // copies).tolist()
+        metrics = {"speed/samples_per_second": samples / seconds}
         if tokens:
             metrics["speed/tokens_per_second"] = tokens / seconds
-        if self._flops:
-            metrics["speed/tflops"] = self._flops * rows / seconds / 1e12
-            metrics["speed/mfu"] = self._flops * rows / seconds / self._peak
+        if self._flops_per_sample:
+            flops = self._flops_per_sample * samples / seconds
+            metrics |= {"speed/tflops": flops / 1e12, "speed/mfu": flops / self._peak_flops}
         return metrics
 
-    def _prepare(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
-        if self._shadow is None:
+    def _prepare_mfu(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
+        if self._fake_net is None:
             return
-        net = type(pl_module.net).__name__
+        name = type(pl_module.net).__name__
         try:
-            self._flops = flops(self._shadow, batch[0]) / samples_and_tokens(batch)[0]
-            why = "it has no matrix product that PyTorch sees"
-        except Exception as error:  # nets are anyone's code, and the run does not depend on this
-            why = str(error).strip().partition("\n")[0] or type(error).__name__
-        self._shadow = None
-        if not self._flops:
-            rank_zero_warn(f"Speed: no speed/mfu, since the FLOPs of {net} can't be counted: {why}")
+            self._flops_per_sample = (
+                count_flops(self._fake_net, batch[0]) / samples_and_tokens(batch)[0]
+            )
+            reason = "it has no matrix product in PyTorch"
+        except Exception as error:  # any network may fail on fake tensors; training does not
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        self._fake_net = None
+        if not self._flops_per_sample:
+            rank_zero_warn(f"Speed: no speed/mfu, cannot count the FLOPs of {name}: {reason}")
             return
         device = pl_module.device
         dtype = DTYPES.get(str(trainer.precision)[:2], torch.float32)
-        own = 1e12 * self.peak_tflops if self.peak_tflops else peak_flops(device, dtype)
-        # In units that float32 holds, for devices that have no float64.
-        teras: Any = trainer.strategy.reduce(
-            torch.tensor(own / 1e12, device=device), reduce_op="sum"
-        )
-        self._peak = 1e12 * float(teras)
+        tflops = self.peak_tflops or peak_flops(device, dtype) / 1e12  # fits float32
+        total: Any = trainer.strategy.reduce(torch.tensor(tflops, device=device), reduce_op="sum")
+        self._peak_flops = 1e12 * float(total)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit":
-            self._paused = now(pl_module.device)
+            self._paused_at = synchronized_time(pl_module.device)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "fit" and self._since is not None:
-            self._since += now(pl_module.device) - self._paused
-
-
-def now(device: torch.device) -> float:
-    """The time, once the device has done what it was told."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def shadow_of(net: nn.Module) -> nn.Module:
-    """A copy of a net without numbers: it knows shapes only, takes no memory and no time."""
-    own = [*net.parameters(), *net.buffers()]
-    shadows: dict[int, Any] = {}
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        for tensor in own:
-            new = _like(tensor)
-            shadows[id(tensor)] = (
-                nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
-            )
-        return deepcopy(net, shadows)
-
-
-def flops(shadow: nn.Module, inputs: Any) -> float:
-    """Floating-point operations of a forward and a backward pass, by a net that `shadow_of` made.
-
-    Args:
-        shadow: The net.
-        inputs: What it takes; only shapes and kinds are looked at.
-    """
-    fake = next(shadow.parameters()).fake_mode  # type: ignore[attr-defined]
-    counter = FlopCounterMode(display=False)
-    with (
-        catch_warnings(action="ignore"),  # the switch says something about Intel's GPUs
-        torch.backends.mkldnn.flags(enabled=False),  # its kernel for an LSTM hides the products
-        torch.random.fork_rng(devices=[]),
-        fake,
-    ):
-        inputs = tree_map_only(Tensor, _like, inputs)
-        with counter:
-            output = shadow(inputs)
-            output = output[0] if isinstance(output, tuple) else output
-            output.sum().backward()
-    return float(counter.get_total_flops())
-
-
-def _like(tensor: Tensor) -> Tensor:
-    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
-    return torch.empty(tensor.shape, dtype=dtype, device="cpu")
-
-
-def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a device at most: of a GPU by Lightning's table, else by `matmul_peak`."""
-    return named_peak(device, dtype) or matmul_peak(dtype, str(device))
-
-
-def named_peak(device: torch.device, dtype: torch.dtype) -> float | None:
-    """FLOP/s that Lightning's table names for a GPU; None where it knows none."""
-    if device.type != "cuda":
-        return None
-    with catch_warnings(action="ignore"):  # which it says, too
-        known = get_available_flops(device, dtype)
-    return float(known) if known else None
-
-
-@cache
-def matmul_peak(dtype: torch.dtype, device: str = "cpu") -> float:
-    """FLOP/s of a device's best product among shapes that a GPT has."""
-    best = 0.0
-    on_gpu = torch.device(device).type == "cuda"
-    shapes = ((3072, 384, 1152), (3072, 384, 1536), (2048, 2048, 2048), (8192, 8192, 8192))
-    random = torch.Generator(device).manual_seed(0)  # that of the training stays as it is
-    for m, k, n in shapes if on_gpu else shapes[:3]:
-        a = torch.randn(m, k, device=device, generator=random).to(dtype)
-        b = torch.randn(k, n, device=device, generator=random).to(dtype)
-        for _ in range(10):
-            started = now(a.device)
-            a @ b
-            best = max(best, 2 * m * k * n / (now(a.device) - started))
-    return best
+        if trainer.state.fn == "fit" and self._start is not None:
+            self._start += synchronized_time(pl_module.device) - self._paused_at

@@ -1,40 +1,40 @@
-"""Which learning rate to begin with: the loss while the rate grows from tiny to absurd."""
+"""Find an initial learning rate by a range test (Smith 2017, arXiv:1506.01186)."""
 
 from typing import Any
 
 import lightning as L
 import numpy as np
 from lightning.pytorch import callbacks
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from engine.errors import UserError
 from engine.run.figures import INK, publish
 
-SMOOTHING = 0.98  # β of Lightning's running mean of the loss
+SMOOTHING = 0.98  # β of Lightning's exponential moving average of the loss
 
 
 class LearningRateFinder(callbacks.LearningRateFinder):
-    """Lightning's LearningRateFinder, for rates that stand in an optimizer, and as a picture.
+    """Lightning's LearningRateFinder for tasks whose learning rate is set in the optimizer.
 
-    Before the first step it trains for some steps while the rate grows, puts the weights back, and
-    takes the rate at which the loss fell the fastest (Smith 2017, "Cyclical learning rates"). The
-    parent sets an attribute `lr` of the task; ours keep the rate in the optimizer, so it is set
-    there and in the schedule, whose peak it becomes. Draws `figures/learning_rate.png`.
+    Before the first step, the network is trained for some steps while the learning rate grows, the
+    weights are restored, and the learning rate at which the loss fell fastest becomes the peak of
+    the optimizer and its schedule. Lightning's sets an attribute `lr` of the task instead. Draws
+    `figures/learning_rate.png`.
 
-    "Fastest" is meant as the picture shows it, against the logarithm of the rate. The parent takes
-    the slope against the rate itself, which is steep where the rates are tiny, and shows the first
-    losses too small by up to a half: it takes one step too many off its running mean.
+    "Fastest" means the slope over the logarithm of the learning rate. Lightning takes the slope
+    over the learning rate itself, which favors tiny ones, and corrects the bias of the first
+    averages with the wrong exponent (up to a factor of 2).
 
-    A run that goes on keeps the rate that was found when it began, as its checkpoint has it.
+    A resumed run keeps its learning rate.
 
     Args:
-        min_lr: Rate to begin with, above 0.
-        max_lr: Rate to end with.
-        num_training_steps: Rates to try.
-        mode: `exponential` or `linear` growth of the rate.
-        early_stop_threshold: Stop once the smoothed loss is so many times its best.
+        min_lr: First learning rate, above 0.
+        max_lr: Last learning rate.
+        num_training_steps: Number of learning rates to try.
+        mode: `exponential` or `linear` growth.
+        early_stop_threshold: Stop when the smoothed loss exceeds its minimum by this factor.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class LearningRateFinder(callbacks.LearningRateFinder):
         super().__init__(
             min_lr, max_lr, num_training_steps, mode, early_stop_threshold, update_attr=False
         )
-        self._searched = False  # when the run began
+        self._searched = False  # at the start of the run
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.ckpt_path is None:
             super().on_fit_start(trainer, pl_module)
-            trainer.ckpt_path = None  # not that of the search, whose weights are put back
+            trainer.ckpt_path = None  # that of the search, whose weights are restored
             self._searched = True
         elif not self._searched:
-            raise searched_too_late(self, "learning rate")
+            raise no_search_on_resume(self, "learning rate")
 
     def state_dict(self) -> dict[str, Any]:
         return {"searched": self._searched}
@@ -65,41 +65,41 @@ class LearningRateFinder(callbacks.LearningRateFinder):
         self._searched = state_dict["searched"]
 
     def lr_find(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        epochs = trainer.fit_loop.max_epochs
-        trainer.fit_loop.max_epochs = -1  # the search has its own end
+        max_epochs = trainer.fit_loop.max_epochs
+        trainer.fit_loop.max_epochs = -1  # the search ends by its number of steps
         try:
             super().lr_find(trainer, pl_module)
         finally:
-            trainer.fit_loop.max_epochs = epochs
+            trainer.fit_loop.max_epochs = max_epochs
         if self.optimal_lr is None:  # fast_dev_run
             return
-        found = self.optimal_lr.results
-        number = min(len(found["lr"]), len(found["loss"]))  # a search that stopped lacks the last
-        rates = np.array(found["lr"][:number])
-        losses = without_bias(np.array(found["loss"][:number]), trainer.global_step)
-        rate = steepest(rates, losses)
-        publish(trainer, "learning_rate", lambda: curve_figure(rates, losses, rate))
+        results = self.optimal_lr.results
+        number = min(len(results["lr"]), len(results["loss"]))  # differ after early stopping
+        rates = np.array(results["lr"][:number])
+        losses = correct_bias(np.array(results["loss"][:number]), trainer.global_step)
+        rate = steepest_descent(rates, losses)
+        publish(trainer, "learning_rate", lambda: range_test_figure(rates, losses, rate))
         if rate is None:
             rank_zero_warn(
-                "LearningRateFinder keeps the config's rate: the loss fell too little to tell "
-                "which is best. Try more num_training_steps or a larger max_lr."
+                "LearningRateFinder: the loss did not fall, so the learning rate of the config is "
+                "used. Increase num_training_steps or max_lr."
             )
             return
-        set_peak(trainer, rate)
+        set_peak_learning_rate(trainer, rate)
         if trainer.is_global_zero:
-            Console().print(f"learning rate: {rate:.2g}, where the loss fell the fastest")
+            Console().print(f"learning rate: {rate:.2g} (steepest descent of the loss)")
 
 
-def searched_too_late(finder: L.Callback, what: str) -> MisconfigurationException:
-    """What a finder raises that joins a run which was begun without it."""
-    return MisconfigurationException(
-        f"{type(finder).__name__}: a run that goes on keeps its {what}. Leave it out, or begin a "
-        "new run with these weights by --init_from."
+def no_search_on_resume(finder: L.Callback, quantity: str) -> UserError:
+    """Return the error of a finder that is added to a run started without it."""
+    return UserError(
+        f"trainer.callbacks: {type(finder).__name__} cannot be added to a resumed run, which keeps "
+        f"its {quantity}. Remove it, or use --init_from to start a new run from its weights."
     )
 
 
-def set_peak(trainer: L.Trainer, rate: float) -> None:
-    """Scale all rates, those under way and those of schedules, so that the highest is `rate`."""
+def set_peak_learning_rate(trainer: L.Trainer, rate: float) -> None:
+    """Scale current and scheduled learning rates of all groups so that the highest is `rate`."""
     groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
     factor = rate / max(group.get("initial_lr", group["lr"]) for group in groups)
     for group in groups:
@@ -110,38 +110,38 @@ def set_peak(trainer: L.Trainer, rate: float) -> None:
             config.scheduler.base_lrs = [base * factor for base in config.scheduler.base_lrs]
 
 
-def without_bias(losses: np.ndarray, steps_before: int) -> np.ndarray:
-    """The running means as they should be: Lightning divides the t-th by 1 - βᵗ⁺¹, not 1 - βᵗ."""
+def correct_bias(losses: np.ndarray, steps_before: int) -> np.ndarray:
+    """Divide the t-th moving average by 1 − βᵗ; Lightning divides it by 1 − βᵗ⁺¹."""
     t = np.arange(1, len(losses) + 1)
     return losses * (1 - SMOOTHING ** (steps_before + t + 1)) / (1 - SMOOTHING**t)
 
 
-def steepest(rates: np.ndarray, losses: np.ndarray, skip: int = 10) -> float | None:
-    """The rate at which the loss falls the fastest over the logarithm of the rate, if it does fall.
+def steepest_descent(rates: np.ndarray, losses: np.ndarray, skip: int = 10) -> float | None:
+    """Return the learning rate with the steepest descent over its logarithm; None if there is none.
 
     Args:
-        rates: Rates tried, ascending.
-        losses: Their smoothed losses.
-        skip: The first so many can't be trusted: they are the mean of too few batches.
+        rates: Learning rates, ascending.
+        losses: Smoothed losses.
+        skip: Number of first losses to ignore; they average too few batches.
     """
-    trusted = np.isfinite(losses) & (np.arange(len(losses)) >= skip)
-    if trusted.sum() < 2:
+    valid = np.isfinite(losses) & (np.arange(len(losses)) >= skip)
+    if valid.sum() < 2:
         return None
-    slopes = np.gradient(losses[trusted], np.log(rates[trusted]))
-    return float(rates[trusted][slopes.argmin()]) if slopes.min() < 0 else None
+    slopes = np.gradient(losses[valid], np.log(rates[valid]))
+    return float(rates[valid][slopes.argmin()]) if slopes.min() < 0 else None
 
 
-def curve_figure(rates: np.ndarray, losses: np.ndarray, suggestion: float | None) -> Figure:
-    """Draws the smoothed loss against the rate, and marks the suggestion."""
+def range_test_figure(rates: np.ndarray, losses: np.ndarray, chosen: float | None) -> Figure:
+    """Draw the smoothed loss against the learning rate, and mark the chosen one."""
     figure = Figure(figsize=(6, 3.6))
     axes = figure.add_subplot()
     axes.plot(rates, losses)
     axes.set_xscale("log")
     axes.set_xlabel("learning rate")
-    axes.set_ylabel("training loss, smoothed")
+    axes.set_ylabel("training loss (smoothed)")
     axes.grid()
-    if suggestion is not None:
-        at = np.abs(rates - suggestion).argmin()
-        axes.plot(rates[at], losses[at], "o", markersize=9, fillstyle="none", color=INK)
-        axes.set_title(f"The loss falls the fastest at {suggestion:.2g}")
+    if chosen is not None:
+        index = np.abs(rates - chosen).argmin()
+        axes.plot(rates[index], losses[index], "o", markersize=9, fillstyle="none", color=INK)
+        axes.set_title(f"Steepest descent at learning rate {chosen:.2g}")
     return figure

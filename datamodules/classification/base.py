@@ -153,6 +153,10 @@ class TextClassificationDataModule(BucketedDataModule):
         columns = (self.text_column, self.label_column, self.target)
         return [row for file in files for row in read_table(file, *columns, labeled=False)]
 
+    def raw_texts(self, split: str) -> list[str]:
+        """Return the texts of a split before tokenization, by row."""
+        return self.texts[split].texts
+
     # Linked to the network and the task.
 
     @property

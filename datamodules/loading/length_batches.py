@@ -97,6 +97,11 @@ class BucketedDataModule(L.LightningDataModule):
             rows, batches=EvaluationBatchSampler(len(rows), self.batch_size, *self._world)
         )
 
+    def evaluation_rows(self, split: str) -> list[list[int]]:
+        """Return the rows of each batch of `val_dataloader` or `test_dataloader` on this rank."""
+        loader: Any = self._evaluation_loader(split)
+        return [batch.tolist() for batch in loader.batches]
+
     def _evaluation_loader(self, split: str) -> DataLoader:
         rows = self.splits[split]
         order = rows.source_lengths.argsort(stable=True)  # (N,), shortest first

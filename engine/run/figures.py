@@ -3,25 +3,31 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 from cycler import cycler
 from lightning import Trainer
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
-from matplotlib import style
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from matplotlib import font_manager, rc_context, style
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 # Okabe and Ito's color-blind safe palette; each color has one meaning in all figures.
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 SKY, PALE, INK = "#A6CBE3", "#D9D9D9", "#222222"
 
+FONT = "DejaVu Sans"  # comes with matplotlib, so figures are the same on every machine
+
 STYLE = {
     "figure.dpi": 150,
     "savefig.dpi": "figure",
     "figure.constrained_layout.use": True,
     "figure.facecolor": "white",
-    "font.family": "DejaVu Sans",  # comes with matplotlib: figures are the same on every machine
+    "font.family": [FONT],
     "font.size": 9,
     "figure.titlesize": 11,
     "axes.titlesize": 10,
@@ -81,17 +87,61 @@ def render(draw: Callable[[], Figure | None]) -> bytes | None:
         figure = draw()
         if figure is None:
             return None
-        buffer = io.BytesIO()
+        png = _save(figure)
+        missing = _missing_glyphs(figure)
+        if not missing:
+            return png
+        fonts = _fonts_with(missing)
+        with rc_context({"font.family": [FONT, *fonts]}):
+            return _save(draw() or figure)
+
+
+def _save(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    with catch_warnings():
+        filterwarnings("ignore", "Glyph")  # see `_fonts_with`
         figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def _missing_glyphs(figure: Figure) -> set[str]:
+    """Return the characters of a drawn figure that the default font lacks."""
+    texts: list[Any] = figure.findobj(Text)
+    characters = {c for text in texts for c in text.get_text() if ord(c) > 127}
+    return _missing_in(font_manager.findfont(FONT), characters)
+
+
+def _missing_in(font_file: str, characters: set[str]) -> set[str]:
+    if not characters:
+        return set()
+    font = font_manager.get_font(font_file)
+    return {c for c in characters if not font.get_char_index(ord(c))}
+
+
+def _fonts_with(characters: set[str]) -> list[str]:
+    """Return installed font families that together have the characters; warn if there are none."""
+    families: list[str] = []
+    for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: entry.fname):
+        if not characters:
+            return families
+        if entry.name.startswith("Last Resort"):  # has only placeholder glyphs
+            continue
+        missing = _missing_in(entry.fname, characters)
+        if missing < characters:
+            families.append(entry.name)
+            characters = missing
+    if characters:
+        rank_zero_warn(
+            f"figures: no installed font has the characters {' '.join(sorted(characters))}; they "
+            "are drawn as boxes. Install a font that has them, such as Noto Sans CJK."
+        )
+    return families
 
 
 def short_names(class_names: list[str]) -> list[str]:
     """Return class names shortened for captions of small images."""
     names = [f"{name[:13]}…" if len(name) > 14 else name for name in map(str, class_names)]
-    return [
-        name.replace("$", r"\$") for name in names
-    ]  # matplotlib would typeset mathematics between them
+    return [name.replace("$", r"\$") for name in names]  # no mathematics between two of them
 
 
 def _log_image(trainer: Trainer, key: str, image: Image.Image) -> None:

@@ -1,14 +1,15 @@
 """Predictions of a classifier on a split, with their statistics."""
 
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
-from callbacks.figures.mistakes import Answers, passages_of, visible
 from modules import Classifier
 from plotting.colored_text import Passage
+from plotting.mistakes import Predictions, displayable_samples, prediction_passages
 from scripts.evaluation.statistics import Interval, fit_temperature, metrics_of, with_intervals
 
 ROWS, COLUMNS = 4, 8  # of the grid of mistakes
@@ -20,7 +21,7 @@ class Evaluation(NamedTuple):
 
     logits: Tensor  # (N, K)
     labels: Tensor  # (N,)
-    worst: Answers | None  # the most confident mistakes, for images
+    worst: Predictions | None  # the most confident mistakes, for images
     texts: list[Passage] | None  # the same, for texts
     metrics: dict[str, Interval]
     temperature: float | None
@@ -48,30 +49,33 @@ def evaluate_checkpoint(
     metrics = with_intervals(logits, labels, resamples, confidence)
     texts = None
     if worst is not None and worst.samples.ndim == 2:
-        texts, worst = passages_of(worst, task, task.class_names), None
+        raw_texts = data.raw_texts(split) if hasattr(data, "raw_texts") else None
+        texts = prediction_passages(worst, task.class_names, task.decode_tokens, raw_texts)
+        worst = None
     return Evaluation(
         logits, labels, worst, texts, metrics, temperature, reliability(logits, labels), after
     )
 
 
 @torch.inference_mode()
-def predict(task: Classifier, data: Any, split: str) -> tuple[Tensor, Tensor, Answers | None]:
+def predict(task: Classifier, data: Any, split: str) -> tuple[Tensor, Tensor, Predictions | None]:
     """Return logits and labels of a split, and its most confident mistakes."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     task.to(device).eval()
     logits, labels, worst = [], [], None
-    for batch in getattr(data, f"{split}_dataloader")():
+    has_rows = hasattr(data, "evaluation_rows")
+    rows: Any = data.evaluation_rows(split) if has_rows else repeat(None)
+    for batch, indices in zip(getattr(data, f"{split}_dataloader")(), rows, strict=False):
         inputs, targets = data.on_after_batch_transfer(move_data_to_device(batch, device), 0)
         outputs = task(inputs).float()  # (B, K)
-        samples = visible(inputs)
+        samples = displayable_samples(inputs)
         if samples is not None:
-            confidences, predicted = outputs.softmax(dim=1).max(dim=1)  # (B,)
-            new = Answers(samples, targets, predicted, confidences).worst(ROWS * COLUMNS)
-            worst = new if worst is None else worst.and_also(new).worst(ROWS * COLUMNS)
+            new = Predictions.from_logits(samples, outputs, targets, indices)
+            parts = [new] if worst is None else [worst, new]
+            worst = Predictions.concatenate(parts).most_confident_errors(ROWS * COLUMNS)
         logits.append(outputs.cpu())
         labels.append(targets.cpu())
-    kept = None if worst is None else Answers(*(values.cpu() for values in worst))
-    return torch.cat(logits).clone(), torch.cat(labels).clone(), kept
+    return torch.cat(logits).clone(), torch.cat(labels).clone(), worst and worst.cpu()
 
 
 def reliability(logits: Tensor, labels: Tensor) -> Reliability:

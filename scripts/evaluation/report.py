@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from callbacks.figures.confusion_matrix import confusion_figure
-from callbacks.figures.mistakes import as_text, mistaken_texts_figure, mistakes_figure
-from callbacks.figures.reliability_diagram import reliability_figure, sums_by_confidence
 from engine.run.figures import render
 from engine.run.tables import markdown_table
+from plotting.confusion_matrix import confusion_figure
 from plotting.denormalize import to_displayable
+from plotting.mistakes import image_mistakes_figure, mistakes_text, text_mistakes_figure
+from plotting.reliability_diagram import reliability_figure, sums_by_confidence
 from scripts.evaluation.predictions import COLUMNS, Evaluation
 from scripts.evaluation.statistics import (
     BINS,
@@ -99,7 +99,7 @@ class Report:
                 lines.append(f"![{title.replace('_', ' ')}]({name}/{title}.png)")
             if evaluation.texts is not None:
                 wrong = int((evaluation.logits.argmax(dim=1) != evaluation.labels).sum())
-                text = as_text(evaluation.texts, [len(evaluation.labels), wrong])
+                text = mistakes_text(evaluation.texts, len(evaluation.labels), wrong)
                 (folder / name / "mistakes.txt").write_text(text, encoding="utf-8")
         (folder / "report.md").write_text("\n".join(lines) + "\n")
         (folder / "results.json").write_text(json.dumps(self.as_data(names), indent=2) + "\n")
@@ -179,13 +179,13 @@ def figures(evaluation: Evaluation, names: list[str], data: Any) -> dict[str, Ca
         drawn["reliability_diagram_scaled"] = lambda: reliability_figure(
             *sums_by_confidence(scaled, labels, BINS).numpy()
         )
-    tally = [len(labels), int((logits.argmax(dim=1) != labels).sum())]
+    totals = len(labels), int((logits.argmax(dim=1) != labels).sum())
     if evaluation.texts is not None:
         passages = evaluation.texts
-        drawn["mistakes"] = lambda: mistaken_texts_figure(passages, tally)
+        drawn["mistakes"] = lambda: text_mistakes_figure(passages, *totals)
     if worst is not None:
         images = to_displayable(
             worst.samples, getattr(data, "mean", None), getattr(data, "std", None)
         )
-        drawn["mistakes"] = lambda: mistakes_figure(images, worst, names, COLUMNS, tally)
+        drawn["mistakes"] = lambda: image_mistakes_figure(images, worst, names, COLUMNS, *totals)
     return drawn

@@ -18,12 +18,12 @@ from torch.optim import SGD
 from torch.utils.data import DataLoader
 
 from callbacks import GradientNorms, LearningRate, Memory, Speed
-from callbacks.figures.training_curves import curves_figure, read_metrics
 from callbacks.monitoring import speed
-from callbacks.monitoring.gradient_norms import groups_of
-from callbacks.monitoring.speed import flops, matmul_peak, shadow_of
+from callbacks.monitoring.gradient_norms import parameter_groups
+from engine.run.flops import count_flops, fake_copy, measured_peak_flops
 from modules import Classifier
 from modules.nets import CNN, GPT, MLPLM, RNNLM
+from plotting.curves import curves_figure, read_metrics
 from tests.support import ROOT, TINY
 from tests.support.small_mlp import random_batches, small_mlp
 
@@ -32,7 +32,7 @@ Rows = dict[int, dict[str, float]]
 
 
 def fit(folder: Path, callback: L.Callback, batches: Any, net=None, **more: Any) -> Rows:
-    """What a fit of some batches has logged: {step: {name: value}}."""
+    """Return the metrics that a fit logs: {step: {name: value}}."""
     task = Classifier(net or small_mlp(), optimizer=partial(SGD, lr=0.1))
     settings = {
         "logger": CSVLogger(folder, name="", version=""),
@@ -56,15 +56,15 @@ def rows_of(file: Path) -> Rows:
 
 
 class Clock:
-    """Time that passes by as much as it is told to."""
+    """A clock that tests advance."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.time = 100.0
-        monkeypatch.setattr(speed, "now", lambda device: self.time)
+        monkeypatch.setattr(speed, "synchronized_time", lambda device: self.time)
 
 
 class Ticks(L.Callback):
-    """A batch takes a quarter of a second, a validation an hour."""
+    """Advance the clock by 0.25 s per batch and an hour per validation."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -76,7 +76,7 @@ class Ticks(L.Callback):
         self.clock.time += 3600
 
 
-def test_throughput_and_mfu_are_those_of_a_count_by_hand(tmp_path: Path, monkeypatch) -> None:
+def test_throughput_and_mfu_equal_a_manual_count(tmp_path: Path, monkeypatch) -> None:
     clock = Clock(monkeypatch)
     batches = [*random_batches(9, 8)[:8], *random_batches(1, 3)]  # the last one has 3 rows
     monkeypatch.setattr(Classifier, "val_dataloader", lambda self: DataLoader(batches[:1], None))
@@ -89,19 +89,19 @@ def test_throughput_and_mfu_are_those_of_a_count_by_hand(tmp_path: Path, monkeyp
         val_check_interval=4,
     )
     found = {step: row for step, row in rows.items() if "speed/samples_per_second" in row}
-    assert sorted(found) == [2, 5, 8]  # as train/loss
-    # The first of three steps does not count; the hour of validation after the fourth neither.
+    assert sorted(found) == [2, 5, 8]  # the steps of train/loss
+    # Neither the first step counts nor the hour of validation after the fourth.
     assert [row["speed/samples_per_second"] for row in found.values()] == pytest.approx(
         [2 * 8 / 0.5, 3 * 8 / 0.75, (8 + 8 + 3) / 0.75]
     )
-    # 16-6-10: two products each forward and for the weights, and one for the hidden units.
-    a_row = 2 * (16 * 6 + 6 * 10) * 2 + 2 * 6 * 10
-    assert found[2]["speed/tflops"] == pytest.approx(32 * a_row / 1e12)
-    assert found[2]["speed/mfu"] == pytest.approx(32 * a_row / 1e9)
+    # 16-6-10: two products each for outputs and weight gradients, one for the hidden gradient.
+    flops_per_sample = 2 * (16 * 6 + 6 * 10) * 2 + 2 * 6 * 10
+    assert found[2]["speed/tflops"] == pytest.approx(32 * flops_per_sample / 1e12)
+    assert found[2]["speed/mfu"] == pytest.approx(32 * flops_per_sample / 1e9)
     assert not any("speed/tokens_per_second" in row for row in found.values())
 
 
-def test_accumulated_batches_and_tokens_count(tmp_path: Path, monkeypatch) -> None:
+def test_accumulated_batches_and_tokens_are_counted(tmp_path: Path, monkeypatch) -> None:
     clock = Clock(monkeypatch)
     pairs = [(inputs, targets[:, None].expand(-1, 5)) for inputs, targets in random_batches(8, 4)]
     monkeypatch.setattr(
@@ -128,7 +128,7 @@ GPT_SIZE = {"num_layers": 2, "num_heads": 2, "dim": 32, "context": 16}
 
 
 @pytest.mark.parametrize("kind", ["linear", "gpt", "eager", "rnn", "gru", "lstm", "conv"])
-def test_the_flops_of_known_nets(kind: str) -> None:
+def test_flops_equal_the_formulas(kind: str) -> None:
     tokens = torch.zeros(3, 16, dtype=torch.long)
     tolerance = 0.0
     if kind == "linear":
@@ -144,30 +144,30 @@ def test_the_flops_of_known_nets(kind: str) -> None:
         named = net.named_parameters()
         weights = sum(p.numel() for n, p in named if "position" not in n and p.ndim > 1)
         expected = 6 * (weights * 48) + 12 * 2 * 32 * 16 * 48
-        tolerance = 0.1  # a fused kernel computes a product twice: 5 instead of 4 in its backward
+        tolerance = 0.1  # a fused backward kernel recomputes one product: 5 instead of 4
     else:
         net, inputs = RNNLM(65, cell=kind, dim=32), tokens
         recurrent = [p for n, p in net.named_parameters() if p.ndim > 1 and "embedding" not in n]
         expected = 6 * sum(p.numel() for p in recurrent) * 48
-        tolerance = 0.1  # embeddings tied to the head, a first state without gradient
+        tolerance = 0.1  # tied embeddings, an initial state without gradient
     before = torch.random.get_rng_state()
-    assert flops(shadow_of(net), inputs) == pytest.approx(expected, rel=tolerance)
-    assert torch.equal(before, torch.random.get_rng_state())  # the training's draws stay
+    assert count_flops(fake_copy(net), inputs) == pytest.approx(expected, rel=tolerance)
+    assert torch.equal(before, torch.random.get_rng_state())  # unchanged
 
 
-def test_counting_leaves_the_net_alone() -> None:
+def test_counting_flops_does_not_change_the_network() -> None:
     net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
     net[0].bias.requires_grad_(False)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    assert flops(shadow_of(net), torch.ones(3, 4)) == 2 * 2 * 3 * 4 * 4
+    assert count_flops(fake_copy(net), torch.ones(3, 4)) == 2 * 2 * 3 * 4 * 4
     for name, value in net.state_dict().items():
         assert torch.equal(value, before[name])
         assert type(value) is Tensor
     assert all(p.grad is None for p in net.parameters())
 
 
-class Opaque(nn.Module):
-    """What it computes does not go by PyTorch."""
+class NumpyNet(nn.Module):
+    """A network that computes outside of PyTorch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -177,36 +177,34 @@ class Opaque(nn.Module):
         return self.head(torch.from_numpy(inputs.flatten(1).numpy() * 2))
 
 
-def test_a_net_that_cannot_be_counted_has_a_speed_and_no_mfu(tmp_path: Path) -> None:
-    with pytest.warns(
-        UserWarning, match="no speed/mfu, since the FLOPs of Opaque can't be counted"
-    ):
-        rows = fit(tmp_path, Speed(), random_batches(3, 4), net=Opaque())
+def test_network_without_countable_flops_has_throughput_but_no_mfu(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="no speed/mfu, cannot count the FLOPs of NumpyNet"):
+        rows = fit(tmp_path, Speed(), random_batches(3, 4), net=NumpyNet())
     assert rows[1]["speed/samples_per_second"] > 0
     assert not any("speed/mfu" in row or "speed/tflops" in row for row in rows.values())
 
 
-def test_the_peak_is_measured_once_and_draws_nothing_of_the_training() -> None:
-    matmul_peak.cache_clear()
+def test_peak_is_measured_once_and_keeps_the_random_state() -> None:
+    measured_peak_flops.cache_clear()
     before = torch.random.get_rng_state()
-    peak = matmul_peak(torch.float32)
+    peak = measured_peak_flops(torch.float32)
     assert torch.equal(before, torch.random.get_rng_state())
     assert 1e9 < peak < 1e15
     started = time.perf_counter()
-    assert matmul_peak(torch.float32) == peak
+    assert measured_peak_flops(torch.float32) == peak
     assert time.perf_counter() - started < 0.01
 
 
 @pytest.mark.parametrize("peak", [0, -1.0, float("nan")])
-def test_a_peak_of_nothing_is_refused(peak: float) -> None:
+def test_invalid_peak_is_reported(peak: float) -> None:
     with pytest.raises(ValueError, match="peak_tflops must be above 0"):
         Speed(peak)
 
 
-def gradients_by_hand(
+def gradient_norms_of_plain_loop(
     batches: Any, parts: int = 1, precision: Any = None
 ) -> list[dict[str, float]]:
-    """Norms of every step of SGD, each of so many batches."""
+    """Return the norms of each SGD step over `parts` batches in a plain loop."""
     net, found = small_mlp(), []
     for start in range(0, len(batches), parts):
         net.zero_grad()
@@ -229,7 +227,7 @@ def gradients_by_hand(
 
 
 @pytest.mark.parametrize(
-    ("parts", "how"),
+    ("parts", "options"),
     [
         (1, {}),
         (2, {"accumulate_grad_batches": 2}),
@@ -237,10 +235,10 @@ def gradients_by_hand(
         (2, {"accumulate_grad_batches": 2, "precision": "bf16-mixed", "gradient_clip_val": 100.0}),
     ],
 )
-def test_gradient_norms_are_those_of_a_loop_by_hand(tmp_path: Path, parts: int, how: dict) -> None:
+def test_gradient_norms_equal_a_plain_loop(tmp_path: Path, parts: int, options: dict) -> None:
     batches = random_batches(6, 8)
-    rows = fit(tmp_path, GradientNorms(), batches, **how)
-    expected = gradients_by_hand(batches, parts, how.get("precision"))
+    rows = fit(tmp_path, GradientNorms(), batches, **options)
+    expected = gradient_norms_of_plain_loop(batches, parts, options.get("precision"))
     seen = [
         {name: value for name, value in rows[step].items() if name.startswith("grad_norm/")}
         for step in sorted(rows)
@@ -250,7 +248,7 @@ def test_gradient_norms_are_those_of_a_loop_by_hand(tmp_path: Path, parts: int, 
         assert one == pytest.approx(other, rel=1e-4)
 
 
-def test_clipping_does_not_hide_a_gradient(tmp_path: Path) -> None:
+def test_gradient_norms_are_taken_before_clipping(tmp_path: Path) -> None:
     free = fit(tmp_path / "free", GradientNorms(), random_batches(1, 8))
     clipped = fit(
         tmp_path / "clipped", GradientNorms(), random_batches(1, 8), gradient_clip_val=0.001
@@ -258,16 +256,16 @@ def test_clipping_does_not_hide_a_gradient(tmp_path: Path) -> None:
     assert clipped[0]["grad_norm/total"] == free[0]["grad_norm/total"] > 0.01
 
 
-def test_groups_are_blocks_and_what_stands_by_itself() -> None:
+def test_groups_are_blocks_and_other_children() -> None:
     size = {"num_layers": 2, "num_heads": 2, "dim": 16, "context": 8}
-    assert list(groups_of(GPT(9, positions="learned", **size))) == [
+    assert list(parameter_groups(GPT(9, positions="learned", **size))) == [
         *("token_embedding", "position_embedding", "blocks.0", "blocks.1", "last_norm")
     ]
-    numbered = [name.partition(".")[0] for name in groups_of(CNN(channels=[4, 8]))]
+    numbered = [name.partition(".")[0] for name in parameter_groups(CNN(channels=[4, 8]))]
     assert numbered == ["features", "features", "head", "head"]
     net = MLPLM(9)
-    together = [p for parameters in groups_of(net).values() for p in parameters]
-    assert {id(p) for p in together} == {id(p) for p in net.parameters()}
+    grouped = [p for parameters in parameter_groups(net).values() for p in parameters]
+    assert {id(p) for p in grouped} == {id(p) for p in net.parameters()}
 
 
 class TwoRates(Classifier):
@@ -277,7 +275,7 @@ class TwoRates(Classifier):
         return SGD(groups, lr=0.1)
 
 
-def test_the_rate_logged_is_the_one_of_that_step(tmp_path: Path, monkeypatch) -> None:
+def test_learning_rate_is_that_of_the_logged_step(tmp_path: Path, monkeypatch) -> None:
     def halved(self: Classifier) -> Any:
         made = SGD(self.parameters(), lr=0.8)
         schedule = torch.optim.lr_scheduler.ExponentialLR(made, 0.5)
@@ -292,13 +290,13 @@ def test_the_rate_logged_is_the_one_of_that_step(tmp_path: Path, monkeypatch) ->
     assert list(panel.lines[0].get_ydata()) == rates
     monkeypatch.setattr(Classifier, "configure_optimizers", TwoRates.configure_optimizers)
     rows = fit(tmp_path / "two", LearningRate(), random_batches(1, 4))
-    told = {name: value for name, value in rows[0].items() if name.startswith("optimizer/")}
-    assert told == {"optimizer/learning_rate/0": 0.1, "optimizer/learning_rate/1": 0.5}
+    logged = {name: value for name, value in rows[0].items() if name.startswith("optimizer/")}
+    assert logged == {"optimizer/learning_rate/0": 0.1, "optimizer/learning_rate/1": 0.5}
 
 
-def test_memory_is_that_of_the_process(tmp_path: Path) -> None:
+def test_memory_equals_the_resident_memory(tmp_path: Path) -> None:
     if not Path("/proc/self/status").exists():
-        pytest.skip("the system does not tell what a process holds")
+        pytest.skip("needs /proc")
     rows = fit(tmp_path, Memory(), random_batches(2, 4))
     status = Path("/proc/self/status").read_text()
     kib = int(re.search(r"VmRSS:\s+(\d+) kB", status)[1])
@@ -315,7 +313,7 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train.main(["fit", "--config", str(TINY), *map(str, (*MONITOR, *flags, *quiet))])
 
 
-def test_every_name_that_is_logged_is_documented(monitored: Path) -> None:
+def test_every_logged_metric_is_documented(monitored: Path) -> None:
     callbacks = (Speed, LearningRate, GradientNorms, Memory)
     documented = [
         re.escape(name).replace("<group>", r"[\w.]+").replace("<n>", r"\d+")
@@ -338,14 +336,14 @@ def test_every_name_that_is_logged_is_documented(monitored: Path) -> None:
         assert [step for step, row in rows.items() if kind in row] == [3, 7, 11, 15]
 
 
-def test_what_is_watched_is_no_result_and_stays_out_of_checkpoints(monitored: Path) -> None:
+def test_monitored_metrics_are_neither_results_nor_in_checkpoints(monitored: Path) -> None:
     assert "speed/" not in (monitored / "results.json").read_text().partition('"config"')[0]
     saved = torch.load(monitored / "checkpoints/last.ckpt", weights_only=True)
-    (kept,) = [state for state in saved["callbacks"].values() if "logged_rows" in state]
-    assert {name.partition("/")[0] for name in kept["metrics"]} <= {"train", "val"}
+    (state,) = [state for state in saved["callbacks"].values() if "logged_rows" in state]
+    assert {name.partition("/")[0] for name in state["metrics"]} <= {"train", "val"}
 
 
-def test_watching_changes_no_weight(run: Callable[..., Path], monitored: Path) -> None:
+def test_monitoring_does_not_change_weights(run: Callable[..., Path], monitored: Path) -> None:
     flags = ("--trainer.max_epochs", 2, "--trainer.log_every_n_steps", 4)
     alone = run("fit", "--config", TINY, *flags)
     one, other = (
@@ -355,5 +353,5 @@ def test_watching_changes_no_weight(run: Callable[..., Path], monitored: Path) -
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_dry_run_is_watched_without_a_logger(run: Callable[..., Path]) -> None:
+def test_fast_dev_run_works_without_logger(run: Callable[..., Path]) -> None:
     assert run("fit", "--config", TINY, *MONITOR, "--trainer.fast_dev_run", "true") is None

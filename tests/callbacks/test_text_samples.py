@@ -1,4 +1,4 @@
-"""Samples during training: in the run folder, on the console, at the loggers, and unnoticed."""
+"""Samples during training: in the run folder, on the console, at the loggers."""
 
 from functools import partial
 
@@ -7,13 +7,13 @@ import mlflow
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
 
 from callbacks import TextSamples
 from datamodules.text.tokenizers import character_tokenizer
+from engine.errors import UserError
 from modules import Classifier, LanguageModel
 from modules.nets import CNN, GPT
 
@@ -53,7 +53,7 @@ def written(folder) -> dict[str, str]:
     return {path.name: path.read_text(encoding="utf-8") for path in sorted(files)}
 
 
-def test_a_sample_is_written_after_each_validation(tmp_path):
+def test_sample_is_written_after_each_validation(tmp_path):
     fit(tmp_path, TextSamples("ab", max_new_tokens=20))
     texts = written(tmp_path)
     assert list(texts) == ["step-3.txt", "step-6.txt"]  # none of the sanity check, at step 0
@@ -62,7 +62,7 @@ def test_a_sample_is_written_after_each_validation(tmp_path):
         assert len(text) == len("ab") + 20 + len("\n")
 
 
-def test_the_text_is_that_of_the_model_at_that_step(tmp_path):
+def test_sample_is_generated_by_the_current_model(tmp_path):
     options = {"temperature": 0.5, "top_k": 3, "seed": 4}
     task = fit(tmp_path, TextSamples("ab", 20, **options))
     text = "ab" + task.generate("ab", 20, **options) + "\n"
@@ -70,14 +70,14 @@ def test_the_text_is_that_of_the_model_at_that_step(tmp_path):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_sample_is_written_every_n_optimizer_steps(tmp_path, accumulate):
+def test_sample_is_written_every_n_optimizer_steps(tmp_path, accumulate):
     options = {"accumulate_grad_batches": accumulate, "max_epochs": 2, "val_check_interval": 1.0}
     fit(tmp_path, TextSamples("ab", 5, every_n_steps=2), **options)
     assert list(written(tmp_path)) == ["step-2.txt", "step-4.txt", "step-6.txt"]
 
 
 @pytest.mark.parametrize("every_n_steps", [None, 1])
-def test_training_goes_on_as_if_nothing_had_been_written(tmp_path, every_n_steps):
+def test_sampling_does_not_change_training(tmp_path, every_n_steps):
     samples = TextSamples("ab", 20, every_n_steps=every_n_steps)
     with_samples = fit(tmp_path / "with", samples)
     random_state = torch.get_rng_state()
@@ -88,19 +88,19 @@ def test_training_goes_on_as_if_nothing_had_been_written(tmp_path, every_n_steps
         assert torch.equal(a, b)
 
 
-def test_the_panel_shows_the_text_as_it_is(tmp_path, capsys):
+def test_panel_shows_the_text_without_markup(tmp_path, capsys):
     fit(tmp_path, TextSamples("a[/b]", 5, temperature=0.1))
     shown = capsys.readouterr().out
     assert "step 3" in shown
-    assert "a[/b]" in shown  # which rich would take for its own markup
+    assert "a[/b]" in shown  # rich markup otherwise
     fit(tmp_path, TextSamples("ab", 5, panel=False))
     assert "step 3" not in capsys.readouterr().out
 
 
-def test_the_loggers_get_the_text(tmp_path, monkeypatch):
-    told = []
+def test_loggers_get_the_text(tmp_path, monkeypatch):
+    logged = []
     monkeypatch.setattr(
-        WandbLogger, "log_text", lambda self, key, **table: told.append((key, table))
+        WandbLogger, "log_text", lambda self, key, **table: logged.append((key, table))
     )
     loggers = [
         TensorBoardLogger(tmp_path / "tb", name="", version=""),
@@ -124,26 +124,34 @@ def test_the_loggers_get_the_text(tmp_path, monkeypatch):
         )
         == text
     )
-    assert told[-1] == ("samples", {"columns": ["step", "text"], "data": [["6", text]]})
+    assert logged[-1] == ("samples", {"columns": ["step", "text"], "data": [["6", text]]})
 
 
-def test_what_can_not_work_is_said_before_training(tmp_path):
-    with pytest.raises(MisconfigurationException, match="'Z'"):
-        fit(tmp_path, TextSamples("aZ", 5, every_n_steps=1000))  # never in this run
-    with pytest.raises(MisconfigurationException, match="Classifier does not"):
-        L.Trainer(
-            accelerator="cpu",
-            max_steps=1,
-            callbacks=[TextSamples("a")],
-            logger=False,
-            enable_checkpointing=False,
-        ).fit(Classifier(CNN(num_classes=2)), loader(1))
-    for wrong, message in (
+def test_prompt_with_unknown_characters_is_a_warning_and_training_runs(tmp_path):
+    with pytest.warns(UserWarning, match=r"TextSamples writes nothing: .* prompt 'aZ': .*'Z'"):
+        fit(tmp_path, TextSamples("aZ", 5))
+    assert written(tmp_path) == {}
+    assert (tmp_path / "metrics.csv").exists()
+
+
+def test_task_without_generate_is_reported_before_training():
+    trainer = L.Trainer(
+        accelerator="cpu", callbacks=[TextSamples("a")], logger=False, enable_checkpointing=False
+    )
+    with pytest.raises(UserError, match="TextSamples needs a task with `encode` and `generate`"):
+        trainer.fit(Classifier(CNN(num_classes=2)), loader(1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
         ({"prompt": ""}, "prompt is empty"),
-        ({"max_new_tokens": 0}, "max_new_tokens"),
-        ({"every_n_steps": 0}, "every_n_steps"),
-        ({"temperature": 0.0}, "temperature"),
-        ({"top_k": 0}, "top_k"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            TextSamples(**wrong)
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
+        ({"every_n_steps": 0}, "every_n_steps must be at least 1, got 0"),
+        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"top_k": 0}, "top_k must be at least 1"),
+    ],
+)
+def test_invalid_arguments_are_reported(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TextSamples(**arguments)

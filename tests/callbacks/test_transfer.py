@@ -153,7 +153,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
         (optimizer,) = trainer.optimizers
         weights = {n: w.detach().clone() for n, w in pl_module.net.model.state_dict().items()}
         groups = [{**group, "params": len(group["params"])} for group in optimizer.param_groups]
-        seen.append({"weights": weights, "groups": groups, "joined": dict(self.joined)})
+        seen.append({"weights": weights, "groups": groups, "head_groups": dict(self.head_groups)})
 
     monkeypatch.setattr(BackboneFinetuning, "on_train_epoch_end", look, raising=False)
     return seen
@@ -194,7 +194,7 @@ def test_norms_learn_where_it_is_wished_and_vectors_are_not_decayed(
     assert not torch.equal(first["conv1.1.weight"], last["conv1.1.weight"])
     decays = [group["weight_decay"] for group in watched[-1]["groups"]]
     assert decays == [0.01, 0.0, 0.01, 0.0]
-    assert watched[-1]["joined"] == {2: 0, 3: 1}
+    assert watched[-1]["head_groups"] == {2: 0, 3: 1}
     net = models.shufflenet_v2_x0_5(num_classes=2)
     vectors = sum(parameter.ndim < 2 for parameter in net.parameters())
     assert [group["params"] for group in watched[-1]["groups"]][1::2] == [1, vectors - 1]
@@ -238,8 +238,8 @@ def test_every_schedule_moves_the_backbone_with_the_head(
 
 def test_a_net_without_a_backbone_is_told(refused) -> None:
     tiny = ROOT / "tests/configs/digits/tiny.yaml"
-    paragraph = refused("fit", "--config", tiny, *FINETUNING)
-    assert "CNN does not say what its backbone is" in paragraph
+    message = refused("fit", "--config", tiny, *FINETUNING)
+    assert "BackboneFinetuning needs a network with a `backbone`" in message
 
 
 @pytest.mark.parametrize("wrong", [{"ratio": 0}, {"growth": 0.5}, {"unfreeze_at_epoch": -1}])

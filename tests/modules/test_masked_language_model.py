@@ -27,7 +27,7 @@ from transformers import (
 import export
 import train
 from callbacks import MaskedWords
-from callbacks.samples.masked_words import in_brackets, passage, place_of_a_word
+from callbacks.samples.masked_words import bracket_masked, masked_passage, masked_position
 from datamodules import SST2, PackedFiles, PackedIMDB
 from datamodules.language_modeling.packed_texts import SeededTrainingSampler, pack
 from datamodules.text.tokenizers import train_tokenizer
@@ -552,12 +552,12 @@ def test_an_exported_net_guesses_the_same_words(pretrained: Path, tmp_path: Path
 
 def test_the_hidden_word_is_a_whole_one_near_the_middle() -> None:
     pieces = ["[CLS]", "before", "the", "film", "##ing", "of", "another", "un", "##til", "[SEP]"]
-    assert place_of_a_word(pieces) == 6
-    assert place_of_a_word(["[CLS]", "a", "[SEP]"]) == 1
-    one = passage(pieces, 6, ["another", "this"], torch.tensor([0.5, 0.25]))
-    assert one.title == "another 50%, this 25%"
+    assert masked_position(pieces) == 6
+    assert masked_position(["[CLS]", "a", "[SEP]"]) == 1
+    one = masked_passage(pieces, 6, ["another", "this"], torch.tensor([0.5, 0.25]))
+    assert one.title == "predicted another (50%), this (25%)"
     assert one.correct
-    assert in_brackets(one)[3:7] == ["filming", "of", "[another]", "until"]
+    assert bracket_masked(one)[3:7] == ["filming", "of", "[another]", "until"]
 
 
 def test_data_without_numbers_for_their_texts_are_told_what_is_missing(pretrained: Path) -> None:
@@ -572,8 +572,8 @@ def test_data_without_numbers_for_their_texts_are_told_what_is_missing(pretraine
 def test_masked_words_are_for_tasks_that_guess(
     refused: Callable[..., str],
 ) -> None:
-    with pytest.raises(ValueError, match="at least 1, not 8 and 0"):
+    with pytest.raises(ValueError, match="at least 1, got 8, 0"):
         MaskedWords(top=0)
     config = ("--config", ROOT / "configs/digits/mlp.yaml")
     told = refused("fit", *config, "--trainer.callbacks=[callbacks.MaskedWords]")
-    assert "leave the callback out" in told
+    assert "MaskedWords needs a task with `mask_id`" in told

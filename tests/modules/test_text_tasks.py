@@ -15,9 +15,9 @@ from PIL import Image
 
 import train
 from callbacks import Mistakes, WordAttention
-from callbacks.figures.mistakes import ENDED, Answers
 from modules import Classifier
 from plotting.colored_text import Passage, passages_page, relative_weights, text_figure, wrap_words
+from plotting.mistakes import NO_TOKEN, Predictions
 from tests.support import ROOT
 from tests.support.resume import Crash, crash_after
 from tests.support.synthetic_data import CLASS_WORDS, patch_checksums
@@ -76,9 +76,17 @@ def test_pictures_and_texts_are_there_and_not_blank(trained: Path) -> None:
         picture = np.asarray(Image.open(trained / f"figures/{name}.png").convert("RGB")) / 255
         assert min(picture.shape[:2]) > 250, name
         assert picture.std() > 0.05, name
-    told = (trained / "samples/mistakes.txt").read_text()
-    assert re.match(r"\d+ of 50 wrong", told)
-    assert len(re.findall(r"^said (?:negative|positive) \(\d+%\), ", told, re.MULTILINE)) == 32
+
+
+def test_mistakes_are_raw_texts_with_their_rows(trained: Path, small_texts: Path) -> None:
+    heading, *blocks = (trained / "samples/mistakes.txt").read_text().split("\n\n")
+    assert re.match(r"(All|No|The) .*50", heading)
+    assert len(blocks) == 32
+    rows = (small_texts / "sst2/sentiment-test").read_text().splitlines()
+    for block in blocks:
+        title, text = block.strip("\n").split("\n")
+        row = re.match(r"row (\d+): predicted (?:negative|positive) \(\d+%\), ", title)[1]
+        assert text.split() == rows[int(row)].split("\t")[0].split()
 
 
 def test_predictions_of_texts_are_in_the_order_of_the_file(
@@ -121,7 +129,7 @@ def test_a_run_on_texts_goes_on_bit_for_bit(run: Callable[..., Path], small_text
 
 
 def test_the_deepest_colour_is_the_largest_weight() -> None:
-    passage = Passage("said good (99%), rightly", True, ["a", "<b>", "c"], [0.1, 0.4, 0.0])
+    passage = Passage("predicted good (99%), correct", True, ["a", "<b>", "c"], [0.1, 0.4, 0.0])
     assert relative_weights(passage).tolist() == pytest.approx([0.25, 1, 0])
     page = passages_page("heading", [passage])
     assert '<span style="background: #E69F0040">a</span>' in page
@@ -144,13 +152,14 @@ def test_a_long_text_is_cut_in_the_figure_and_says_so() -> None:
     assert r"heading \$a\$" in told
 
 
-def test_answers_about_texts_of_different_lengths_are_joined() -> None:
-    def some(tokens: list[list[int]]) -> Answers:
-        labels = torch.zeros(len(tokens), dtype=torch.int64)
-        return Answers(torch.tensor(tokens), labels, labels, labels + 0.5)
+def test_predictions_for_texts_of_different_lengths_are_concatenated() -> None:
+    def predictions(tokens: list[list[int]]) -> Predictions:
+        n = len(tokens)
+        return Predictions.from_logits(torch.tensor(tokens), torch.zeros(n, 2), torch.zeros(n))
 
-    joined = some([[1, 2]]).and_also(some([[3, 4, 5], [6, ENDED, ENDED]]))
-    assert joined.samples.tolist() == [[1, 2, -1], [3, 4, 5], [6, -1, -1]]
+    parts = [predictions([[1, 2]]), predictions([[3, 4, 5], [6, NO_TOKEN, NO_TOKEN]])]
+    samples = Predictions.concatenate(parts).samples
+    assert samples.tolist() == [[1, 2, -1], [3, 4, 5], [6, -1, -1]]
 
 
 def test_a_net_that_weighs_nothing_gets_a_warning_and_no_picture(
@@ -166,7 +175,7 @@ def test_a_net_that_weighs_nothing_gets_a_warning_and_no_picture(
 
 
 def test_wrong_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match="texts must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="texts must be at least 1, got 0"):
         WordAttention(0)
     with pytest.raises(ValueError, match="rows and columns"):
         Mistakes(0)

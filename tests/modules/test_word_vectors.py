@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 import export
 import train
-from callbacks import WordMap, WordNeighbours
+from callbacks import WordMap, WordNeighbors
 from datamodules.loading.ragged import RaggedTokens
 from datamodules.word_vectors.context_windows import ROW, Windows
 from modules import Classifier, WordVectors
@@ -173,7 +173,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, made_texts: Path) -> dict[str
                 *("--data.benchmarks", "[]", "--data.window", 2),
                 *("--model.net.dim", 16, "--trainer.max_epochs", 15, "--runs_dir", folder),
                 *("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
-                *("--trainer.callbacks", "[callbacks.WordNeighbours, callbacks.WordMap]", *more),
+                *("--trainer.callbacks", "[callbacks.WordNeighbors, callbacks.WordMap]", *more),
             ]
             runs[name] = train.main([*map(str, arguments)])
     return runs
@@ -298,9 +298,9 @@ def test_wrong_arguments_and_unknown_words_are_refused() -> None:
     with pytest.raises(Exception, match="the word .zebra. is not in the vocabulary"):
         judged(torch.randn(4, 3)).nearest(["zebra"])
     with pytest.raises(ValueError, match="number must be at least 1"):
-        WordNeighbours(number=0)
+        WordNeighbors(number=0)
     with pytest.raises(ValueError, match="words is empty"):
-        WordNeighbours([])
+        WordNeighbors([])
     for wrong in ({"words": 2}, {"skip": -1}, {"method": "umap"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             WordMap(**wrong)

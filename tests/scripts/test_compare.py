@@ -9,8 +9,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from callbacks.figures.training_curves import draw_series
 from engine.run.config_differences import differences
+from plotting.curves import draw_series
 from scripts import compare
 
 SPEED = 0.25  # seconds per step
