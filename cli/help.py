@@ -108,7 +108,7 @@ def subcommand_help(subcommand: str) -> str:
     ]
     for key, (packages, _) in LISTS.items():
         if key not in ("model.lr_scheduler", "model.optimizer"):
-            lines += _entry(f"--{key} CLASS", ", ".join(n for n, _ in _classes(packages)))
+            lines += _entry(f"--{key} CLASS", ", ".join(n for n, _ in list_classes(packages)))
     lines += _entry(
         "--model.optimizer CLASS", "SGD, Adam, AdamW, … of torch.optim; then --model.optimizer.lr X"
     )
@@ -137,7 +137,7 @@ def key_help(key: str, chosen: str) -> str:
         return f"There is no list of classes for {key}. Lists: {', '.join([*LISTS, *GROUPS])}."
     packages, kind = LISTS[key]
     lines = [f"--{key} CLASS: {kind}", ""]
-    for name, text in _classes(packages):
+    for name, text in list_classes(packages):
         lines += _entry(f"{packages[0]}.{name}", text, width=38)
     return "\n".join([*lines, "", f"--{key}.help CLASS lists the arguments of a class."])
 
@@ -182,8 +182,8 @@ def _documented_arguments(owner: Any) -> dict[str, str]:
     return found
 
 
-def _classes(packages: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Name and first line of documentation of each public class of packages, without import."""
+def list_classes(packages: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield name and first docstring sentence of each exported class, without importing it."""
     for package in packages:
         folder = PROJECT / package.replace(".", "/")
         tree = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
