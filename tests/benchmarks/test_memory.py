@@ -272,7 +272,7 @@ def test_user_errors_are_one_line(text_config: Path, capsys: pytest.CaptureFixtu
         ("--config", text_config, "--strategy", "single", "--devices", 2): "needs --devices 1",
         ("--config", text_config, "--devices", 3): "batch_size 8 is not divisible by 3 devices",
         ("--config", text_config, "--devices", 2, "--measure"): "omit --devices",
-        ("--config", ROOT / "configs/openwebtext/gpt2_124m.yaml"): "make token shards first",
+        ("--config", ROOT / "configs/openwebtext/gpt2_124m.yaml"): "create token shards first",
         ("--config", text_config, "--", "--model.net.num_layer", 3): "num_layer",
     }.items():
         with pytest.raises(SystemExit) as exit:
