@@ -1,4 +1,4 @@
-"""Text data: exact tokenizers, batches by seed and step alone, every token validated once."""
+"""TextFile: lossless tokenizers, batches that depend on (seed, step), full validation."""
 
 import os
 import random
@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Tokenizer
 from torch.utils.data import DistributedSampler
 
@@ -22,6 +21,8 @@ from datamodules.language_modeling.token_batches import RandomCrops, SequentialW
 from datamodules.text.encoding import encode_long_text, split_into_chunks
 from datamodules.text.reading import count_characters, read_text
 from datamodules.text.tokenizers import character_tokenizer, gpt2_tokenizer, train_bpe
+from engine.errors import UserError
+from preprocessing.special_tokens import IGNORE_INDEX
 
 DATA_DIR = Path(os.environ.get("DATA_DIR", "data"))
 NASTY = "  two blanks,\ttab\r\n\n\n end's  é e\u0301 ß 漢字 😀\x00\x1f\u2028\xa0I'll  \n"
@@ -33,7 +34,7 @@ def real(path: str) -> pytest.MarkDecorator:
 
 
 def verse(length: int, seed: int = 0) -> str:
-    """Words and line ends at random: enough for byte pairs to find something."""
+    """Return random words and newlines, with enough repetition to train BPE."""
     draw = random.Random(seed)
     text = ""
     while len(text) < length:
@@ -44,7 +45,7 @@ def verse(length: int, seed: int = 0) -> str:
 
 @pytest.fixture
 def text_file(tmp_path):
-    """Makes a TextFile of a text, in small dimensions unless told otherwise."""
+    """Return a function that builds a small TextFile of a text."""
 
     def make(text: str | bytes, **arguments) -> TextFile:
         path = tmp_path / "text.txt"
@@ -67,7 +68,7 @@ TOKENIZERS = [
 
 
 @pytest.mark.parametrize("make", TOKENIZERS)
-def test_a_text_comes_back_exactly_even_through_json(make):
+def test_decode_inverts_encode_after_a_json_round_trip(make):
     tokenizer = make()
     reloaded = Tokenizer.from_str(tokenizer.to_str())
     ids = tokenizer.encode(NASTY).ids
@@ -77,33 +78,33 @@ def test_a_text_comes_back_exactly_even_through_json(make):
 
 @pytest.mark.parametrize("make", TOKENIZERS)
 @pytest.mark.parametrize("piece", [1, 997, 10**6])
-def test_the_fast_way_through_a_long_text_gives_the_same_tokens(make, piece, monkeypatch):
+def test_encoding_in_chunks_gives_the_tokens_of_the_whole_text(make, piece, monkeypatch):
     tokenizer = make()
-    monkeypatch.setattr(split_into_chunks, "__defaults__", (1,))  # as many cuts as can be
+    monkeypatch.setattr(split_into_chunks, "__defaults__", (1,))  # as many chunks as possible
     text = NASTY * 40
     pieces = [text[start : start + piece] for start in range(0, len(text), piece)]
     fast = np.concatenate(list(encode_long_text(tokenizer, pieces)))
     assert fast.tolist() == tokenizer.encode(text).ids
 
 
-def test_a_tokenizer_of_characters_drops_no_unseen_character_silently():
+def test_character_tokenizer_raises_for_an_unknown_character():
     with pytest.raises(Exception, match="UNK"):
         character_tokenizer("abc").encode("a漢éb")
 
 
-def test_byte_pairs_are_learnt_from_the_training_part_alone(text_file):
+def test_bpe_is_trained_on_the_training_split_only(text_file):
     data = text_file(verse(4500) + "zyzzyva " * 62, tokenizer="bpe", bpe_vocab_size=280)
     assert any("king" in token for token in data.tokenizer.get_vocab())
     assert not any("zy" in token for token in data.tokenizer.get_vocab())
 
 
-def test_a_vocabulary_larger_than_the_text_allows_is_said_to_be_smaller(text_file):
+def test_bpe_warns_if_the_text_allows_fewer_tokens(text_file):
     data = text_file(verse(500), tokenizer="bpe", bpe_vocab_size=5000)
     with pytest.warns(UserWarning, match="too few repeated pairs for a BPE vocabulary of 5000"):
         assert 256 < data.vocab_size < 5000
 
 
-def test_the_first_nine_tenths_train_and_the_rest_validates(text_file):
+def test_last_tenth_is_the_validation_split(text_file):
     text = verse(1001)
     data = text_file(text)
     data.setup("fit")
@@ -111,7 +112,7 @@ def test_the_first_nine_tenths_train_and_the_rest_validates(text_file):
     assert data.tokenizer.decode(data.val_tokens.tolist()) == text[900:]
 
 
-def test_several_files_are_one_text_in_sorted_order(tmp_path):
+def test_files_of_a_pattern_are_joined_in_sorted_order(tmp_path):
     for name in "bac":
         (tmp_path / f"{name}.txt").write_text(name * 50)
     data = TextFile([str(tmp_path / "*.txt")], context=2)
@@ -120,29 +121,29 @@ def test_several_files_are_one_text_in_sorted_order(tmp_path):
     assert text == "a" * 50 + "b" * 50 + "c" * 50
 
 
-def test_batches_are_whole_int64_and_shifted_by_one(text_file):
+def test_targets_are_the_inputs_shifted_by_one(text_file):
     data = text_file(verse(1000))
     data.setup("fit")
     for loader in (data.train_dataloader(), data.val_dataloader()):
         for inputs, targets in loader:
             assert inputs.shape == targets.shape == (4, 8)
             assert inputs.dtype == targets.dtype == torch.int64
-            known = targets[:, 1:] != -100  # the last window of the validation ends early
+            known = targets[:, 1:] != IGNORE_INDEX  # padding of the last validation window
             assert torch.equal(targets[:, :-1][known], inputs[:, 1:][known])
     assert len(data.train_dataloader()) == 900 // (4 * 8)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_a_step_is_the_same_for_any_number_of_processes(world_size):
+def test_global_batch_does_not_depend_on_world_size(world_size):
     tokens = np.arange(500)
     whole = RandomCrops(tokens, context=8, batch_size=4, seed=3)
     shares = processes(lambda **share: RandomCrops(tokens, 8, 4, 3, **share), world_size)
-    for step in (7, 0, 10**6):  # in any order: no step needs the one before it
+    for step in (7, 0, 10**6):  # in any order
         rows = torch.cat([share[step][0] for share in shares])
         assert torch.equal(rows, whole[step][0])
 
 
-def test_steps_and_seeds_differ_and_every_crop_can_come():
+def test_crops_differ_by_step_and_seed_and_cover_all_positions():
     tokens = np.arange(12)
     crops = RandomCrops(tokens, context=8, batch_size=64, seed=0)
     assert not torch.equal(crops[0][0], crops[1][0])
@@ -152,7 +153,7 @@ def test_steps_and_seeds_differ_and_every_crop_can_come():
     assert set(inputs[:, 0].tolist()) == {0, 1, 2, 3}  # the last target is the last token, 11
 
 
-def test_an_epoch_goes_on_counting_where_the_last_one_ended(text_file):
+def test_steps_are_counted_over_all_epochs(text_file):
     data = text_file(verse(1000))
     data.setup("fit")
     loader = data.train_dataloader()
@@ -163,14 +164,14 @@ def test_an_epoch_goes_on_counting_where_the_last_one_ended(text_file):
     assert steps == list(range(2 * len(loader)))
 
 
-def test_lightning_leaves_the_samplers_in_place(text_file):
+def test_samplers_are_distributed_samplers_for_lightning(text_file):
     data = text_file(verse(1000))
     data.setup("fit")
     for loader in (data.train_dataloader(), data.val_dataloader()):
-        assert isinstance(loader.sampler, DistributedSampler)  # else it would wrap a second one
+        assert isinstance(loader.sampler, DistributedSampler)  # otherwise Lightning wraps it
 
 
-def test_only_training_batches_touch_the_random_state(text_file):
+def test_only_training_batches_seed_the_random_state(text_file):
     data = text_file(verse(1000))
     data.setup("fit")
     before = torch.get_rng_state()
@@ -186,19 +187,19 @@ def test_only_training_batches_touch_the_random_state(text_file):
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("length", [9, 10, 57, 96, 97, 98, 105, 200])
-def test_every_validation_token_is_predicted_once(length, world_size):
-    tokens = np.arange(length)  # a token is its own position
+def test_each_validation_token_is_a_target_once(length, world_size):
+    tokens = np.arange(length)  # each token equals its position
     shares = processes(lambda **share: SequentialWindows(tokens, 8, 6, **share), world_size)
-    assert len({len(share) for share in shares}) == 1  # no process waits for another's batch
+    assert len({len(share) for share in shares}) == 1  # the same number of batches on each rank
     batches = [share[index] for share in shares for index in range(len(share))]
     assert {batch[0].shape for batch in batches} == {(6 // world_size, 8)}
     inputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    real_targets = targets != -100
+    real_targets = targets != IGNORE_INDEX
     assert sorted(targets[real_targets].tolist()) == list(range(1, length))
     assert torch.equal(inputs[real_targets] + 1, targets[real_targets])
 
 
-def test_a_memory_map_gives_the_same_batches_and_is_made_once(text_file, monkeypatch):
+def test_memory_map_gives_the_same_batches_and_is_written_once(text_file, monkeypatch):
     made = []
     monkeypatch.setattr(
         "datamodules.language_modeling.text_file.encode_long_text",
@@ -211,10 +212,10 @@ def test_a_memory_map_gives_the_same_batches_and_is_made_once(text_file, monkeyp
     mapped = [
         text_file(text, tokenizer="bpe", bpe_vocab_size=280, memory_map=True) for _ in range(4)
     ]
-    os.utime(mapped[0].files[0], (1, 1))  # written four times, but one file
+    os.utime(mapped[0].files[0], (1, 1))  # equal times for the four data modules
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda data: data.prepare_data(), mapped))
-    assert len(made) == 2  # the training part and the validation part
+    assert len(made) == 2  # the training and the validation split
     for data in mapped:
         data.setup("fit")
         assert isinstance(data.train_tokens.base, np.memmap)
@@ -224,17 +225,17 @@ def test_a_memory_map_gives_the_same_batches_and_is_made_once(text_file, monkeyp
             assert all(torch.equal(a, b) for own, its in batches for a, b in zip(own, its))  # noqa: B905
 
 
-def test_a_changed_file_is_mapped_anew(text_file):
+def test_changed_file_gets_a_new_memory_map(text_file):
     for text in (verse(1000), verse(1000, seed=1)):
         data = text_file(text, memory_map=True)
         data.setup("fit")
         assert data.tokenizer.decode(data.train_tokens.tolist()) == text[:900]
 
 
-def test_reading_in_pieces_misses_nothing(tmp_path):
+def test_reading_in_blocks_gives_the_whole_text(tmp_path):
     path = tmp_path / "text.txt"
     path.write_bytes(NASTY.encode())
-    for block in (1, 2, 7, 100):  # characters of several bytes fall on the cuts
+    for block in (1, 2, 7, 100):  # blocks split characters of several bytes
         assert "".join(read_text([path, path], block=block)) == NASTY * 2
         assert (
             "".join(read_text([path, path], 5, len(NASTY) + 3, block))
@@ -246,68 +247,66 @@ def test_reading_in_pieces_misses_nothing(tmp_path):
     )
 
 
-def test_bytes_that_are_not_utf8_are_named_with_file_and_place(text_file, monkeypatch):
+def test_invalid_utf8_is_reported_with_file_and_offset(text_file, monkeypatch):
     data = text_file("é".encode() * 100 + b"\xff" + b"a" * 100)
-    with pytest.raises(
-        MisconfigurationException, match=r"text\.txt is not UTF-8 .*0xff at offset 200"
-    ):
+    with pytest.raises(UserError, match=r"text\.txt is not UTF-8 .*0xff at offset 200"):
         _ = data.vocab_size
-    cut_off = text_file(b"a" * 300 + "é".encode()[:1])
-    with pytest.raises(MisconfigurationException, match=r"0xc3 at offset 300"):
-        _ = cut_off.vocab_size
+    truncated = text_file(b"a" * 300 + "é".encode()[:1])
+    with pytest.raises(UserError, match=r"0xc3 at offset 300"):
+        _ = truncated.vocab_size
 
 
-def test_the_mark_that_begins_some_files_is_no_character(text_file):
+def test_byte_order_mark_is_not_part_of_the_text(text_file):
     text = "Kóçt " * 30
     data = text_file(text.encode("utf-8-sig"))
     data.setup("fit")
     assert data.tokenizer.decode(data.train_tokens.tolist()) == text[: int(0.9 * len(text))]
-    cut_off = text_file(b"\xef\xbb\xbf" + b"a" * 300 + b"\xff")
-    with pytest.raises(MisconfigurationException, match=r"0xff at offset 303"):
-        _ = cut_off.vocab_size
+    truncated = text_file(b"\xef\xbb\xbf" + b"a" * 300 + b"\xff")
+    with pytest.raises(UserError, match=r"0xff at offset 303"):
+        _ = truncated.vocab_size
 
 
-def test_a_file_that_two_patterns_name_is_read_once(text_file):
+def test_file_that_matches_two_patterns_is_read_once(text_file):
     data = text_file(verse(1000))
     data.files = [*data.files, data.files[0].replace("text.txt", "*.txt")]
     assert len(data.find()) == 1
 
 
-def test_a_memory_map_that_is_there_needs_no_right_to_write(text_file, monkeypatch):
-    def no_right(path):
+def test_existing_memory_map_needs_no_write_permission(text_file, monkeypatch):
+    def deny(path):
         raise PermissionError(path)
 
     made = text_file(verse(1000), memory_map=True)
     made.setup("fit")
-    monkeypatch.setattr("datamodules.language_modeling.text_file.FileLock", no_right)
+    monkeypatch.setattr("datamodules.language_modeling.text_file.FileLock", deny)
     found = TextFile(made.files, context=8, batch_size=4, memory_map=True)
     found.data_dir = made.data_dir
     found.setup("fit")
     assert np.array_equal(found.train_tokens, made.train_tokens)
-    with pytest.raises(MisconfigurationException, match="cannot be written"):
-        text_file(verse(1000, seed=1), memory_map=True).setup("fit")  # it would have to be made
+    with pytest.raises(UserError, match="cannot be written"):
+        text_file(verse(1000, seed=1), memory_map=True).setup("fit")
 
 
-def test_texts_too_short_are_refused_with_their_numbers(text_file):
-    with pytest.raises(MisconfigurationException, match=r"text\.txt contain no text"):
+def test_too_short_text_is_reported_with_its_tokens(text_file):
+    with pytest.raises(UserError, match=r"text\.txt contain no text"):
         _ = text_file("").vocab_size
     for memory_map in (False, True):
         data = text_file("abcdefghij" * 8, memory_map=memory_map)
-        with pytest.raises(MisconfigurationException, match=r"72 training tokens and 8 .* needs 9"):
+        with pytest.raises(UserError, match=r"72 training tokens and 8 .* needs 9"):
             data.setup("fit")
-    text_file("abcdefghij" * 9).setup("fit")  # 81 and 9: just enough
+    text_file("abcdefghij" * 9).setup("fit")  # 81 and 9 tokens are enough
 
 
-def test_a_pattern_that_matches_nothing_is_named_once_the_text_is_wanted():
+def test_pattern_without_match_is_reported():
     data = TextFile(["nowhere/*.txt"])
-    with pytest.raises(MisconfigurationException, match=r"no file matches 'nowhere/\*\.txt'"):
+    with pytest.raises(UserError, match=r"no file matches 'nowhere/\*\.txt'"):
         _ = data.tokenizer_json
 
 
-def test_a_batch_that_the_processes_cannot_share_is_refused(text_file):
+def test_indivisible_batch_size_is_rejected(text_file):
     data = text_file(verse(1000), batch_size=4)
     data.trainer = SimpleNamespace(distributed_sampler_kwargs={"num_replicas": 3, "rank": 0})
-    with pytest.raises(MisconfigurationException, match="not divisible by 3 processes"):
+    with pytest.raises(UserError, match="not divisible by 3 processes"):
         data.setup("fit")
 
 
@@ -322,23 +321,23 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(text_file):
         {"seed": -1},
     ],
 )
-def test_wrong_arguments_are_refused_by_name(wrong):
-    with pytest.raises(MisconfigurationException, match=next(iter(wrong))):
+def test_invalid_argument_is_named(wrong):
+    with pytest.raises(UserError, match=next(iter(wrong))):
         TextFile(["text.txt"], **wrong)
 
 
-def test_pythons_own_source_is_there_without_a_download():
+def test_python_source_needs_no_download():
     first, second = PythonSource(), PythonSource()
     assert first.tokenizer_json == second.tokenizer_json
     assert 50 < first.vocab_size < 150
     first.setup("fit")
     assert 1_000_000 < len(first.train_tokens) < 3_000_000
     start = first.tokenizer.decode(first.train_tokens[:2000].tolist())
-    assert "argparse.ArgumentParser(" in start  # the first module's example
+    assert "argparse.ArgumentParser(" in start  # from the first module's docstring
 
 
 @real("tinyshakespeare/input.txt")
-def test_shakespeare_is_what_everyone_reports_on():
+def test_shakespeare_has_its_published_sizes():
     data = Shakespeare(data_dir=str(DATA_DIR))
     data.setup("fit")
     assert data.vocab_size == 65
@@ -350,18 +349,18 @@ def test_shakespeare_is_what_everyone_reports_on():
 
 @real("tinyshakespeare/input.txt")
 @real("gpt2-bpe/encoder.json")
-def test_shakespeare_has_as_many_gpt2_tokens_as_nanogpt_reports():
+def test_shakespeare_has_the_gpt2_tokens_of_nanogpt():
     data = Shakespeare(tokenizer="gpt2", data_dir=str(DATA_DIR))
     data.setup("fit")
     assert (len(data.train_tokens), len(data.val_tokens)) == (301_966, 36_059)
 
 
-def test_shakespeare_that_cannot_be_had_is_one_clear_error(tmp_path, monkeypatch):
+def test_failed_download_names_file_url_checksum_and_alternative(tmp_path, monkeypatch):
     def no_network(*_, **__):
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr(urllib.request, "urlopen", no_network)
-    with pytest.raises(MisconfigurationException) as error:
+    with pytest.raises(UserError) as error:
         _ = Shakespeare(data_dir=str(tmp_path)).vocab_size
     for said in ("input.txt", "raw.githubusercontent.com", "86c4e6aa9d", "configs/source/"):
         assert said in str(error.value)

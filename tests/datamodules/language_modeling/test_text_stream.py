@@ -1,4 +1,4 @@
-"""Streamed texts: an endless row of tokens, one for all processes, that is taken up anywhere."""
+"""TextStream: one endless token sequence for all processes, resumable at any step."""
 
 import json
 from collections.abc import Callable
@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules import TextStream
 from datamodules.language_modeling.text_stream import DocumentStream, StreamBatches
+from engine.errors import UserError
 from tests.support import ROOT
 from tests.support.resume import Crash, assert_same_run, crash_after
 
@@ -23,7 +23,7 @@ VAL = 3
 
 @pytest.fixture
 def texts(tmp_path: Path) -> list[str]:
-    """Forty documents in four files, some of them empty or long."""
+    """Write forty documents to four files, some of them empty or long."""
     draw = np.random.default_rng(0)
     words = [*"ab cd efg hi jkl mnopq rst uvwx yz".split(" ")]  # noqa: SIM905
     sizes = draw.integers(0, 60, 40)
@@ -41,8 +41,8 @@ def stream(tmp_path: Path, texts: list[str]) -> Callable[..., TextStream]:
         files = [str(tmp_path / f"part-{number}.jsonl") for number in range(4)]
         arguments = {"dataset": "json", "files": files, "val_documents": VAL, "epoch_steps": 50}
         data = TextStream(**(arguments | SIZES | changes))
-        told = {"rank": share[0], "num_replicas": share[1]}
-        data.trainer = SimpleNamespace(distributed_sampler_kwargs=told)
+        message = {"rank": share[0], "num_replicas": share[1]}
+        data.trainer = SimpleNamespace(distributed_sampler_kwargs=message)
         data.prepare_data()
         data.setup("fit")
         return data
@@ -58,13 +58,13 @@ def flat(batches: list[tuple[torch.Tensor, torch.Tensor]]) -> list[int]:
     return torch.cat([inputs.flatten() for inputs, _ in batches]).tolist()
 
 
-def test_the_batches_are_the_documents_one_after_the_other_again_and_again(stream, texts) -> None:
+def test_batches_repeat_the_documents_in_order(stream, texts) -> None:
     data = stream()
     end = data.tokenizer.token_to_id("<|endoftext|>")
     once = [t for text in texts[VAL:] for t in (*data.tokenizer.encode(text).ids, end)]
     source = rows(data)
     batches = [source[step] for step in range(3 * len(once) // 64)]
-    assert len(batches) > 2 * len(once) // 64  # it went over them twice
+    assert len(batches) > 2 * len(once) // 64  # more than two epochs of documents
     assert flat(batches) == (once * 3)[: 64 * len(batches)]
     for inputs, targets in batches:
         assert torch.equal(inputs.flatten()[1:], targets.flatten()[:-1])
@@ -75,9 +75,9 @@ def test_the_batches_are_the_documents_one_after_the_other_again_and_again(strea
 
 
 @pytest.mark.parametrize("start", [1, 2, 17, 45])
-def test_any_step_is_read_from_what_was_kept_or_from_nothing(stream, start: int) -> None:
-    whole, read_by_whole = rows(stream()), []
-    count(whole.documents, read_by_whole)
+def test_seek_to_any_step_with_or_without_saved_state(stream, start: int) -> None:
+    whole, all_reads = rows(stream()), []
+    count(whole.documents, all_reads)
     expected = [whole[step] for step in range(60)]
     other = stream()
     for number, batch in enumerate(rows(other)[step] for step in range(start)):
@@ -88,13 +88,13 @@ def test_any_step_is_read_from_what_was_kept_or_from_nothing(stream, start: int)
         again.load_state_dict(known)
         source, read = rows(again), []
         count(source.documents, read)
-        position = start - 1  # fetched but not trained on
+        position = start - 1  # loaded but not trained on
         seen = [source[step] for step in range(position, 60)]
         for (a, b), (c, d) in zip(seen, expected[position:], strict=True):
             assert torch.equal(a, c)
             assert torch.equal(b, d)
         if known and start > 10:
-            assert len(read) < len(read_by_whole) - 10  # documents before it are not read again
+            assert len(read) < len(all_reads) - 10  # earlier documents are not read again
 
 
 def count(documents: DocumentStream, read: list) -> None:
@@ -102,7 +102,7 @@ def count(documents: DocumentStream, read: list) -> None:
     documents.next = lambda: read.append(1) or following()  # type: ignore[method-assign]
 
 
-def test_processes_share_the_rows_of_one_process(stream) -> None:
+def test_global_batch_does_not_depend_on_world_size(stream) -> None:
     whole = rows(stream())
     shares = [rows(stream(share=(rank, 2))) for rank in (0, 1)]
     for step in range(8):
@@ -122,12 +122,12 @@ def arguments(tmp_path: Path) -> tuple:
         *("--trainer.precision", "32-true", "--model.lr_scheduler.warmup_steps", 3),
         *("--trainer.max_steps", 24, "--trainer.val_check_interval", 6),
         *("--trainer.log_every_n_steps", 1, "--checkpoint.every_n_steps", 4),
-        *("--test_after_fit", "false"),
+        *("--test_after_fit", "false", "--trainer.callbacks", "null"),
     )
 
 
 @pytest.mark.parametrize("crash", [10, pytest.param(5, marks=pytest.mark.slow)])
-def test_a_run_that_goes_on_is_the_run_that_never_stopped(
+def test_resume_is_bit_exact_mid_epoch(
     run: Callable[..., Path], texts: list[str], tmp_path: Path, crash: int
 ) -> None:
     given = arguments(tmp_path)
@@ -135,12 +135,12 @@ def test_a_run_that_goes_on_is_the_run_that_never_stopped(
     with pytest.raises(Crash):
         run("fit", *given, "--experiment", "stopped", *crash_after(crash))
     again = run("fit", *given, "--experiment", "stopped", "--resume", "auto")
-    # Where it stands the library tells in more than one way.
+    # The library has several equivalent states for one position.
     assert_same_run(whole, again, but="TextStream")
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"field": "body"}, "has no text in 'body'; its columns are 'text'"),
         ({"dataset": "json", "files": ["nowhere.jsonl"]}, "cannot open"),
@@ -152,6 +152,6 @@ def test_a_run_that_goes_on_is_the_run_that_never_stopped(
         ({"epoch_steps": 0}, "epoch_steps must be"),
     ],
 )
-def test_what_can_not_be_streamed_is_one_sentence(stream, wrong: dict, told: str) -> None:
-    with pytest.raises(MisconfigurationException, match=told):
+def test_invalid_settings_are_reported(stream, wrong: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         stream(**wrong)

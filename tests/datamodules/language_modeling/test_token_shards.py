@@ -1,4 +1,4 @@
-"""Token shards: any cut of the row gives the same batches; any number of workers makes the same."""
+"""TokenShards and scripts.tokenize_text: independent of shard sizes and worker processes."""
 
 import errno
 import gzip
@@ -13,7 +13,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Tokenizer
 
 from datamodules import TextFile, TokenShards
@@ -21,6 +20,7 @@ from datamodules.language_modeling.token_batches import RandomCrops
 from datamodules.language_modeling.token_shards import ConcatenatedShards
 from datamodules.text.reading import read_documents
 from datamodules.text.tokenizers import add_end_of_text, character_tokenizer, train_bpe
+from engine.errors import UserError
 from scripts import tokenize_text
 from tests.support import REAL_DIR, ROOT
 from tests.support.synthetic_data import make_shards
@@ -30,7 +30,7 @@ WORDS = ["the", "king", "is", "dead,", "long", "live", "the", "queen", "of", "al
 
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
-    """A folder with seven documents as texts, and the same seven as JSON lines."""
+    """Write seven documents as text files, and again as JSON lines."""
     draw = np.random.default_rng(0)
     folder = tmp_path / "texts"
     folder.mkdir()
@@ -44,7 +44,7 @@ def texts(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tokenize(tmp_path: Path) -> Callable[..., Path]:
-    """Calls the program with small shards and byte pairs, unless told otherwise."""
+    """Return a function that runs the script with small shards and BPE by default."""
 
     def tokenize(*arguments: object, name: str = "shards") -> Path:
         small = ["--tokenizer", "bpe", "--vocab_size", "300", "--shard_tokens", "500"]
@@ -66,10 +66,10 @@ def row(folder: Path, split: str) -> np.ndarray:
     return np.concatenate([np.fromfile(folder / name, "<u2") for name in shards])
 
 
-# Reading.
+# TokenShards
 
 
-def test_a_crop_reads_on_over_the_ends_of_shards() -> None:
+def test_slices_span_shards() -> None:
     tokens = np.arange(100, dtype=np.uint16)
     for cuts in ([30], [1, 2, 3, 60], [50, 50, 99]):
         joined = ConcatenatedShards(np.split(tokens, cuts), [""] * (len(cuts) + 1), vocab_size=100)
@@ -79,7 +79,7 @@ def test_a_crop_reads_on_over_the_ends_of_shards() -> None:
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_batches_are_the_same_however_the_row_was_cut(tmp_path: Path, world_size: int) -> None:
+def test_batches_do_not_depend_on_shard_sizes(tmp_path: Path, world_size: int) -> None:
     seen = []
     for tokens_a_shard in (37, 300, 10_000):
         folder = make_shards(tmp_path / str(tokens_a_shard), shard_tokens=tokens_a_shard)
@@ -97,11 +97,11 @@ def test_batches_are_the_same_however_the_row_was_cut(tmp_path: Path, world_size
         assert all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True))
     train = torch.from_numpy(row(tmp_path / "37", "train").astype(np.int64))
     whole = RandomCrops(train.numpy(), context=16, batch_size=4, seed=5)
-    rows = slice(0, 4 // world_size)  # those of the first process, before its validation
+    rows = slice(0, 4 // world_size)  # of rank 0, before its validation batches
     assert torch.equal(seen[0][0][rows], whole[0][0][rows])
 
 
-def test_the_net_and_the_task_are_told_sizes_and_tokenizer(tmp_path: Path) -> None:
+def test_vocab_size_is_rounded_up_and_tokenizer_is_exported(tmp_path: Path) -> None:
     data = TokenShards(str(make_shards(tmp_path)), vocab_multiple=64)
     assert data.tokenizer.get_vocab_size() == 60
     assert data.vocab_size == 64
@@ -110,14 +110,14 @@ def test_the_net_and_the_task_are_told_sizes_and_tokenizer(tmp_path: Path) -> No
     assert Tokenizer.from_str(data.tokenizer_json).encode("! Z").ids == [1, 0, 58]
 
 
-def test_shards_lie_below_the_data_folder_unless_named_in_full(tmp_path: Path) -> None:
+def test_folder_is_relative_to_data_dir_or_absolute(tmp_path: Path) -> None:
     make_shards(tmp_path / "mine")
     for folder in ("mine", str(tmp_path / "mine")):
         assert TokenShards(folder, data_dir=str(tmp_path)).vocab_size == 60
 
 
-def test_vocabularies_above_two_bytes_take_four(tmp_path: Path) -> None:
-    alphabet = "".join(map(chr, range(0x10000, 0x10000 + 2**16)))  # one more with the end of text
+def test_large_vocabulary_is_stored_as_uint32(tmp_path: Path) -> None:
+    alphabet = "".join(map(chr, range(0x10000, 0x10000 + 2**16)))  # plus the end of text
     make_shards(tmp_path, tokenizer=character_tokenizer(alphabet), highest=2**16)
     data = TokenShards(str(tmp_path), context=8, batch_size=2)
     data.setup("fit")
@@ -125,87 +125,85 @@ def test_vocabularies_above_two_bytes_take_four(tmp_path: Path) -> None:
     assert int(max(data.train_tokens[0:3000])) == 2**16
 
 
-def broken(folder: Path, **changes: object) -> TokenShards:
+def change_index(folder: Path, **changes: object) -> TokenShards:
     index = json.loads((folder / "index.json").read_text())
     (folder / "index.json").write_text(json.dumps(index | changes))
     return TokenShards(str(folder), context=16, batch_size=4, verify=True)
 
 
-def test_a_folder_that_is_not_there_or_not_finished_is_told_how_to_be_made(tmp_path: Path) -> None:
-    with pytest.raises(MisconfigurationException, match=r"nowhere does not exist.*tokenize_text"):
+def test_missing_or_incomplete_folder_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere does not exist.*tokenize_text"):
         _ = TokenShards("nowhere", data_dir=str(tmp_path)).vocab_size
-    with pytest.raises(MisconfigurationException, match=r"has no index\.json and is incomplete"):
+    with pytest.raises(UserError, match=r"has no index\.json and is incomplete"):
         _ = TokenShards(".", data_dir=str(tmp_path)).vocab_size
 
 
-def test_an_index_of_another_version_or_none_is_refused(tmp_path: Path) -> None:
-    data = broken(make_shards(tmp_path), version=2)
-    with pytest.raises(MisconfigurationException, match=r"version 2, but only version 1"):
+def test_unreadable_index_is_rejected(tmp_path: Path) -> None:
+    data = change_index(make_shards(tmp_path), version=2)
+    with pytest.raises(UserError, match=r"version 2, but only version 1"):
         _ = data.vocab_size
-    with pytest.raises(MisconfigurationException, match=r"dtype must be uint16 or uint32"):
-        _ = broken(tmp_path, version=1, dtype="int8").vocab_size
-    with pytest.raises(MisconfigurationException, match="shard 0 lacks split, tokens"):
-        _ = broken(tmp_path, dtype="uint16", shards=[{"file": "train-00000.bin"}]).vocab_size
+    with pytest.raises(UserError, match=r"dtype must be uint16 or uint32"):
+        _ = change_index(tmp_path, version=1, dtype="int8").vocab_size
+    with pytest.raises(UserError, match="shard 0 lacks split, tokens"):
+        _ = change_index(tmp_path, dtype="uint16", shards=[{"file": "train-00000.bin"}]).vocab_size
     for text in ("{", "[]", "{}"):
         (tmp_path / "index.json").write_text(text)
-        with pytest.raises(MisconfigurationException, match="damaged or not an index"):
+        with pytest.raises(UserError, match="damaged or not an index"):
             _ = TokenShards(str(tmp_path)).vocab_size
 
 
-def test_a_shard_cut_short_is_named_with_its_sizes(tmp_path: Path) -> None:
+def test_truncated_shard_is_reported_with_its_sizes(tmp_path: Path) -> None:
     shard = make_shards(tmp_path, shard_tokens=500) / "train-00001.bin"
     shard.write_bytes(shard.read_bytes()[:-3])
     with pytest.raises(
-        MisconfigurationException,
+        UserError,
         match=r"train-00001\.bin has 997 bytes, but index\.json expects 1,000 bytes \(500 tokens\)",
     ):
         TokenShards(str(tmp_path), context=16).setup("fit")
     shard.unlink()
-    with pytest.raises(MisconfigurationException, match=r"train-00001\.bin is missing"):
+    with pytest.raises(UserError, match=r"train-00001\.bin is missing"):
         TokenShards(str(tmp_path), context=16).setup("fit")
 
 
-def test_a_changed_shard_is_found_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_verify_finds_a_changed_shard(tmp_path: Path) -> None:
     shard = make_shards(tmp_path) / "val-00000.bin"
     TokenShards(str(tmp_path), verify=True).prepare_data()
     data = bytearray(shard.read_bytes())
     data[10] ^= 1
     shard.write_bytes(data)
     TokenShards(str(tmp_path)).prepare_data()
-    with pytest.raises(MisconfigurationException, match=r"val-00000\.bin is damaged.*sha256:"):
+    with pytest.raises(UserError, match=r"val-00000\.bin is damaged.*sha256:"):
         TokenShards(str(tmp_path), verify=True).prepare_data()
 
 
-def test_a_token_beyond_the_vocabulary_is_named_before_the_net_sees_it(tmp_path: Path) -> None:
-    data = broken(make_shards(tmp_path), vocab_size=20)
+def test_token_beyond_the_vocabulary_is_reported(tmp_path: Path) -> None:
+    data = change_index(make_shards(tmp_path), vocab_size=20)
     data.setup("fit")
-    with pytest.raises(
-        MisconfigurationException, match=r"\.bin contains the token \d\d, but .* 20"
-    ):
+    with pytest.raises(UserError, match=r"\.bin contains the token \d\d, but .* 20"):
         next(iter(data.train_dataloader()))
 
 
-def test_contexts_and_batches_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_invalid_context_and_batch_size_are_rejected(tmp_path: Path) -> None:
     folder = str(make_shards(tmp_path))
-    with pytest.raises(MisconfigurationException, match=r"3000 training tokens and 400 .* 401 of"):
+    with pytest.raises(UserError, match=r"3000 training tokens and 400 .* 401 of"):
         TokenShards(folder, context=400).setup("fit")
     TokenShards(folder, context=399).setup("fit")
     data = TokenShards(folder, context=8, batch_size=4)
     data.trainer = SimpleNamespace(distributed_sampler_kwargs={"num_replicas": 3, "rank": 0})
-    with pytest.raises(MisconfigurationException, match="not divisible by 3 processes"):
+    with pytest.raises(UserError, match="not divisible by 3 processes"):
         data.setup("fit")
     for wrong in ({"context": 0}, {"batch_size": 0}, {"seed": -1}, {"vocab_multiple": 0}):
-        with pytest.raises(MisconfigurationException, match=next(iter(wrong))):
+        with pytest.raises(UserError, match=next(iter(wrong))):
             TokenShards(folder, **wrong)
 
 
-# Making.
+# scripts.tokenize_text
 
 
-def test_the_shards_are_the_same_however_many_workers_make_them(
+def test_shards_do_not_depend_on_the_number_of_workers(
     texts: Path, tokenize: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokenize_text, "TASK_CHARACTERS", 700)  # many tasks a worker
+    monkeypatch.setattr(tokenize_text, "TASK_CHARACTERS", 700)  # many tasks per worker
     one, three = (
         tokenize(texts / "*.txt", "--workers", number, name=str(number)) for number in (1, 3)
     )
@@ -213,7 +211,7 @@ def test_the_shards_are_the_same_however_many_workers_make_them(
     assert {"train-00000.bin", "train-00001.bin", "val-00000.bin"} < set(contents(one))
 
 
-def test_documents_come_back_in_order_each_followed_by_the_end_of_text(
+def test_documents_are_in_order_with_end_of_text_between(
     texts: Path, tokenize: Callable[..., Path]
 ) -> None:
     for kind in ("bpe", "characters"):
@@ -231,12 +229,15 @@ def test_documents_come_back_in_order_each_followed_by_the_end_of_text(
                     data.tokenizer.decode(tokens[a : b - 1].tolist()) for a, b in pairwise(ends)
                 ]
             documents = [path.read_text() for path in sorted(texts.glob("*.txt"))]
-            assert found["val"] == [documents[3], documents[6]]  # 0.3: the fourth and the seventh
+            assert found["val"] == [
+                documents[3],
+                documents[6],
+            ]  # val_fraction 0.3: the fourth and the seventh
             assert found["train"] == [d for n, d in enumerate(documents) if n not in (3, 6)]
             assert sum(source["documents"] for source in data.index["sources"]) == 7
 
 
-def test_no_text_is_read_as_an_end_of_text() -> None:
+def test_text_is_never_encoded_as_end_of_text() -> None:
     for tokenizer in (character_tokenizer("<|endoftx>"), train_bpe(["a"], 300)):
         made, end = add_end_of_text(tokenizer)
         assert made.decode([end], skip_special_tokens=False) == "<|endoftext|>"
@@ -244,7 +245,7 @@ def test_no_text_is_read_as_an_end_of_text() -> None:
         assert add_end_of_text(made) == (made, end)
 
 
-def test_byte_pairs_learn_nothing_from_what_validates(
+def test_bpe_is_trained_on_the_training_split_only(
     texts: Path, tokenize: Callable[..., Path]
 ) -> None:
     (texts / "other.val").write_text("zyzzyva " * 300)
@@ -255,7 +256,7 @@ def test_byte_pairs_learn_nothing_from_what_validates(
     assert not any("zy" in token for token in vocabulary)
 
 
-def test_a_text_file_and_its_shards_train_on_the_same_tokens(
+def test_shards_have_the_tokens_of_the_text_file(
     texts: Path, tokenize: Callable[..., Path]
 ) -> None:
     files = sorted(map(str, texts.glob("*.txt")))
@@ -267,7 +268,7 @@ def test_a_text_file_and_its_shards_train_on_the_same_tokens(
     assert shards[shards != own.vocab_size].tolist() == own.tokenizer.encode(text).ids
 
 
-def test_what_validates_never_trains_and_no_file_comes_twice(
+def test_validation_files_are_not_used_for_training(
     texts: Path, tokenize: Callable[..., Path]
 ) -> None:
     plain = ("--tokenizer", "characters")
@@ -279,39 +280,39 @@ def test_what_validates_never_trains_and_no_file_comes_twice(
         assert np.array_equal(row(folder, split), row(alone, split))
 
 
-def test_a_text_is_split_where_it_is_told_even_between_two_pieces(tmp_path: Path) -> None:
+def test_separator_may_span_two_blocks(tmp_path: Path) -> None:
     path = tmp_path / "stories.txt"
     path.write_text("one" * 400_000 + "<|end|>two<|end|>")
     found = ["".join(pieces) for pieces in read_documents(path, "text", "<|end|>")]
     assert found == ["one" * 400_000, "two", ""]
 
 
-def test_an_interrupted_run_leaves_no_index_and_is_simply_run_again(
+def test_interrupted_run_leaves_no_index_and_can_be_repeated(
     texts: Path, tokenize: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = contents(tokenize(texts / "*.txt", name="whole"))
     begin, begun = tokenize_text.ShardWriter._open, []
 
-    def stop_at_the_fortieth(writer: tokenize_text.ShardWriter) -> None:
+    def interrupt_at_shard_40(writer: tokenize_text.ShardWriter) -> None:
         begin(writer)
         begun.append(writer)
         if len(begun) == 40:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tokenize_text.ShardWriter, "_open", stop_at_the_fortieth)
+        patch.setattr(tokenize_text.ShardWriter, "_open", interrupt_at_shard_40)
         with pytest.raises(KeyboardInterrupt):
             tokenize(texts / "*.txt", "--shard_tokens", 20)
     left = set(contents(texts.parent / "shards"))
     assert "train-00000.bin" in left
     assert any(name.endswith(".partial") for name in left)
     assert "index.json" not in left
-    with pytest.raises(MisconfigurationException, match="is incomplete"):
+    with pytest.raises(UserError, match="is incomplete"):
         _ = TokenShards(str(texts.parent / "shards")).vocab_size
-    assert contents(tokenize(texts / "*.txt")) == whole  # with other sizes, and nothing is left
+    assert contents(tokenize(texts / "*.txt")) == whole  # the files of the interrupted run are gone
 
 
-def test_the_disk_holds_each_token_once_and_nothing_else(
+def test_disk_usage_never_exceeds_the_shards(
     texts: Path, tokenize: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     most = 0
@@ -329,20 +330,22 @@ def test_the_disk_holds_each_token_once_and_nothing_else(
 
 @pytest.fixture
 def refused(tokenize: Callable[..., Path], capsys: pytest.CaptureFixture) -> Callable[..., str]:
-    """Calls the program with a mistake in it; returns the sentence that it says."""
+    """Return a function that runs the script with a user error and returns the message."""
 
     def refused(*arguments: object) -> str:
         with pytest.raises(SystemExit) as exit:
             tokenize(*arguments)
         assert exit.value.code == 2
-        told = [s for s in capsys.readouterr().err.splitlines() if s.startswith("tokenize_text: ")]
-        assert len(told) == 1
-        return told[0]
+        message = [
+            s for s in capsys.readouterr().err.splitlines() if s.startswith("tokenize_text: ")
+        ]
+        assert len(message) == 1
+        return message[0]
 
     return refused
 
 
-def test_mistakes_are_told_in_one_sentence(texts: Path, refused: Callable[..., str]) -> None:
+def test_user_errors_are_one_message(texts: Path, refused: Callable[..., str]) -> None:
     (texts / "bad.jsonl").write_text('{"text": "a"}\n{"body": "b"}\n')
     (texts / "worse.jsonl").write_text('{"text": "a"}\n{"text"\n')
     (texts / "half.jsonl").write_text('{"text": "cut \\ud83d"}\n{"text": "whole \\ud83d\\ude00"}\n')
@@ -366,7 +369,7 @@ def test_mistakes_are_told_in_one_sentence(texts: Path, refused: Callable[..., s
         assert said in refused(*arguments)
 
 
-def test_a_finished_folder_is_not_written_again(
+def test_complete_folder_is_not_overwritten(
     texts: Path, tokenize: Callable[..., Path], refused: Callable[..., str]
 ) -> None:
     folder = tokenize(texts / "*.txt")
@@ -375,7 +378,7 @@ def test_a_finished_folder_is_not_written_again(
     assert contents(folder) == before
 
 
-def test_a_full_disk_is_said_to_be_full(
+def test_full_disk_is_reported(
     texts: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Full:
@@ -389,10 +392,9 @@ def test_a_full_disk_is_said_to_be_full(
     assert "No space left" in refused(texts / "*.txt")
 
 
-def test_a_data_set_of_the_hub_is_read_as_rows(
+def test_hub_dataset_gives_the_shards_of_its_files(
     texts: Path, tokenize: Callable[..., Path], refused: Callable[..., str], monkeypatch
 ) -> None:
-    """With the package where it is installed; that it is needed is said where it is not."""
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert "pip install 'datasets>=3.0'" in refused("--dataset", "someone/some-texts")
     monkeypatch.undo()
@@ -406,7 +408,7 @@ def test_a_data_set_of_the_hub_is_read_as_rows(
         assert row(from_hub, split).tolist() == row(from_file, split).tolist()
 
 
-def test_no_program_hides_a_module_of_python() -> None:
+def test_no_script_hides_a_standard_module() -> None:
     programs = {path.stem for folder in (ROOT, ROOT / "scripts") for path in folder.glob("*.py")}
     assert "tokenize_text" in programs
     assert not programs & sys.stdlib_module_names
@@ -415,9 +417,7 @@ def test_no_program_hides_a_module_of_python() -> None:
 @pytest.mark.skipif(
     not (REAL_DIR / "gpt2-bpe/encoder.json").exists(), reason="DATA_DIR holds no gpt2-bpe"
 )
-def test_gpt2s_own_tokens_end_a_document_with_50256(
-    texts: Path, tokenize: Callable[..., Path]
-) -> None:
+def test_gpt2_documents_end_with_token_50256(texts: Path, tokenize: Callable[..., Path]) -> None:
     folder = tokenize(texts / "*.txt", "--tokenizer", "gpt2", "--data_dir", REAL_DIR)
     tokens = row(folder, "val")
     assert tokens[-1] == 50256
@@ -428,7 +428,7 @@ def test_gpt2s_own_tokens_end_a_document_with_50256(
     assert data.tokenizer.decode(tokens.tolist()).startswith(text + "<|endoftext|>")
 
 
-def test_the_checksums_are_those_of_the_files(texts: Path, tokenize: Callable[..., Path]) -> None:
+def test_index_has_the_checksums_of_the_files(texts: Path, tokenize: Callable[..., Path]) -> None:
     folder = tokenize(texts / "*.txt")
     for shard in json.loads((folder / "index.json").read_text())["shards"]:
         data = (folder / shard["file"]).read_bytes()

@@ -1,4 +1,4 @@
-"""Streamed shards: the order is a function of seed and step, whatever lies on the disk."""
+"""TokenStream: batches depend on (seed, step), not on the shards on the disk."""
 
 import functools
 import http.server
@@ -15,10 +15,10 @@ import fsspec
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules import TokenStream
 from datamodules.language_modeling.token_stream import ShardCache, WindowCrops
+from engine.errors import UserError
 from tests.support import ROOT
 from tests.support.resume import Crash, assert_same_run, crash_after
 from tests.support.synthetic_data import make_shards
@@ -27,18 +27,18 @@ SIZES = {"context": 16, "batch_size": 4}
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path) -> Path:
-    """A folder of ten shards that train, of 300 tokens each, and two that validate."""
-    return make_shards(tmp_path / "elsewhere", shard_tokens=300)
+def remote(tmp_path: Path) -> Path:
+    """Write ten training shards of 300 tokens each and two validation shards."""
+    return make_shards(tmp_path / "remote", shard_tokens=300)
 
 
 @pytest.fixture
-def stream(tmp_path: Path, elsewhere: Path) -> Callable[..., TokenStream]:
+def stream(tmp_path: Path, remote: Path) -> Callable[..., TokenStream]:
     def stream(disk: str = "disk", share: tuple[int, int] = (0, 1), **changes) -> TokenStream:
-        arguments = {"url": elsewhere.as_uri(), "window": 3, "data_dir": str(tmp_path / disk)}
+        arguments = {"url": remote.as_uri(), "window": 3, "data_dir": str(tmp_path / disk)}
         data = TokenStream(**(arguments | SIZES | changes))
-        told = {"rank": share[0], "num_replicas": share[1]}
-        data.trainer = SimpleNamespace(distributed_sampler_kwargs=told)
+        message = {"rank": share[0], "num_replicas": share[1]}
+        data.trainer = SimpleNamespace(distributed_sampler_kwargs=message)
         return data
 
     return stream
@@ -51,13 +51,13 @@ def crops(data: TokenStream) -> WindowCrops:
 
 
 def on_disk(data: TokenStream, split: str = "train") -> set[int]:
-    """The numbers of the shards that are on this machine, once nothing more is on its way."""
+    """Return the numbers of the downloaded shards."""
     fetched = ShardCache(data.url, data.folder, data._shards(split), data._dtype, keep=True)
     return {i for i in range(len(fetched.shards)) if fetched.path(i).exists()}
 
 
 def settle(batches: WindowCrops) -> None:
-    """Wait for what is on its way."""
+    """Wait for running downloads."""
     batches.cache._threads.submit(lambda: None).result()
     limit = time.monotonic() + 20
     while batches.cache._threads._work_queue.qsize() and time.monotonic() < limit:
@@ -65,11 +65,11 @@ def settle(batches: WindowCrops) -> None:
     time.sleep(0.1)
 
 
-def test_a_step_is_the_same_whatever_was_seen_before(stream: Callable[..., TokenStream]) -> None:
+def test_batch_does_not_depend_on_earlier_batches(stream: Callable[..., TokenStream]) -> None:
     straight = crops(stream("a"))
     seen = [straight[step] for step in range(2 * len(straight))]
     assert len(straight) == 3000 // (4 * 16)
-    later = crops(stream("b"))  # another machine: nothing is there
+    later = crops(stream("b"))  # another machine without shards
     for step in (70, 3, 46, 47, 91):
         for one, other in zip(seen[step], later[step], strict=True):
             assert torch.equal(one, other)
@@ -77,16 +77,16 @@ def test_a_step_is_the_same_whatever_was_seen_before(stream: Callable[..., Token
     assert not torch.equal(seen[5][0], other_seed[5][0])
 
 
-def test_two_processes_see_the_rows_of_one(stream: Callable[..., TokenStream]) -> None:
+def test_global_batch_does_not_depend_on_world_size(stream: Callable[..., TokenStream]) -> None:
     whole = crops(stream())
-    parts = [crops(stream(share=(rank, 2))) for rank in range(2)]  # one disk for both
+    parts = [crops(stream(share=(rank, 2))) for rank in range(2)]  # sharing a disk
     for step in range(60):
         halves = torch.cat([part[step][0] for part in parts])
         assert torch.equal(whole[step][0], halves)
 
 
-def test_each_shard_is_in_as_many_windows_as_the_others(
-    stream: Callable[..., TokenStream], elsewhere: Path
+def test_each_shard_is_in_equally_many_windows(
+    stream: Callable[..., TokenStream], remote: Path
 ) -> None:
     batches = crops(stream())
     orders = []
@@ -98,11 +98,11 @@ def test_each_shard_is_in_as_many_windows_as_the_others(
         orders.append([window[0] for window in windows])
     assert len(set(map(tuple, orders))) == 3
     assert batches.shards_at((0, 10)) == batches.shards_at((1, 0))
-    places = [batches.position(step) for step in range(len(batches))]
-    assert set(Counter(places).values()) <= {4, 5}  # 46 steps, 10 windows
+    positions = [batches.position(step) for step in range(len(batches))]
+    assert set(Counter(positions).values()) <= {4, 5}  # 46 steps, 10 windows
 
-    # What a crop holds stands in a shard of its window, or where one ends and the next begins.
-    shards = [np.fromfile(elsewhere / f"train-{i:05}.bin", "<u2").tolist() for i in range(10)]
+    # Every crop comes from the concatenated shards of its window.
+    shards = [np.fromfile(remote / f"train-{i:05}.bin", "<u2").tolist() for i in range(10)]
     for step in (0, 20, 50):
         window = batches.shards_at(batches.position(step))
         row = list(chain.from_iterable(shards[i] for i in window))
@@ -111,7 +111,7 @@ def test_each_shard_is_in_as_many_windows_as_the_others(
             assert any(row[i : i + 17] == tokens for i in range(len(row)))
 
 
-def test_the_disk_holds_a_window_and_what_comes_next(stream: Callable[..., TokenStream]) -> None:
+def test_disk_has_the_window_and_the_next_shard(stream: Callable[..., TokenStream]) -> None:
     data = stream()
     batches = crops(data)
     for step in range(46):
@@ -122,15 +122,15 @@ def test_the_disk_holds_a_window_and_what_comes_next(stream: Callable[..., Token
         assert on_disk(data) == wanted
     assert on_disk(data, "val") == {0, 1}
 
-    kept = stream("all of it", keep=True)
+    kept = stream("all", keep=True)
     batches = crops(kept)
     for step in range(46):
         batches[step]
     assert on_disk(kept) == set(range(10))
 
 
-def test_the_next_shard_is_fetched_before_it_is_wanted(
-    tmp_path: Path, elsewhere: Path, stream: Callable[..., TokenStream]
+def test_next_shard_is_prefetched(
+    tmp_path: Path, remote: Path, stream: Callable[..., TokenStream]
 ) -> None:
     asked: list[str] = []
 
@@ -138,7 +138,7 @@ def test_the_next_shard_is_fetched_before_it_is_wanted(
         def log_message(self, format: str, *arguments: object) -> None:
             asked.append(str(arguments[0]))
 
-    handler = functools.partial(Handler, directory=str(elsewhere))
+    handler = functools.partial(Handler, directory=str(remote))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         data = stream("by http", url=f"http://127.0.0.1:{server.server_port}/")
@@ -146,7 +146,7 @@ def test_the_next_shard_is_fetched_before_it_is_wanted(
         batches[0]
         settle(batches)
         before = list(asked)
-        batches[5]  # the second window
+        batches[5]  # in the second window
         coming = batches.shards_at((0, 2))[-1]
         settle(batches)
         assert sum("train-" in line for line in before) == 4
@@ -156,11 +156,9 @@ def test_the_next_shard_is_fetched_before_it_is_wanted(
         assert torch.equal(one, other)
 
 
-def test_other_protocols_are_opened_by_fsspec(
-    elsewhere: Path, stream: Callable[..., TokenStream]
-) -> None:
+def test_fsspec_protocols_are_supported(remote: Path, stream: Callable[..., TokenStream]) -> None:
     memory = fsspec.filesystem("memory")
-    memory.put(str(elsewhere), "/bucket", recursive=True)
+    memory.put(str(remote), "/bucket", recursive=True)
     try:
         there = crops(stream("from memory", url="memory://bucket"))
         assert torch.equal(there[9][0], crops(stream())[9][0])
@@ -168,42 +166,42 @@ def test_other_protocols_are_opened_by_fsspec(
         memory.rm("/bucket", recursive=True)
 
 
-def test_a_run_goes_on_bit_for_bit_on_another_machine(
-    tmp_path: Path, elsewhere: Path, run: Callable[..., Path]
+def test_resume_is_bit_exact_on_another_machine(
+    tmp_path: Path, remote: Path, run: Callable[..., Path]
 ) -> None:
     arguments = (
         *("--config", ROOT / "configs/source/gpt.yaml"),
         *("--config", ROOT / "configs/size/gpt-nano.yaml"),
-        *("--data", "datamodules.TokenStream", "--data.url", elsewhere.as_uri()),
-        *("--data.window", 2, "--data.context", 16, "--data.batch_size", 4),
-        *("--data.data_dir", tmp_path / "disk", "--trainer.max_steps", 60),
-        *("--trainer.val_check_interval", 20, "--trainer.log_every_n_steps", 1),
-        *("--checkpoint.every_n_steps", 7, "--trainer.precision", "32-true"),
+        *("--data", "datamodules.TokenStream", "--data.url", remote.as_uri()),
+        *("--data.window", 2, "--data.context", 32, "--data.batch_size", 4),
+        *("--data.data_dir", tmp_path / "disk", "--trainer.max_steps", 30),
+        *("--trainer.val_check_interval", 10, "--trainer.log_every_n_steps", 1),
+        *("--checkpoint.every_n_steps", 5, "--trainer.precision", "32-true"),
         *("--trainer.callbacks", "null"),
     )
-    never_stopped = run("fit", *arguments, "--experiment", "whole")
+    uninterrupted = run("fit", *arguments, "--experiment", "whole")
     shutil.rmtree(tmp_path / "disk")
     with pytest.raises(Crash):
         run("fit", *arguments, "--experiment", "cut", *crash_after(33))
     shutil.rmtree(tmp_path / "disk")
     folder = next((tmp_path / "runs/cut").glob("*"))
     assert run("fit", "--resume", folder, "--trainer.callbacks", "null") == folder
-    assert_same_run(never_stopped, folder)
+    assert_same_run(uninterrupted, folder)
 
 
 @pytest.fixture
 def wrong(stream: Callable[..., TokenStream]) -> Iterator[Callable[..., str]]:
     def wrong(**changes: object) -> str:
-        with pytest.raises(MisconfigurationException) as raised:
+        with pytest.raises(UserError) as raised:
             crops(stream(**changes))[0]
         return str(raised.value)
 
     return wrong
 
 
-def test_mistakes_are_told_before_training(
+def test_user_errors_are_reported_before_training(
     tmp_path: Path,
-    elsewhere: Path,
+    remote: Path,
     wrong: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -220,8 +218,8 @@ def test_mistakes_are_told_before_training(
     assert "use a smaller --data.window" in wrong()
 
 
-def test_a_damaged_shard_is_named_and_never_used(elsewhere: Path, wrong: Callable) -> None:
-    for path in elsewhere.glob("train-*.bin"):
+def test_damaged_shard_is_reported(remote: Path, wrong: Callable) -> None:
+    for path in remote.glob("train-*.bin"):
         data = bytearray(path.read_bytes())
         data[10] ^= 1
         path.write_bytes(data)

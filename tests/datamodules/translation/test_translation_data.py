@@ -1,17 +1,17 @@
-"""Pairs of sentences: read line by line, batched by length, and what is wrong is told."""
+"""Translation data: reading, batches by length, tokenizers, user errors."""
 
 import gzip
 from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Tokenizer
 
 from datamodules import Multi30k, ParallelFiles, ReversedWords
 from datamodules.loading.length_batches import padding_fraction
 from datamodules.translation.base import utf8_bytes
 from datamodules.translation.reversed_words import SYLLABLES
+from engine.errors import UserError
 from tests.support import REAL_DIR
 from tests.support.synthetic_data import ENGLISH, GERMAN
 
@@ -28,7 +28,7 @@ def data(small_texts: Path) -> Multi30k:
 
 
 def files(folder: Path, source: str | bytes, target: str | bytes) -> list[str]:
-    """Two files; returns their names."""
+    """Write two files and return their names."""
     paths = [folder / "some.de", folder / "some.en"]
     for path, text in zip(paths, (source, target), strict=True):
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -39,7 +39,7 @@ def lines(number: int, word: str = "word") -> str:
     return "".join(f"{word} {word * (n % 3 + 1)} {n}.\n" for n in range(number))
 
 
-def test_a_batch_holds_a_sentence_and_what_is_written_word_by_word(data: Multi30k) -> None:
+def test_batch_has_source_decoder_input_and_shifted_targets(data: Multi30k) -> None:
     source, target = data.tokenizers
     pad, begin, end = (target.token_to_id(name) for name in ("[PAD]", "[BOS]", "[EOS]"))
     pairs = dict(zip(*data.texts["train"], strict=True))
@@ -50,17 +50,17 @@ def test_a_batch_holds_a_sentence_and_what_is_written_word_by_word(data: Multi30
             read = inputs["input_ids"][row]
             assert (read[~inside] == pad).all()
             assert read[inside][-1] == end
-            told = targets[row] != -100
+            message = targets[row] != -100
             written = inputs["decoder_input_ids"][row]
             assert written[0] == begin
-            assert torch.equal(written[1:][told[1:]], targets[row][told][:-1])
-            assert targets[row][told][-1] == end
-            assert (written[~told] == pad).all()
+            assert torch.equal(written[1:][message[1:]], targets[row][message][:-1])
+            assert targets[row][message][-1] == end
+            assert (written[~message] == pad).all()
             text = source.decode(read[inside][:-1].tolist())
-            assert target.decode(targets[row][told][:-1].tolist()) == pairs[text]
+            assert target.decode(targets[row][message][:-1].tolist()) == pairs[text]
 
 
-def test_evaluation_brings_the_references_as_they_were_written(data: Multi30k) -> None:
+def test_evaluation_batches_have_the_raw_references(data: Multi30k) -> None:
     seen = []
     for inputs, _ in data.test_dataloader():
         seen += [bytes(row).rstrip(b"\0").decode() for row in inputs["references"].tolist()]
@@ -68,12 +68,12 @@ def test_evaluation_brings_the_references_as_they_were_written(data: Multi30k) -
     assert any("läuft" in text for text in data.texts["test"].sources)
 
 
-def test_every_pair_trains_once_an_epoch_but_for_those_that_fill_no_batch(data: Multi30k) -> None:
+def test_each_pair_is_used_once_per_epoch_except_the_last_incomplete_batch(data: Multi30k) -> None:
     rows = torch.cat(list(data.train_dataloader().sampler))
     assert len(rows.unique()) == len(rows) == len(data.splits["train"]) // 8 * 8
 
 
-def test_batches_are_a_function_of_seed_and_epoch(small_texts: Path) -> None:
+def test_batches_depend_on_seed_and_epoch(small_texts: Path) -> None:
     def first(seed: int, epoch: int) -> torch.Tensor:
         data = Multi30k(data_dir=str(small_texts), seed=seed, **SMALL)
         data.setup("fit")
@@ -86,7 +86,7 @@ def test_batches_are_a_function_of_seed_and_epoch(small_texts: Path) -> None:
     assert not torch.equal(first(0, 0), first(1, 0))
 
 
-def test_pairs_of_like_length_are_together(data: Multi30k) -> None:
+def test_batches_have_pairs_of_similar_length(data: Multi30k) -> None:
     train = data.splits["train"]
     for side in (train.sources, train.targets):
         bucketed = padding_fraction(side.lengths[data._batches().batches()])
@@ -95,10 +95,10 @@ def test_pairs_of_like_length_are_together(data: Multi30k) -> None:
     assert "260 train, 40 val, 30 test pairs" in data.summary
 
 
-def test_one_vocabulary_or_one_for_each(small_texts: Path) -> None:
+def test_vocabulary_is_shared_or_separate(small_texts: Path) -> None:
     shared, apart = (
-        Multi30k(data_dir=str(small_texts), tokenizer="words", min_count=1, shared=told)
-        for told in (True, False)
+        Multi30k(data_dir=str(small_texts), tokenizer="words", min_count=1, shared=message)
+        for message in (True, False)
     )
     both = set(GERMAN.split()) | set(ENGLISH.split())
     assert shared.tokenizers[0].get_vocab() == shared.tokenizers[1].get_vocab()
@@ -111,7 +111,7 @@ def test_one_vocabulary_or_one_for_each(small_texts: Path) -> None:
     assert apart.source_vocab_size == len(german)
 
 
-def test_the_vocabulary_knows_nothing_of_what_is_tested(tmp_path: Path) -> None:
+def test_vocabulary_is_built_from_training_pairs_only(tmp_path: Path) -> None:
     train = files(tmp_path, lines(60), lines(60))
     others = tmp_path / "others"
     others.mkdir()
@@ -120,14 +120,14 @@ def test_the_vocabulary_knows_nothing_of_what_is_tested(tmp_path: Path) -> None:
     assert not {"zyzzyva", "quokka"} & set(data.tokenizers[0].get_vocab())
 
 
-def test_byte_pairs_give_any_text_back(small_texts: Path) -> None:
+def test_bpe_is_lossless(small_texts: Path) -> None:
     data = Multi30k(data_dir=str(small_texts), **SMALL)
     for text in ("Straße, „Zitat“ – 漢字!", "two  blanks"):
         ids = data.tokenizers[1].encode(text).ids
         assert data.tokenizers[1].decode(ids) == text
 
 
-def test_what_goes_into_a_checkpoint_cuts_and_frames_as_the_data_do(small_texts: Path) -> None:
+def test_exported_tokenizers_truncate_and_frame_as_the_data(small_texts: Path) -> None:
     data = Multi30k(data_dir=str(small_texts), context=5, **SMALL)
     source = Tokenizer.from_str(data.source_tokenizer_json)
     target = Tokenizer.from_str(data.target_tokenizer_json)
@@ -138,7 +138,7 @@ def test_what_goes_into_a_checkpoint_cuts_and_frames_as_the_data_do(small_texts:
     assert target.encode(text).ids[0] == target.token_to_id("[BOS]")
 
 
-def test_sentences_beyond_the_context_are_cut_and_counted(small_texts: Path) -> None:
+def test_long_sentences_are_truncated_and_counted(small_texts: Path) -> None:
     data = Multi30k(data_dir=str(small_texts), context=6, tokenizer="words", batch_size=8)
     sources, targets = data.texts["val"]
     longer = sum(max(len(s.split()) + 1, len(t.split()) + 2) > 6 for s, t in zip(sources, targets))  # noqa: B905
@@ -151,21 +151,21 @@ def test_sentences_beyond_the_context_are_cut_and_counted(small_texts: Path) -> 
     assert (ends == data.tokenizers[1].token_to_id("[EOS]")).all()
 
 
-def test_pairs_with_an_empty_side_do_not_train_and_are_counted(tmp_path: Path) -> None:
-    told, german = lines(30).splitlines(), lines(30, "wort").splitlines()
-    told[3] = german[7] = " "
-    pair = files(tmp_path, "\n".join(german) + "\n", "\n".join(told) + "\n")
+def test_training_pairs_with_an_empty_side_are_dropped_and_counted(tmp_path: Path) -> None:
+    message, german = lines(30).splitlines(), lines(30, "wort").splitlines()
+    message[3] = german[7] = " "
+    pair = files(tmp_path, "\n".join(german) + "\n", "\n".join(message) + "\n")
     data = ParallelFiles(pair, pair, pair, batch_size=4)
     with pytest.warns(
         UserWarning, match="2 of 30 training pairs with an empty side; the first is line 4"
     ):
         assert len(data.texts["train"].sources) == 28
     assert data.texts["train"].sources[3] == german[4]
-    assert len(data.texts["test"].sources) == 30  # nothing moves where it is translated
+    assert len(data.texts["test"].sources) == 30  # no line is dropped from the test split
     assert data.texts["test"].sources[7] == ""
 
 
-def test_files_without_a_split_are_shared_out_and_no_pair_twice(tmp_path: Path) -> None:
+def test_missing_splits_are_taken_from_training_without_overlap(tmp_path: Path) -> None:
     data = ParallelFiles(files(tmp_path, lines(100, "wort"), lines(100)), val_fraction=0.2)
     sizes = {split: len(texts.sources) for split, texts in data.texts.items()}
     assert sizes == {"train": 75, "val": 20, "test": 5}
@@ -174,7 +174,7 @@ def test_files_without_a_split_are_shared_out_and_no_pair_twice(tmp_path: Path) 
     assert all(s.replace("wort", "word") == t for s, t in pairs)
 
 
-def test_a_file_to_translate_keeps_its_lines_and_their_order(tmp_path: Path) -> None:
+def test_predict_keeps_the_lines_in_order(tmp_path: Path) -> None:
     train = files(tmp_path, lines(60), lines(60))
     (tmp_path / "mine.txt").write_text("word 5.\n\nword wordword 1.\n")
     data = ParallelFiles(train, batch_size=2, predict=str(tmp_path / "mine.txt"))
@@ -186,7 +186,7 @@ def test_a_file_to_translate_keeps_its_lines_and_their_order(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("source", "target", "told"),
+    ("source", "target", "message"),
     [
         (lines(30), lines(28), r"some.de has 30 lines but .*some.en has 28"),
         ("", lines(3), r"some.de contains no sentence"),
@@ -199,16 +199,16 @@ def test_a_file_to_translate_keeps_its_lines_and_their_order(tmp_path: Path) -> 
         ("a\n\n", "\nb\n", "contains no pair"),
     ],
 )
-def test_files_that_are_no_translation_are_refused(
-    tmp_path: Path, source: str, target: str | bytes, told: str
+def test_unreadable_or_unaligned_files_are_rejected(
+    tmp_path: Path, source: str, target: str | bytes, message: str
 ) -> None:
     pair = files(tmp_path, source, target)
-    with pytest.raises(MisconfigurationException, match=told):
+    with pytest.raises(UserError, match=message):
         ParallelFiles(pair, pair, pair).texts  # noqa: B018
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"train": ["one.de"]}, "data.train must be \[SOURCE, TARGET\], got 1"),
         ({"train": ["no.de", "no.en"]}, "there is no file no.de"),
@@ -218,32 +218,32 @@ def test_files_that_are_no_translation_are_refused(
         ({"context": 2}, "context must be at least 3"),
     ],
 )
-def test_wrong_arguments_are_told(tmp_path: Path, wrong: dict, told: str) -> None:
+def test_invalid_arguments_are_reported(tmp_path: Path, wrong: dict, message: str) -> None:
     given = {"train": files(tmp_path, lines(9), lines(9))} | wrong
-    with pytest.raises(MisconfigurationException, match=told):
+    with pytest.raises(UserError, match=message):
         ParallelFiles(**given).load()
 
 
-def test_packed_files_are_read_and_broken_ones_refused(tmp_path: Path) -> None:
+def test_compressed_files_are_read_and_damaged_ones_rejected(tmp_path: Path) -> None:
     pair = files(tmp_path, lines(40), lines(40))
     for name in pair:
         Path(f"{name}.gz").write_bytes(gzip.compress(Path(name).read_bytes()))
     packed = [f"{name}.gz" for name in pair]
     assert ParallelFiles(packed).texts == ParallelFiles(pair).texts
     Path(packed[0]).write_bytes(Path(packed[0]).read_bytes()[:-20])
-    with pytest.raises(MisconfigurationException, match=r"some.de.gz is damaged"):
+    with pytest.raises(UserError, match=r"some.de.gz is damaged"):
         ParallelFiles(packed).texts  # noqa: B018
 
 
-def test_a_file_of_multi30k_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(MisconfigurationException, match=r"train.de.gz does not exist and"):
+def test_missing_multi30k_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train.de.gz does not exist and"):
         Multi30k(data_dir=str(tmp_path)).prepare_data()
 
 
 @pytest.mark.skipif(
     not (REAL_DIR / "multi30k/train.de.gz").is_file(), reason="DATA_DIR holds no multi30k"
 )
-def test_the_real_multi30k_is_as_described() -> None:
+def test_multi30k_has_its_published_sizes() -> None:
     data = Multi30k(data_dir=str(REAL_DIR))
     data.prepare_data()  # verifies the checksums
     sizes = {split: len(texts.sources) for split, texts in data.texts.items()}
@@ -254,7 +254,7 @@ def test_the_real_multi30k_is_as_described() -> None:
     assert data.texts["train"].targets[2] == "A little girl climbing into a wooden playhouse."
 
 
-def test_the_toy_language_is_word_for_word_and_backwards() -> None:
+def test_reversed_words_translates_word_by_word_in_reverse() -> None:
     data = ReversedWords(words=36, longest=6, sizes=(500, 20, 20), batch_size=10)
     dictionary: dict[str, str] = {}
     for texts in data.texts.values():
@@ -265,18 +265,20 @@ def test_the_toy_language_is_word_for_word_and_backwards() -> None:
                 assert dictionary.setdefault(word, other) == other
     assert len(dictionary) == len(set(dictionary.values())) == 36
     assert all(word[:2] in SYLLABLES["source"].split() for word in dictionary)
-    assert data.texts == ReversedWords(36, 6, (500, 20, 20), seed=5).texts  # of no run's seed
+    assert (
+        data.texts == ReversedWords(36, 6, (500, 20, 20), seed=5).texts
+    )  # independent of the seed of the run
 
 
 @pytest.mark.parametrize(
     "wrong", [{"words": 1}, {"words": 37}, {"longest": 0}, {"sizes": (0, 1, 1)}]
 )
-def test_a_language_that_can_not_be_is_refused(wrong: dict) -> None:
-    with pytest.raises(MisconfigurationException, match=next(iter(wrong))):
+def test_invalid_language_is_rejected(wrong: dict) -> None:
+    with pytest.raises(UserError, match=next(iter(wrong))):
         ReversedWords(**wrong)
 
 
-def test_bytes_of_texts_are_bytes() -> None:
-    told = utf8_bytes(["ä", "", "abc"])
-    assert told.lengths.tolist() == [2, 0, 3]
-    assert bytes(told[0].tolist()).decode() == "ä"
+def test_utf8_bytes_decode_to_the_text() -> None:
+    message = utf8_bytes(["ä", "", "abc"])
+    assert message.lengths.tolist() == [2, 0, 3]
+    assert bytes(message[0].tolist()).decode() == "ä"

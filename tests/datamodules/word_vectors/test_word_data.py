@@ -1,4 +1,4 @@
-"""Data of word vectors: neighbours, negatives, counts, benchmarks, and what is refused."""
+"""Word vector data: neighbors, negatives, co-occurrence counts, benchmarks, user errors."""
 
 import urllib.error
 import urllib.request
@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from datamodules import ContextWindows, Cooccurrences
@@ -22,12 +21,13 @@ from datamodules.word_vectors.context_windows import (
 )
 from datamodules.word_vectors.cooccurrences import HeldOutPairs, Pairs, count_pairs
 from datamodules.word_vectors.running_text import split_texts
+from engine.errors import UserError
 
 LENGTHS = [40, 1, 7, 150, 2]
 
 
 def numbered(lengths: list[int]) -> RaggedTokens:
-    """Texts in which no word occurs twice, so that a word tells its place: 2, 3, 4, …"""
+    """Return texts of the consecutive words 2, 3, 4, …, so that a word equals its position."""
     return RaggedTokens.from_sequences(
         [a + 2 for a in np.split(np.arange(sum(lengths)), np.cumsum(lengths))]
     )
@@ -41,25 +41,25 @@ def windows(lengths: list[int] = LENGTHS, **options) -> Windows:
 
 
 def pairs_of(batch: tuple[dict[str, Tensor], Tensor]) -> list[tuple[int, int]]:
-    """The words that skip-gram's targets say belong together."""
+    """Return the pairs of words in the targets of skip-gram."""
     inputs, targets = batch
     rows, places, others = (targets > 0).nonzero(as_tuple=True)
     words = inputs["input_ids"][rows, places], inputs["candidates"][rows, others]
     return list(zip(*(w.tolist() for w in words), strict=True))
 
 
-def test_pairs_are_of_one_text_and_near_each_other_each_once() -> None:
+def test_pairs_are_unique_and_within_a_window_of_one_text() -> None:
     found = pairs_of(windows()[0])
     text = np.repeat(np.arange(len(LENGTHS)), LENGTHS)
     assert len(found) == len(set(found)) > 600
     for a, b in found:
         assert 1 <= abs(a - b) <= 4
         assert text[a - 2] == text[b - 2]
-    assert {a for a, _ in found} == {n + 2 for n in range(200)} - {42}  # alone in its text
+    assert {a for a, _ in found} == {n + 2 for n in range(200)} - {42}  # the only word of its text
 
 
-def test_a_neighbour_at_distance_d_counts_in_proportion_to_its_nearness() -> None:
-    """A window drawn evenly from 1 … W reaches d with probability (W - d + 1) / W (word2vec)."""
+def test_near_neighbors_are_sampled_more_often() -> None:
+    """A window uniform in 1 … W includes distance d with probability (W - d + 1) / W (word2vec)."""
     data = windows([200], batch_size=200)
     distances = Counter(b - a for n in range(60) for a, b in pairs_of(data[n]) if 10 < a < 190)
     assert set(distances) == {-4, -3, -2, -1, 1, 2, 3, 4}
@@ -68,7 +68,7 @@ def test_a_neighbour_at_distance_d_counts_in_proportion_to_its_nearness() -> Non
         assert abs(number - expected) < 4 * (60 * 179 / 4) ** 0.5, distance  # standard deviations
 
 
-def test_an_epoch_has_every_word_once_in_an_order_of_its_own() -> None:
+def test_epoch_has_every_word_once_in_its_own_order() -> None:
     data = windows(batch_size=50)
     assert len(data) == 4
     epochs = []
@@ -80,14 +80,14 @@ def test_an_epoch_has_every_word_once_in_an_order_of_its_own() -> None:
     assert not torch.equal(*epochs)
 
 
-def test_held_out_words_are_judged_to_the_last() -> None:
+def test_every_held_out_word_is_evaluated() -> None:
     data = windows(batch_size=150, keep_last=True)
     assert len(data) == 2
     seen = [row[row > 0] for row in (data[step][0]["input_ids"] for step in range(2))]
     assert sorted(torch.cat(seen).tolist()) == list(range(2, 202))
 
 
-def test_a_step_is_a_function_of_seed_and_step_alone() -> None:
+def test_batch_depends_on_seed_and_step() -> None:
     data, again, other = windows(), windows(), windows(seed=1)
     for step in (5, 3):
         (inputs, targets), (inputs2, targets2) = data[step], again[step]
@@ -98,21 +98,21 @@ def test_a_step_is_a_function_of_seed_and_step_alone() -> None:
 
 
 @pytest.mark.parametrize("model", ["skip_gram", "cbow"])
-def test_the_rows_of_three_processes_are_those_of_one(model) -> None:
+def test_global_batch_does_not_depend_on_world_size(model) -> None:
     shares = [windows(model=model, rank=r, world_size=3, batch_size=150)[1] for r in range(3)]
     whole = windows(model=model, batch_size=150)[1]
     rows = len(whole[1])
     assert rows == 10
-    assert {len(targets) for _, targets in shares} == {4}  # two rows more, of nothing
+    assert {len(targets) for _, targets in shares} == {4}  # two more rows of padding
     for name, tensor in [("", whole[1]), *whole[0].items()]:
-        if name == "candidates":  # other rows draw other negatives, but only from the eleventh on
+        if name == "candidates":  # rows from the eleventh on have other negatives
             continue
         dealt = torch.stack([share[0][name] if name else share[1] for share in shares], 1)
         assert torch.equal(dealt.flatten(0, 1)[:rows], tensor)
     assert not any(share[1][-1].any() for share in shares[1:])
 
 
-def test_words_are_thinned_out_as_word2vec_does_it() -> None:
+def test_subsampling_probabilities_are_those_of_word2vec() -> None:
     counts = torch.tensor([0, 0, 100_000, 9_000, 400, 3])
     total = int(counts.sum())
     kept = keep_probability(counts, 1e-3)
@@ -125,7 +125,7 @@ def test_words_are_thinned_out_as_word2vec_does_it() -> None:
     assert torch.equal(keep_probability(counts, 0.0), torch.ones(6, dtype=torch.float64))
 
 
-def test_the_text_is_thinned_out_by_those_rates() -> None:
+def test_words_are_dropped_with_these_probabilities() -> None:
     draw = np.random.default_rng(0)
     words = draw.choice([2, 3, 4], 30_000, p=[0.9, 0.09, 0.01])
     counts = torch.bincount(torch.from_numpy(words), minlength=5)
@@ -137,7 +137,7 @@ def test_the_text_is_thinned_out_by_those_rates() -> None:
         assert abs(float(seen[word] - expected[word])) <= 4 * float(expected[word]) ** 0.5
 
 
-def test_negatives_are_drawn_by_counts_to_three_quarters() -> None:
+def test_negatives_are_sampled_by_counts_to_the_power_of_three_quarters() -> None:
     counts = torch.tensor([0, 0, 10_000, 1_000, 0, 10])
     data = Windows(numbered([50]), counts, negatives_per_row=500, batch_size=50, subsample=0)
     drawn = torch.cat([data._negatives(100, torch.Generator().manual_seed(n)) for n in range(4)])
@@ -146,10 +146,10 @@ def test_negatives_are_drawn_by_counts_to_three_quarters() -> None:
     assert negative_probability(counts).tolist() == pytest.approx((powers / powers.sum()).tolist())
     for share, expected in zip(shares.tolist(), (powers / powers.sum()).tolist(), strict=True):
         assert abs(share - expected) <= 4 * (expected / drawn.numel()) ** 0.5
-    assert shares[0] == shares[1] == shares[4] == 0  # what never occurs is never drawn
+    assert shares[0] == shares[1] == shares[4] == 0  # words that never occur are never sampled
 
 
-def test_all_negatives_of_a_word_weigh_as_many_as_stand_against_its_pairs() -> None:
+def test_weights_of_negatives_add_up_to_negatives_per_pair() -> None:
     inputs, targets = windows(negatives=7, negatives_per_row=5)[0]
     span = ROW + 2 * 4
     assert targets.shape == (13, ROW, span + 5)
@@ -158,7 +158,7 @@ def test_all_negatives_of_a_word_weigh_as_many_as_stand_against_its_pairs() -> N
     assert inputs["candidates"].shape == (13, span + 5)
 
 
-def test_no_word_counts_for_more_than_it_may_in_a_step() -> None:
+def test_weight_of_a_word_in_a_step_is_limited() -> None:
     draw = np.random.default_rng(0)
     words = np.where(draw.random(2_000) < 0.5, 2, draw.integers(3, 40, 2_000))
     counts = torch.bincount(torch.from_numpy(words), minlength=40)
@@ -169,18 +169,20 @@ def test_no_word_counts_for_more_than_it_may_in_a_step() -> None:
     )
     centers, candidates = less[0]["input_ids"], less[0]["candidates"]
     assert torch.equal(candidates, full[0]["candidates"])
-    share = (less[1] / full[1]).nan_to_num(-1.0)  # of a pair's weight that is left
+    share = (less[1] / full[1]).nan_to_num(-1.0)  # remaining fraction of a pair's weight
     both = (centers == 2)[:, :, None] & (candidates == 2)[:, None, :] & (full[1] != 0)
     pairs, drawn = share[both & (full[1] > 0)], share[both & (full[1] < 0)]
-    torch.testing.assert_close(drawn, pairs[:1].expand_as(drawn))  # true and drawn lose the same
+    torch.testing.assert_close(
+        drawn, pairs[:1].expand_as(drawn)
+    )  # pairs and negatives are scaled equally
     rest = (centers != 2)[:, :, None] & (candidates != 2)[:, None, :] & (full[1] != 0)
-    assert float(share[rest].median()) > 5 * float(pairs[0])  # the word's own, hardly others'
+    assert float(share[rest].median()) > 5 * float(pairs[0])  # mainly the frequent word is affected
     for weights, most in ((full[1], None), (less[1], 900)):
         of_two = float((weights.abs() * (candidates == 2)[:, None, :]).sum())
         assert of_two > 5_000 if most is None else of_two < 1.1 * most
 
 
-def test_cbow_means_over_the_neighbours_and_tells_the_word_between() -> None:
+def test_cbow_averages_the_neighbors_of_the_target() -> None:
     inputs, targets = windows(model="cbow", negatives=6, negatives_per_row=3)[0]
     weights = inputs["windows"]
     alone = inputs["candidates"][:, :ROW] == 42  # the only word of its text
@@ -198,7 +200,7 @@ def test_cbow_means_over_the_neighbours_and_tells_the_word_between() -> None:
 # Counts.
 
 
-def counted_by_a_loop(texts: list[list[int]], window: int) -> dict[tuple[int, int], float]:
+def count_by_loop(texts: list[list[int]], window: int) -> dict[tuple[int, int], float]:
     found: dict[tuple[int, int], float] = {}
     for text in texts:
         for here, a in enumerate(text):
@@ -209,7 +211,7 @@ def counted_by_a_loop(texts: list[list[int]], window: int) -> dict[tuple[int, in
 
 
 @pytest.mark.parametrize("at_once", [1, 30, 10_000])
-def test_counts_are_those_of_a_plain_loop_in_chunks_of_any_size(at_once: int) -> None:
+def test_counts_equal_a_plain_loop_for_any_chunk_size(at_once: int) -> None:
     draw = np.random.default_rng(0)
     texts = [draw.integers(2, 9, size).tolist() for size in (30, 1, 4, 60)]
     first, second, sums = count_pairs(
@@ -218,10 +220,10 @@ def test_counts_are_those_of_a_plain_loop_in_chunks_of_any_size(at_once: int) ->
     assert bool((first <= second).all())
     pairs = zip(first.tolist(), second.tolist(), strict=True)
     found = dict(zip(pairs, sums.tolist(), strict=True))
-    assert found == pytest.approx(counted_by_a_loop(texts, 3))
+    assert found == pytest.approx(count_by_loop(texts, 3))
 
 
-def test_a_pair_is_served_both_ways() -> None:
+def test_pairs_are_served_in_both_orders() -> None:
     pairs = Pairs(*(torch.tensor(v) for v in ([2, 3, 4], [5, 3, 6], [1.0, 2.0, 0.5])))
     inputs, targets = pairs[torch.tensor([2, 0])]
     assert inputs["input_ids"].tolist() == [4, 2, 6, 5]
@@ -230,7 +232,7 @@ def test_a_pair_is_served_both_ways() -> None:
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
-def test_every_pair_held_out_is_judged_once_over_all_processes(world_size: int) -> None:
+def test_each_held_out_pair_is_evaluated_once_over_all_processes(world_size: int) -> None:
     pairs = Pairs(torch.arange(50), torch.arange(50), torch.ones(50))
     shares = [HeldOutPairs(pairs, 8, rank, world_size) for rank in range(world_size)]
     assert len({len(share) for share in shares}) == 1
@@ -238,7 +240,7 @@ def test_every_pair_held_out_is_judged_once_over_all_processes(world_size: int) 
     assert sorted(seen) == sorted([*range(50)] * 2)
 
 
-def test_held_out_pairs_never_train(tmp_path: Path) -> None:
+def test_held_out_pairs_are_not_used_for_training(tmp_path: Path) -> None:
     text = " ".join(np.random.default_rng(0).choice([*"abcdefghijklmnopqrst"], 3_000))
     (tmp_path / "text.txt").write_text(text)
     data = Cooccurrences(text=str(tmp_path / "text.txt"), benchmarks=[], batch_size=16)
@@ -254,12 +256,12 @@ def test_held_out_pairs_never_train(tmp_path: Path) -> None:
 # Texts and benchmarks.
 
 
-def test_texts_are_split_texts_by_characters() -> None:
+def test_texts_are_split_by_characters() -> None:
     parts = split_texts(["abcd", "efghij", "kl"], 0.5)
     assert parts == {"train": ["abcd", "ef"], "val": ["ghij", "kl"]}
 
 
-def test_rare_words_and_punctuation_are_taken_out_before_neighbours_are_looked_for(
+def test_rare_words_and_punctuation_are_dropped_before_windows(
     tmp_path,
 ) -> None:
     (tmp_path / "a.txt").write_text("The cat, the (rare) cat. The cat! The dog; the dog " * 2)
@@ -274,7 +276,7 @@ def test_rare_words_and_punctuation_are_taken_out_before_neighbours_are_looked_f
     assert data.counts.tolist() == [0, 0, 12, 7, 4]
 
 
-def test_questions_with_unknown_words_are_counted_and_left_out(small_texts: Path) -> None:
+def test_questions_with_unknown_words_are_skipped_and_counted(small_texts: Path) -> None:
     vocabulary = {"dull": 2, "bad": 3, "awful": 4, "good": 5, "fine": 6}
     folder = small_texts / "word-similarity"
     (scored,) = word_benchmarks.read(
@@ -294,25 +296,25 @@ def test_questions_with_unknown_words_are_counted_and_left_out(small_texts: Path
     )
 
 
-def test_what_is_unknown_is_told_before_training(small_texts: Path) -> None:
+def test_summary_counts_questions_and_unknown_words(small_texts: Path) -> None:
     data = ContextWindows(data_dir=str(small_texts), benchmarks=["wordsim353", "analogies"])
     data.setup("fit")
     assert "wordsim353: 12 of 13 questions, unknown words: unheard; " in data.summary
     assert data.summary.endswith("analogies: 6 of 7 questions, unknown words: unheard")
 
 
-def test_a_line_that_is_no_question_is_named(tmp_path: Path) -> None:
+def test_invalid_benchmark_line_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("king queen 8.5\n\nking man woman\tqueen\n")
-    with pytest.raises(MisconfigurationException, match=r"line 3 is not a question of simlex999"):
+    with pytest.raises(UserError, match=r"line 3 is not a question of simlex999"):
         word_benchmarks.read("simlex999", tmp_path / "file", {})
 
 
-def test_a_benchmark_that_cannot_be_had_is_one_clear_error(tmp_path: Path, monkeypatch) -> None:
+def test_failed_benchmark_download_names_alternatives(tmp_path: Path, monkeypatch) -> None:
     def no_network(*_, **__):
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr(urllib.request, "urlopen", no_network)
-    with pytest.raises(MisconfigurationException) as error:
+    with pytest.raises(UserError) as error:
         ContextWindows(text="source", data_dir=str(tmp_path)).prepare_data()
     for said in ("EN-WS-353-ALL.txt", "githubusercontent", "configs/source/skip_gram.yaml"):
         assert said in str(error.value)
@@ -320,7 +322,7 @@ def test_a_benchmark_that_cannot_be_had_is_one_clear_error(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize(
-    ("kind", "wrong", "told"),
+    ("kind", "wrong", "message"),
     [
         (ContextWindows, {"model": "glove"}, "skip_gram or cbow"),
         (ContextWindows, {"window": 0}, "data.window must be at least .* got 0"),
@@ -347,13 +349,13 @@ def test_a_benchmark_that_cannot_be_had_is_one_clear_error(tmp_path: Path, monke
         ),
     ],
 )
-def test_wrong_arguments_are_refused_by_name(kind, wrong: dict, told: str) -> None:
-    with pytest.raises(MisconfigurationException, match=told):
+def test_invalid_argument_is_named(kind, wrong: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         kind(**wrong)
 
 
 @pytest.mark.parametrize(
-    ("text", "options", "told"),
+    ("text", "options", "message"),
     [
         ("", {}, "in its 0 characters only 0 words occur 5 times or more"),
         ("some words that occur but once", {}, "a smaller --data.min_count"),
@@ -361,7 +363,7 @@ def test_wrong_arguments_are_refused_by_name(kind, wrong: dict, told: str) -> No
         ("a b " * 20 + "c " * 4, {}, "the val split has 0 known words"),
     ],
 )
-def test_a_text_too_small_is_refused_with_its_size(tmp_path, text, options, told) -> None:
+def test_too_small_text_is_reported(tmp_path, text, options, message) -> None:
     (tmp_path / "text.txt").write_text(text)
     data = ContextWindows(text=str(tmp_path / "text.txt"), benchmarks=[], **options)
 
@@ -369,13 +371,13 @@ def test_a_text_too_small_is_refused_with_its_size(tmp_path, text, options, told
         data.setup("fit")
         data.train_dataloader()
 
-    with pytest.raises(MisconfigurationException, match=told):
+    with pytest.raises(UserError, match=message):
         begin()
 
 
-def test_too_few_pairs_and_missing_files_are_refused(tmp_path: Path) -> None:
+def test_too_few_pairs_and_missing_files_are_reported(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("a b c " * 20)
-    with pytest.raises(MisconfigurationException, match="6 distinct pairs of words"):
+    with pytest.raises(UserError, match="6 distinct pairs of words"):
         _ = Cooccurrences(text=str(tmp_path / "text.txt"), benchmarks=[]).splits
-    with pytest.raises(MisconfigurationException, match=r"--data.text: no file matches"):
+    with pytest.raises(UserError, match=r"--data.text: no file matches"):
         _ = ContextWindows(text=str(tmp_path / "other.txt"), benchmarks=[]).texts
