@@ -15,7 +15,7 @@ ROWS = [line.split(" | ") for line in COURSE.splitlines() if re.match(r"\| \d+ \
 
 def days_in_comment(config: Path) -> set[int]:
     """Return the days that the first line of a config names, as in `# Days 21 to 23: …`."""
-    first = config.read_text(encoding="utf-8").split(":")[0]
+    first = re.split("[:,]", config.read_text(encoding="utf-8"))[0]
     numbers = [int(number) for number in re.findall(r"\d+", first)]
     return set(range(numbers[0], numbers[1] + 1)) if " to " in first else set(numbers)
 
