@@ -1,4 +1,4 @@
-"""What the tests share: runs in a temporary folder, real or made data, no network, no noise."""
+"""Shared fixtures: runs in a temporary folder, real or synthetic data, no network."""
 
 import gc
 import os
@@ -25,7 +25,7 @@ torch.set_num_threads(1)
 
 def pytest_report_header() -> str:
     """Say on which data the tests run."""
-    kinds = (f"{name} {'real' if name in REAL else 'made on the spot'}" for name in DATA_SETS)
+    kinds = (f"{name} {'real' if name in REAL else 'synthetic'}" for name in DATA_SETS)
     return f"data: {', '.join(kinds)}; Digits real (looked in {REAL_DIR}, from DATA_DIR)"
 
 

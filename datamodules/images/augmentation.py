@@ -1,8 +1,8 @@
-"""A random map of the plane for each picture of a whole batch, in one go.
+"""Random geometric augmentation with a separate draw for each image of a batch.
 
-The transforms of torchvision draw once for all pictures that they are given at once, so whole
-batches turn, shift and bend together. Here every picture has a draw of its own at the same price:
-all maps are computed together, and one bilinear look-up moves all pixels.
+The transforms of torchvision draw once for all images that they get, so that a whole batch is
+rotated and shifted alike. Here each image has its own draw at the same cost: all transforms are
+computed together, and one bilinear sampling moves all pixels.
 """
 
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from torch.nn import functional as F
 
 
 class PerImageAffine(nn.Module):
-    """Turn, scale, shear and shift each picture about its centre; what comes in is black.
+    """Rotate, scale, shear and shift each image about its center; uncovered pixels are black.
 
-    All draws are uniform. They come from torch's global random state: a run's seed decides them.
+    All draws are uniform, from torch's global random state.
 
     Args:
-        degrees: Largest angle of rotation either way, 0 to 180.
-        translate: Largest shift either way as a fraction of the picture's side, 0 to 1.
-        scale: Smallest and largest factor of size, above 0.
-        shear: Largest angle of shear either way in degrees, 0 to below 90.
+        degrees: Maximum rotation in either direction, 0 to 180.
+        translate: Maximum shift in either direction as a fraction of the image's side, 0 to 1.
+        scale: Minimum and maximum scale factor, above 0.
+        shear: Maximum shear angle in either direction, in degrees, 0 to 89.
 
     Raises:
-        ValueError: If a range is none.
+        ValueError: If a range is invalid.
     """
 
     def __init__(
@@ -35,59 +35,59 @@ class PerImageAffine(nn.Module):
         shear: float = 0.0,
     ) -> None:
         super().__init__()
-        for complaint, justified in {
-            f"degrees must be in 0…180, not {degrees}": not 0 <= degrees <= 180,
-            f"translate must be in 0…1, not {translate}": not 0 <= translate <= 1,
-            f"scale must be two factors above 0, the smaller first, not {list(scale)}": (
-                len(scale) != 2 or not 0 < scale[0] <= scale[1]
-            ),
-            f"shear must be in 0…89, not {shear}": not 0 <= shear <= 89,
-        }.items():
-            if justified:
-                raise ValueError(f"{type(self).__name__}: {complaint}.")
+        name = type(self).__name__
+        if not 0 <= degrees <= 180:
+            raise ValueError(f"{name}: degrees must be in [0, 180], got {degrees}.")
+        if not 0 <= translate <= 1:
+            raise ValueError(f"{name}: translate must be in [0, 1], got {translate}.")
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+            raise ValueError(
+                f"{name}: scale must be two ascending factors above 0, got {list(scale)}."
+            )
+        if not 0 <= shear <= 89:
+            raise ValueError(f"{name}: shear must be in [0, 89], got {shear}.")
         self.degrees = degrees
         self.translate = translate
         self.scale = list(scale)
         self.shear = shear
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Pictures (B, C, H, W), uint8 or float, to as many of the same kind."""
-        number, _, height, width = pictures.shape
-        maps = self.draw(number, height, width, pictures.device)  # (B, 2, 3)
-        return move(pictures, maps)
+    def forward(self, images: Tensor) -> Tensor:
+        """Transform images (B, C, H, W), uint8 or float; shape and type stay the same."""
+        number, _, height, width = images.shape
+        return resample(images, self.draw(number, height, width, images.device))
 
     def draw(self, number: int, height: int, width: int, device: torch.device) -> Tensor:
-        """A map for each of `number` pictures, (B, 2, 3)."""
-        around = 2 * torch.rand(4, number, device=device) - 1  # (4, B) in -1…1
-        shift = torch.stack([width * around[0], height * around[1]], dim=-1)  # (B, 2)
+        """Draw an affine map for each of `number` images, (B, 2, 3)."""
+        uniform = 2 * torch.rand(4, number, device=device) - 1  # (4, B) in [-1, 1)
+        shift = torch.stack([width * uniform[0], height * uniform[1]], dim=-1)  # (B, 2)
         low, high = self.scale
         return inverse_affine(
-            angle=torch.deg2rad(self.degrees * around[2]),
+            angle=torch.deg2rad(self.degrees * uniform[2]),
             shift=self.translate * shift,
             scale=low + (high - low) * torch.rand(number, device=device),
-            shear=torch.deg2rad(self.shear * around[3]),
+            shear=torch.deg2rad(self.shear * uniform[3]),
         )
 
 
 class PerImageElastic(PerImageAffine):
-    """Bend each picture as rubber, and turn, scale, shear and shift it; what comes in is black.
+    """Elastic distortion of each image, in addition to rotation, scale, shear and shift.
 
     Simard, Steinkraus & Platt 2003, "Best practices for convolutional neural networks applied to
-    visual document analysis", section 2: every pixel looks a random distance off, in -1…1 in each
-    direction; the distances are smoothed by a Gaussian, so that neighbours go the same way, and
-    multiplied by alpha. A hand that writes a digit again bends it so, and no affine map can.
+    visual document analysis", section 2: a random displacement field, uniform in [-1, 1] in each
+    direction, is smoothed by a Gaussian and multiplied by alpha. It imitates the variation of
+    handwriting, which affine maps cannot. Uncovered pixels are black.
 
     Args:
-        alpha: Factor of the smoothed distances, 0 or more, in pixels; the paper's for 28x28.
+        alpha: Factor of the smoothed displacements in pixels, at least 0; the paper's for 28x28.
         sigma: Standard deviation of the Gaussian in pixels, above 0; the paper's for 28x28. The
-            distances have a standard deviation of some 0.16 alpha / sigma pixels.
-        degrees: Largest angle of rotation either way, 0 to 180.
-        translate: Largest shift either way as a fraction of the picture's side, 0 to 1.
-        scale: Smallest and largest factor of size, above 0.
-        shear: Largest angle of shear either way in degrees, 0 to below 90.
+            displacements have a standard deviation of about 0.16 alpha / sigma pixels.
+        degrees: Maximum rotation in either direction, 0 to 180.
+        translate: Maximum shift in either direction as a fraction of the image's side, 0 to 1.
+        scale: Minimum and maximum scale factor, above 0.
+        shear: Maximum shear angle in either direction, in degrees, 0 to 89.
 
     Raises:
-        ValueError: If a range is none.
+        ValueError: If a range is invalid.
     """
 
     def __init__(
@@ -102,68 +102,71 @@ class PerImageElastic(PerImageAffine):
         super().__init__(degrees, translate, scale, shear)
         if not alpha >= 0 or not sigma > 0:
             raise ValueError(
-                f"PerImageElastic: alpha must be 0 or more and sigma above 0, not {alpha} and "
+                f"PerImageElastic: alpha must be at least 0 and sigma above 0, got {alpha} and "
                 f"{sigma}."
             )
         self.alpha = alpha
         self.sigma = sigma
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Pictures (B, C, H, W), uint8 or float, to as many of the same kind."""
-        number, _, height, width = pictures.shape
-        maps = self.draw(number, height, width, pictures.device)  # (B, 2, 3)
-        return move(pictures, maps, self.draw_bends(number, height, width, pictures.device))
+    def forward(self, images: Tensor) -> Tensor:
+        """Transform images (B, C, H, W), uint8 or float; shape and type stay the same."""
+        number, _, height, width = images.shape
+        maps = self.draw(number, height, width, images.device)  # (B, 2, 3)
+        displacements = self.draw_displacements(number, height, width, images.device)
+        return resample(images, maps, displacements)
 
-    def draw_bends(self, number: int, height: int, width: int, device: torch.device) -> Tensor:
-        """How far off each pixel looks, to the right and down in pixels, (B, H, W, 2)."""
-        around = 2 * torch.rand(2 * number, 1, height, width, device=device) - 1  # (2B, 1, H, W)
-        reach = min(round(4 * self.sigma), height - 1, width - 1)  # beyond it a Gaussian is nothing
-        offsets = torch.arange(-reach, reach + 1, device=device)  # (S,)
+    def draw_displacements(
+        self, number: int, height: int, width: int, device: torch.device
+    ) -> Tensor:
+        """Draw the displacement of each pixel, right and down in pixels, (B, H, W, 2)."""
+        uniform = 2 * torch.rand(2 * number, 1, height, width, device=device) - 1  # (2B, 1, H, W)
+        radius = min(round(4 * self.sigma), height - 1, width - 1)  # the Gaussian is ~0 beyond
+        offsets = torch.arange(-radius, radius + 1, device=device)  # (S,)
         weights = torch.exp(-0.5 * (offsets / self.sigma) ** 2)  # (S,)
         weights = weights / weights.sum()
-        # A Gaussian of the plane is one along each side; beyond the picture the distances are 0.
-        smooth = F.conv2d(around, weights.view(1, 1, -1, 1), padding=(reach, 0))
-        smooth = F.conv2d(smooth, weights.view(1, 1, 1, -1), padding=(0, reach))  # (2B, 1, H, W)
+        # A 2D Gaussian is separable; displacements beyond the image count as 0.
+        smooth = F.conv2d(uniform, weights.view(1, 1, -1, 1), padding=(radius, 0))
+        smooth = F.conv2d(smooth, weights.view(1, 1, 1, -1), padding=(0, radius))  # (2B, 1, H, W)
         return self.alpha * smooth.view(number, 2, height, width).permute(0, 2, 3, 1)
 
 
 def inverse_affine(angle: Tensor, shift: Tensor, scale: Tensor, shear: Tensor) -> Tensor:
-    """Where an output pixel at p, counted from the centre, looks in the input: A⁻¹ (p - t).
+    """Return the map A⁻¹ (p - t) from an output pixel p, relative to the center, to the input.
 
-    A = scale · R(angle) · [[1, tan(shear)], [0, 1]] turns clockwise, as y points downwards.
+    A = scale · R(angle) · [[1, tan(shear)], [0, 1]] rotates clockwise, as y points down.
 
     Args:
-        angle: (B,), radians.
-        shift: t, (B, 2), pixels to the right and down.
-        scale: (B,).
-        shear: (B,), radians; at what is below the centre it pulls to the right.
+        angle: Radians, (B,).
+        shift: t, pixels to the right and down, (B, 2).
+        scale: Scale factors, (B,).
+        shear: Radians, (B,); positive angles move pixels below the center to the right.
 
     Returns:
-        A⁻¹ beside -A⁻¹ t, (B, 2, 3).
+        [A⁻¹ | -A⁻¹ t], (B, 2, 3).
     """
     # A⁻¹ = [[1, -tan(shear)], [0, 1]] · R(-angle) / scale
     cos, sin, slope = angle.cos(), angle.sin(), shear.tan()  # (B,), (B,), (B,)
-    above = torch.stack([cos + slope * sin, sin - slope * cos], dim=-1)  # (B, 2)
-    below = torch.stack([-sin, cos], dim=-1)  # (B, 2)
-    inverse = torch.stack([above, below], dim=-2) / scale[:, None, None]  # (B, 2, 2)
+    first = torch.stack([cos + slope * sin, sin - slope * cos], dim=-1)  # (B, 2)
+    second = torch.stack([-sin, cos], dim=-1)  # (B, 2)
+    inverse = torch.stack([first, second], dim=-2) / scale[:, None, None]  # (B, 2, 2)
     return torch.cat([inverse, -inverse @ shift.unsqueeze(-1)], dim=-1)  # (B, 2, 3)
 
 
-def move(pictures: Tensor, maps: Tensor, bends: Tensor | None = None) -> Tensor:
-    """Look up each output pixel where its picture's map says, between four pixels.
+def resample(images: Tensor, maps: Tensor, displacements: Tensor | None = None) -> Tensor:
+    """Sample each output pixel bilinearly where its image's map points to.
 
     Args:
-        pictures: (B, C, H, W), uint8 or float.
-        maps: (B, 2, 3), as `inverse_affine` gives them.
-        bends: How many pixels off the map each pixel looks, to the right and down, (B, H, W, 2).
+        images: (B, C, H, W), uint8 or float.
+        maps: As `inverse_affine` returns them, (B, 2, 3).
+        displacements: Added to the map, right and down in pixels, (B, H, W, 2).
     """
-    height, width = pictures.shape[-2:]
-    # To torch's coordinates, in which half a picture has the length 1.
+    height, width = images.shape[-2:]
+    # To torch's normalized coordinates, in which half an image has length 1.
     half = maps.new_ones(3)
-    half[0], half[1] = width / 2, height / 2  # a tensor made of numbers would wait for a GPU
+    half[0], half[1] = width / 2, height / 2  # creating a tensor of numbers would wait for the GPU
     theta = maps * half / half[:2, None]  # (B, 2, 3)
-    grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)  # (B, H, W, 2)
-    if bends is not None:
-        grid = grid + bends / half[:2]  # (B, H, W, 2)
-    moved = F.grid_sample(pictures.float(), grid, align_corners=False)  # (B, C, H, W)
-    return moved if pictures.is_floating_point() else moved.round().to(pictures.dtype)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)  # (B, H, W, 2)
+    if displacements is not None:
+        grid = grid + displacements / half[:2]  # (B, H, W, 2)
+    moved = F.grid_sample(images.float(), grid, align_corners=False)  # (B, C, H, W)
+    return moved if images.is_floating_point() else moved.round().to(images.dtype)

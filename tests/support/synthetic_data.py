@@ -1,4 +1,4 @@
-"""Small data sets made on the spot, in the very file formats of the real ones."""
+"""Small synthetic data sets in the file formats of the real ones."""
 
 import csv
 import gzip
@@ -19,14 +19,14 @@ from datamodules.text.tokenizers import add_end_of_text, character_tokenizer
 from datamodules.translation import multi30k
 from datamodules.word_vectors import word_benchmarks
 
-SIZES = {"train": 5_600, "t10k": 300}  # the validation split takes 5,000 of the training pictures
+SIZES = {"train": 5_600, "t10k": 300}  # 5,000 training images become the validation split
 
 
 def make_mnist(folder: Path, name: str = "MNIST") -> dict[str, str]:
-    """Write the four files of an MNIST in which each class lights up its own place.
+    """Write the four files of an MNIST in which each class has a bright square of its own.
 
     Returns:
-        File name to md5.
+        File name → md5.
     """
     random = np.random.default_rng(0)
     raw = folder / name / "raw"
@@ -34,11 +34,11 @@ def make_mnist(folder: Path, name: str = "MNIST") -> dict[str, str]:
     checksums = {}
     for split, size in SIZES.items():
         labels = random.integers(0, 10, size, dtype=np.uint8)
-        pictures = random.integers(0, 60, (size, 28, 28), dtype=np.uint8)
-        for picture, label in zip(pictures, labels, strict=True):
+        images = random.integers(0, 60, (size, 28, 28), dtype=np.uint8)
+        for image, label in zip(images, labels, strict=True):
             row, column = divmod(int(label), 4)
-            picture[9 * row : 9 * row + 6, 7 * column : 7 * column + 6] = 230
-        for kind, values in (("images-idx3", pictures), ("labels-idx1", labels)):
+            image[9 * row : 9 * row + 6, 7 * column : 7 * column + 6] = 230
+        for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
             file = raw / f"{split}-{kind}-ubyte.gz"
             file.write_bytes(gzip.compress(idx(values), compresslevel=1, mtime=0))
             checksums[file.name] = hashlib.md5(file.read_bytes()).hexdigest()
@@ -46,7 +46,7 @@ def make_mnist(folder: Path, name: str = "MNIST") -> dict[str, str]:
 
 
 def idx(values: np.ndarray) -> bytes:
-    """Bytes in the IDX format: 0, 0, type (8: unsigned byte), number of dimensions, sizes, data."""
+    """Encode in the IDX format: 0, 0, type (8: unsigned byte), dimensions, sizes, data."""
     sizes = np.array(values.shape, dtype=">i4").tobytes()
     return bytes([0, 0, 8, values.ndim]) + sizes + values.tobytes()
 
@@ -54,7 +54,7 @@ def idx(values: np.ndarray) -> bytes:
 def make_shards(
     folder: Path, shard_tokens: int = 10_000, tokenizer: Tokenizer | None = None, highest: int = 59
 ) -> Path:
-    """Write 3,000 random tokens to train and 400 to validate; 60 kinds unless told otherwise."""
+    """Write 3,000 random training and 400 validation tokens, by default of 60 kinds."""
     alphabet = "".join(map(chr, range(32, 91)))
     made, end = add_end_of_text(tokenizer or character_tokenizer(alphabet))
     dtype = np.dtype(token_dtype(made))
@@ -68,14 +68,14 @@ def make_shards(
         writer.write(tokens)
         writer.close()
         shards += writer.shards
-    write_index(folder, made, end, shards, [{"name": "made on the spot", "documents": 1}])
+    write_index(folder, made, end, shards, [{"name": "synthetic", "documents": 1}])
     return folder
 
 
 def make_image_folder(folder: Path, splits: dict[str, int], side: int = 20) -> Path:
-    """Write `<split>/<class>/*.jpg` (an empty split: `<class>/*.jpg`), so many of each class.
+    """Write `<split>/<class>/*.jpg`, so many per class; "" gives `<class>/*.jpg`.
 
-    Red spots on ants, green ones on bees; sizes and places differ.
+    Ants have a red square, bees a green one; sizes and positions differ.
     """
     random = np.random.default_rng(0)
     for split, number in splits.items():
@@ -103,19 +103,20 @@ COMMON = "the a film it is and of this with for 's , . not very plot cast scene 
 
 
 def make_text(random: np.random.Generator, label: int, words: int) -> str:
-    """Common words, and now and then one that tells the class."""
-    told = CLASS_WORDS[label].split()
+    """Create a text of common words, some class words among them, the last word included."""
+    class_words = CLASS_WORDS[label].split()
     drawn = [
-        random.choice(told if random.random() < 0.3 else COMMON.split()) for _ in range(words - 1)
+        random.choice(class_words if random.random() < 0.3 else COMMON.split())
+        for _ in range(words - 1)
     ]
-    return " ".join([*drawn, random.choice(told)])
+    return " ".join([*drawn, random.choice(class_words)])
 
 
 def make_texts(folder: Path) -> Path:
     """Write a small SST-2, IMDB and AG News (in parts) in the formats of the real files."""
     random = np.random.default_rng(0)
 
-    def some(number: int, classes: int, longest: int) -> list[tuple[str, int]]:
+    def labeled(number: int, classes: int, longest: int) -> list[tuple[str, int]]:
         lengths = random.integers(2, longest, number)
         return [
             (make_text(random, n % classes, int(t)), n % classes) for n, t in enumerate(lengths)
@@ -124,21 +125,21 @@ def make_texts(folder: Path) -> Path:
     for name in ("sst2", "imdb", "ag_news"):
         (folder / name).mkdir(parents=True)
     for name, size in (("train.gz", 400), ("dev", 40), ("test", 50)):
-        lines = "".join(f"{text} \t{label}\n" for text, label in some(size, 2, 20)).encode()
-        packed = gzip.compress(lines, mtime=0) if name.endswith("gz") else lines
-        (folder / "sst2" / f"sentiment-{name}").write_bytes(packed)
+        lines = "".join(f"{text} \t{label}\n" for text, label in labeled(size, 2, 20)).encode()
+        data = gzip.compress(lines, mtime=0) if name.endswith("gz") else lines
+        (folder / "sst2" / f"sentiment-{name}").write_bytes(data)
     with tarfile.open(folder / "imdb" / imdb.LABELED_ONLY, "w:gz", compresslevel=1) as archive:
         for split, size in (("train", 150), ("test", 60)):
-            for number, (text, label) in enumerate(some(size, 2, 60)):
+            for number, (text, label) in enumerate(labeled(size, 2, 60)):
                 data = text.replace(" . ", "<br /><br />").encode()
                 kind = ("neg", "pos")[label]
                 member = tarfile.TarInfo(f"aclImdb/{split}/{kind}/{number}_{1 + 8 * label}.txt")
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
     names = ag_news.AGNews.class_names
-    described = some(150, 4, 30)
-    titled = [(f"A title {text}", label) for text, label in [*described[:9], *some(90, 4, 30)]]
-    tested = [*described[9:12], *some(60, 4, 30)]
+    described = labeled(150, 4, 30)
+    titled = [(f"A title {text}", label) for text, label in [*described[:9], *labeled(90, 4, 30)]]
+    tested = [*described[9:12], *labeled(60, 4, 30)]
     tables = {
         ag_news.PARTS[0]: "".join(f"{text}\t{names[label]}\n" for text, label in described),
         ag_news.PARTS[1]: in_csv([(text, str(label)) for text, label in titled]),
@@ -156,7 +157,7 @@ ENGLISH = "a man dog child ball runs sees throws and . big street"
 
 
 def make_sentence_pairs(folder: Path) -> Path:
-    """Write a small Multi30k: word for word, the first letter large, umlauts in it."""
+    """Write a small Multi30k: word-by-word translations, capitalized, with umlauts."""
     random = np.random.default_rng(0)
     folder.mkdir(parents=True)
     for name, size in (("train", 260), ("val", 40), ("test_2016_flickr", 30)):
@@ -169,7 +170,7 @@ def make_sentence_pairs(folder: Path) -> Path:
 
 
 def make_benchmarks(folder: Path) -> None:
-    """Write small benchmarks of word vectors: words that tell a class are alike, others not."""
+    """Write small word-vector benchmarks in which the words of a class are similar."""
     folder.mkdir()
     dull, fine = (words.split() for words in CLASS_WORDS[:2])
     pairs = [f"{a}\t{b}\t{score}" for score, other in ((9, dull), (1, fine)) for a, b in
@@ -190,7 +191,7 @@ def in_csv(rows: list[tuple[str, ...]]) -> str:
 
 
 def patch_checksums(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the checksums of the made texts be the right ones."""
+    """Patch the expected checksums to those of the synthetic texts."""
 
     def sha256(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -203,8 +204,8 @@ def patch_checksums(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = folder / "imdb" / imdb.LABELED_ONLY
     monkeypatch.setattr(imdb, "LABELED_ONLY_SHA256", sha256(archive))
     for name, (file, _) in list(word_benchmarks.FILES.items()):
-        right = (file, sha256(folder / "word-similarity" / file))
-        monkeypatch.setitem(word_benchmarks.FILES, name, right)
+        expected = (file, sha256(folder / "word-similarity" / file))
+        monkeypatch.setitem(word_benchmarks.FILES, name, expected)
     for name, known in (("ag_news", ag_news.SHA256), ("multi30k", multi30k.SHA256)):
         for path in (folder / name).iterdir():
             monkeypatch.setitem(known, path.name, sha256(path))

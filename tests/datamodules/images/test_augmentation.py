@@ -1,4 +1,4 @@
-"""Augmentation: right maps, a draw a picture, mixed labels that tell the truth, a figure of it."""
+"""Augmentation: affine and elastic maps, a draw per image, mixed labels, and their figure."""
 
 import json
 import math
@@ -24,7 +24,7 @@ from datamodules.images.augmentation import (
     PerImageAffine,
     PerImageElastic,
     inverse_affine,
-    move,
+    resample,
 )
 from modules import Classifier
 from modules.nets import MLP
@@ -34,14 +34,14 @@ STRONG = {"degrees": 30, "translate": 0.2, "scale": [0.7, 1.3], "shear": 20}
 
 
 def blobs(number: int = 5, height: int = 20, width: int = 28, channels: int = 2) -> Tensor:
-    """Smooth uint8 pictures, all different."""
+    """Create smooth uint8 images, all different."""
     small = torch.rand(number, channels, 5, 7)
     return (F.resize(small, [height, width]) * 255).byte()
 
 
 @pytest.mark.parametrize("map", ["angle", "shift", "scale", "shear", "all"])
-def test_each_map_is_that_of_torchvision(map: str) -> None:
-    pictures = blobs().float()
+def test_maps_equal_torchvision(map: str) -> None:
+    images = blobs().float()
     angles, shears = [10.0, -25.0, 90.0, 3.0, 0.0], [5.0, -20.0, 0.0, 12.0, 30.0]
     shifts, scales = [[3, 0], [0, -2], [5, 4], [-3, 1], [0, 0]], [0.8, 1.3, 1.0, 1.1, 0.9]
     angles = angles if map in ("angle", "all") else [0.0] * 5
@@ -51,86 +51,86 @@ def test_each_map_is_that_of_torchvision(map: str) -> None:
     angle, shear = (torch.deg2rad(torch.tensor(values)) for values in (angles, shears))
     maps = inverse_affine(angle, torch.tensor(shifts).float(), torch.tensor(scales), shear)
     expected = [
-        # torchvision counts its shear the other way.
-        F.affine(picture, a, t, s, [-h, 0.0], F.InterpolationMode.BILINEAR)
-        for picture, a, t, s, h in zip(pictures, angles, shifts, scales, shears, strict=True)
+        # torchvision's shear has the opposite sign.
+        F.affine(image, a, t, s, [-h, 0.0], F.InterpolationMode.BILINEAR)
+        for image, a, t, s, h in zip(images, angles, shifts, scales, shears, strict=True)
     ]
-    # 0.05 of 255: both find the places of pixels in fp32, in another order.
-    torch.testing.assert_close(move(pictures, maps), torch.stack(expected), atol=0.05, rtol=0)
+    # 0.05 of 255: both compute the positions in fp32, in a different order.
+    torch.testing.assert_close(resample(images, maps), torch.stack(expected), atol=0.05, rtol=0)
 
 
-def test_without_ranges_every_pixel_stays_as_it_is() -> None:
-    pictures = blobs()
-    assert torch.equal(PerImageAffine()(pictures), pictures)
+def test_affine_without_ranges_is_the_identity() -> None:
+    images = blobs()
+    assert torch.equal(PerImageAffine()(images), images)
 
 
-def test_without_bends_an_elastic_map_is_the_affine_one() -> None:
-    pictures = blobs()
+def test_elastic_with_alpha_0_equals_affine() -> None:
+    images = blobs()
     seen = [
-        (torch.manual_seed(0), kind(**STRONG, **more)(pictures))[1]
+        (torch.manual_seed(0), kind(**STRONG, **more)(images))[1]
         for kind, more in ((PerImageAffine, {}), (PerImageElastic, {"alpha": 0.0}))
     ]
     assert torch.equal(*seen)
-    assert torch.equal(PerImageElastic(alpha=0.0)(pictures), pictures)
+    assert torch.equal(PerImageElastic(alpha=0.0)(images), images)
 
 
-def test_a_bend_moves_each_pixel_by_what_it_says() -> None:
-    pictures, still = blobs().float(), torch.eye(2, 3).repeat(5, 1, 1)
-    bends = torch.zeros(5, 20, 28, 2)
-    bends[..., 0], bends[..., 1] = 3.0, -2.0  # looks right and up
-    moved = move(pictures, still, bends)
-    torch.testing.assert_close(moved[:, :, 2:, :-3], pictures[:, :, :-2, 3:], atol=0.05, rtol=0)
+def test_displacements_move_pixels() -> None:
+    images, identity = blobs().float(), torch.eye(2, 3).repeat(5, 1, 1)
+    displacements = torch.zeros(5, 20, 28, 2)
+    displacements[..., 0], displacements[..., 1] = 3.0, -2.0  # sample from the right and above
+    moved = resample(images, identity, displacements)
+    torch.testing.assert_close(moved[:, :, 2:, :-3], images[:, :, :-2, 3:], atol=0.05, rtol=0)
     assert moved[:, :, :2].eq(0).all()
 
 
-def test_bends_are_as_large_and_as_smooth_as_told() -> None:
+def test_displacements_have_the_expected_size_and_smoothness() -> None:
     for alpha, sigma in ((34.0, 4.0), (20.0, 6.0)):
         elastic = PerImageElastic(alpha=alpha, sigma=sigma)
-        bends = elastic.draw_bends(400, 64, 64, torch.device("cpu"))  # (B, H, W, 2)
-        inner = bends[:, 24:40, 24:40]  # the smoothing reaches beyond no side
-        # Noise of variance 1/3 under a Gaussian of the plane: variance 1 / (3 · 4 π σ²).
+        field = elastic.draw_displacements(400, 64, 64, torch.device("cpu"))  # (B, H, W, 2)
+        inner = field[:, 24:40, 24:40]  # unaffected by the borders
+        # Noise of variance 1/3, smoothed by a 2D Gaussian, has the variance 1 / (3 · 4 π σ²).
         assert inner.std() == pytest.approx(alpha / sigma * (1 / 12 / torch.pi) ** 0.5, rel=0.05)
-        # Two pixels d apart: correlation exp(-d² / (4 σ²)).
-        d, alike = 5, lambda a, b: float((a * b).mean() / inner.square().mean())  # noqa: B023
+        # Correlation of two pixels at distance d: exp(-d² / (4 σ²)).
+        d, correlation = 5, lambda a, b: float((a * b).mean() / inner.square().mean())  # noqa: B023
         expected = math.exp(-(d**2) / 4 / sigma**2)
-        assert alike(inner[:, :, d:], inner[:, :, :-d]) == pytest.approx(expected, abs=0.06)
-        assert abs(alike(inner[..., 0], inner[..., 1])) < 0.15  # each direction draws its own
+        assert correlation(inner[:, :, d:], inner[:, :, :-d]) == pytest.approx(expected, abs=0.06)
+        assert abs(correlation(inner[..., 0], inner[..., 1])) < 0.15  # directions are independent
 
 
-def test_each_picture_is_bent_by_a_draw_of_its_own_that_the_seed_decides() -> None:
+def test_elastic_draws_per_image_and_depends_on_the_seed() -> None:
     same, elastic = blobs(1).expand(6, -1, -1, -1), PerImageElastic()
     first, again, other = ((torch.manual_seed(seed), elastic(same))[1] for seed in (1, 1, 2))
-    assert len({picture.numpy().tobytes() for picture in first}) == 6
+    assert len({image.numpy().tobytes() for image in first}) == 6
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert (first.shape, first.dtype) == (same.shape, same.dtype)
 
 
 @pytest.mark.parametrize("range", STRONG.items(), ids=lambda item: item[0])
-def test_each_picture_has_a_draw_of_its_own(range: tuple[str, float]) -> None:
+def test_affine_draws_per_image(range: tuple[str, float]) -> None:
     same = blobs(1).expand(6, -1, -1, -1)
     moved = PerImageAffine(**dict([range]))(same)
-    assert len({picture.numpy().tobytes() for picture in moved}) == 6
+    assert len({image.numpy().tobytes() for image in moved}) == 6
 
 
-def test_shape_and_kind_stay_and_the_pictures_given_do_too() -> None:
-    for pictures in (blobs(), blobs() / 255):
-        before = pictures.clone()
-        moved = PerImageAffine(**STRONG)(pictures)
-        assert (moved.shape, moved.dtype) == (pictures.shape, pictures.dtype)
-        assert not torch.equal(moved, pictures)
-        assert torch.equal(pictures, before)
+def test_shape_dtype_and_inputs_are_preserved() -> None:
+    for images in (blobs(), blobs() / 255):
+        before = images.clone()
+        moved = PerImageAffine(**STRONG)(images)
+        assert (moved.shape, moved.dtype) == (images.shape, images.dtype)
+        assert not torch.equal(moved, images)
+        assert torch.equal(images, before)
 
 
 @pytest.mark.parametrize("range", STRONG.items(), ids=lambda item: item[0])
-def test_the_seed_decides_the_draws(range: tuple[str, float]) -> None:
-    pictures, affine = blobs(), PerImageAffine(**dict([range]))
-    seen = [(torch.manual_seed(seed), affine(pictures))[1] for seed in (1, 1, 2)]
+def test_affine_depends_on_the_seed(range: tuple[str, float]) -> None:
+    images, affine = blobs(), PerImageAffine(**dict([range]))
+    seen = [(torch.manual_seed(seed), affine(images))[1] for seed in (1, 1, 2)]
     assert torch.equal(seen[0], seen[1])
     assert not torch.equal(seen[0], seen[2])
 
 
-def test_draws_fill_their_ranges_and_keep_to_them() -> None:
+def test_draws_fill_their_ranges() -> None:
     inverse = PerImageAffine(**STRONG).draw(4000, 20, 30, torch.device("cpu")).double()
     forward = inverse[:, :, :2].inverse()  # A = scale · R(angle) · [[1, tan(shear)], [0, 1]]
     shift = -(forward @ inverse[:, :, 2:]).squeeze(-1)
@@ -144,7 +144,7 @@ def test_draws_fill_their_ranges_and_keep_to_them() -> None:
         (scale, 0.7, 1.3),
         (torch.rad2deg(slope.atan()), -20, 20),
     ):
-        margin = 0.01 * (high - low)  # the outermost of 4,000 draws come nearer than that
+        margin = 0.01 * (high - low)  # the extremes of 4,000 draws are closer
         assert low - 1e-4 < values.min() < low + margin
         assert high - margin < values.max() < high + 1e-4
 
@@ -152,22 +152,22 @@ def test_draws_fill_their_ranges_and_keep_to_them() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"degrees": 200}, r"degrees must be in 0…180, not 200"),
-        ({"translate": -0.1}, r"translate must be in 0…1, not -0\.1"),
-        ({"scale": [1.2, 0.8]}, r"scale must be two factors above 0, the smaller first"),
-        ({"scale": [0.0, 1.0]}, r"scale must be two factors above 0"),
-        ({"shear": 90}, r"shear must be in 0…89, not 90"),
+        ({"degrees": 200}, r"degrees must be in \[0, 180\], got 200"),
+        ({"translate": -0.1}, r"translate must be in \[0, 1\], got -0\.1"),
+        ({"scale": [1.2, 0.8]}, r"scale must be two ascending factors above 0, got \[1.2, 0.8\]"),
+        ({"scale": [0.0, 1.0]}, r"scale must be two ascending factors"),
+        ({"shear": 90}, r"shear must be in \[0, 89\], got 90"),
     ],
 )
-def test_a_range_that_is_none_is_one_sentence(wrong: dict, message: str) -> None:
+def test_invalid_range_is_an_error(wrong: dict, message: str) -> None:
     for kind in (PerImageAffine, PerImageElastic):
         with pytest.raises(ValueError, match=f"{kind.__name__}: {message}"):
             kind(**wrong)
 
 
 @pytest.mark.parametrize("wrong", [{"alpha": -1.0}, {"sigma": 0.0}, {"alpha": float("nan")}])
-def test_a_bend_that_is_none_is_refused(wrong: dict) -> None:
-    with pytest.raises(ValueError, match="alpha must be 0 or more and sigma above 0"):
+def test_invalid_elastic_argument_is_an_error(wrong: dict) -> None:
+    with pytest.raises(ValueError, match="alpha must be at least 0 and sigma above 0"):
         PerImageElastic(**wrong)
 
 
@@ -185,8 +185,8 @@ def trainer(folder: Path, *callbacks: L.Callback, **more) -> L.Trainer:
     return L.Trainer(callbacks=list(callbacks), **(settings | more))
 
 
-class Watch(L.Callback):
-    """What the net is given, and the losses."""
+class Recorder(L.Callback):
+    """Record the batches and the losses."""
 
     def __init__(self) -> None:
         self.train: list[tuple[Tensor, Tensor]] = []
@@ -201,15 +201,15 @@ class Watch(L.Callback):
         self.val.append(batch)
 
 
-def fit(folder: Path, *callbacks: L.Callback, seed: int = 0, **data) -> Watch:
-    watch = Watch()
+def fit(folder: Path, *callbacks: L.Callback, seed: int = 0, **data) -> Recorder:
+    recorder = Recorder()
     L.seed_everything(seed)
     task = Classifier(MLP(image_size=8, hidden_sizes=[16]))
-    trainer(folder, watch, *callbacks).fit(task, Digits(batch_size=32, **data))
-    return watch
+    trainer(folder, recorder, *callbacks).fit(task, Digits(batch_size=32, **data))
+    return recorder
 
 
-def test_training_pictures_are_augmented_and_nothing_else_is(tmp_path: Path) -> None:
+def test_only_training_images_are_augmented(tmp_path: Path) -> None:
     plain = fit(tmp_path)
     moved = fit(tmp_path, augmentation=PerImageAffine(**STRONG), batch_mixing=v2.MixUp())
     assert not torch.equal(moved.train[0][0], plain.train[0][0])
@@ -218,36 +218,36 @@ def test_training_pictures_are_augmented_and_nothing_else_is(tmp_path: Path) -> 
         assert torch.equal(ours[1], theirs[1])
     augmented = fit(tmp_path, augmentation=PerImageAffine(**STRONG))
     for ours, theirs in zip(augmented.train, plain.train, strict=True):
-        assert torch.equal(ours[1], theirs[1])  # labels stay
+        assert torch.equal(ours[1], theirs[1])  # labels are unchanged
 
 
-def test_a_seed_repeats_an_augmented_training(tmp_path: Path) -> None:
+def test_augmented_training_is_reproducible(tmp_path: Path) -> None:
     options = {"augmentation": PerImageAffine(**STRONG), "batch_mixing": v2.CutMix()}
     assert fit(tmp_path, **options).losses == fit(tmp_path, **options).losses
     assert fit(tmp_path, **options).losses != fit(tmp_path, seed=1, **options).losses
 
 
-def test_mixed_labels_tell_how_much_of_which_picture_there_is(tmp_path: Path) -> None:
+def test_mixed_labels_are_the_fractions_of_the_images(tmp_path: Path) -> None:
     plain = fit(tmp_path).train
-    # The mean and the deviation are those of all: what is mixed before or after is the same.
-    for (inputs, targets), (pictures, labels) in zip(
+    # Normalization is linear: mixing before or after it is the same.
+    for (inputs, targets), (images, labels) in zip(
         fit(tmp_path, batch_mixing=v2.MixUp(alpha=1.0)).train, plain, strict=True
     ):
         assert targets.shape == (32, 10)
         torch.testing.assert_close(targets.sum(dim=1), torch.ones(32))
         apart = labels != labels.roll(1)
-        share = targets.gather(1, labels[:, None])[apart][0]  # one draw a batch
-        torch.testing.assert_close(inputs, share * pictures + (1 - share) * pictures.roll(1, 0))
+        fraction = targets.gather(1, labels[:, None])[apart][0]  # one draw per batch
+        torch.testing.assert_close(inputs, fraction * images + (1 - fraction) * images.roll(1, 0))
         torch.testing.assert_close(
-            targets.gather(1, labels.roll(1)[:, None])[apart], (1 - share).expand(apart.sum(), 1)
+            targets.gather(1, labels.roll(1)[:, None])[apart], (1 - fraction).expand(apart.sum(), 1)
         )
 
 
-def test_a_composition_from_a_config_trains_tells_and_is_remembered(
+def test_composed_transforms_from_a_config_are_recorded(
     tmp_path: Path, run: Callable[..., Path]
 ) -> None:
     transforms = "torchvision.transforms.v2"
-    affine = {"class_path": "datamodules.images.augmentation.PerImageAffine", "init_args": STRONG}
+    affine = {"class_path": "datamodules.PerImageAffine", "init_args": STRONG}
     parts = [affine, {"class_path": f"{transforms}.RandomErasing", "init_args": {"p": 0.5}}]
     mixing = [{"class_path": f"{transforms}.{name}"} for name in ("MixUp", "CutMix")]
     config = {
@@ -275,7 +275,7 @@ def test_a_composition_from_a_config_trains_tells_and_is_remembered(
     folder = run("fit", "--config", tmp_path / "mixed.yaml")
     results = json.loads((folder / "results.json").read_text())
     assert 0 < results["metrics"]["train/accuracy"] < 1
-    assert "tokens_per_second" not in results  # probabilities are none
+    assert "tokens_per_second" not in results  # probabilities are not tokens
     assert (folder / "figures" / "augmented_samples.png").exists()
     again = yaml.safe_load((folder / "config.yaml").read_text())["data"]["init_args"]
     parts = again["augmentation"]["init_args"]["transforms"]
@@ -287,16 +287,14 @@ def test_a_composition_from_a_config_trains_tells_and_is_remembered(
 @pytest.mark.parametrize(
     ("key", "name"), [("augmentation", "Compose"), ("batch_mixing", "RandomChoice")]
 )
-def test_an_empty_list_of_transforms_is_refused_with_what_to_say_instead(
-    refused, key, name
-) -> None:
+def test_empty_list_of_transforms_is_an_error(refused, key, name) -> None:
     flags = (f"--data.{key}", f"torchvision.transforms.v2.{name}", f"--data.{key}.transforms", "[]")
     paragraph = refused("fit", "--config", TINY, *flags)
     assert f"data.{key}.transforms is empty" in paragraph
     assert f"--data.{key} null" in paragraph
 
 
-def test_the_figure_shows_pictures_and_what_becomes_of_them(tmp_path: Path, monkeypatch) -> None:
+def test_figure_shows_images_and_their_augmentations(tmp_path: Path, monkeypatch) -> None:
     seen = {}
     monkeypatch.setattr(
         "callbacks.figures.augmented_samples.augmented_figure",
@@ -304,21 +302,21 @@ def test_the_figure_shows_pictures_and_what_becomes_of_them(tmp_path: Path, monk
             seen.update(pictures=pictures, labels=labels) or augmented_figure(pictures, labels)
         ),
     )
-    watch = fit(tmp_path, AugmentedSamples(3, 5), augmentation=PerImageAffine(**STRONG))
+    recorder = fit(tmp_path, AugmentedSamples(3, 5), augmentation=PerImageAffine(**STRONG))
     data = Digits(batch_size=32)
     data.setup("fit")
     pictures, labels = next(iter(data.train_dataloader()))
     raw = pictures[:3].permute(0, 2, 3, 1).numpy() / 255
     np.testing.assert_allclose(seen["pictures"][:, 0], raw, atol=1e-6)
     cells = seen["pictures"].reshape(15, -1)
-    assert len({cell.tobytes() for cell in cells}) == 15  # every draw is another
+    assert len({cell.tobytes() for cell in cells}) == 15  # all draws differ
     assert seen["labels"] == [[str(label) for label in labels[:3].tolist()]] * 5
     picture = np.asarray(Image.open(tmp_path / "figures/augmented_samples.png").convert("L"))
     assert picture.std() > 20
-    assert len(watch.train) == 4
+    assert len(recorder.train) == 4
 
 
-def test_the_figure_names_the_shares_of_mixed_pictures(tmp_path: Path, monkeypatch) -> None:
+def test_figure_shows_the_fractions_of_mixed_images(tmp_path: Path, monkeypatch) -> None:
     seen: list[list[list[str]]] = []
     monkeypatch.setattr(
         "callbacks.figures.augmented_samples.augmented_figure",
@@ -328,13 +326,13 @@ def test_the_figure_names_the_shares_of_mixed_pictures(tmp_path: Path, monkeypat
     first, *draws = seen[0]
     assert all(len(label) == 1 for label in first)
     for label, own, other in zip(draws[0], first, [first[-1], *first], strict=False):
-        if own != other:  # MixUp takes the picture before
+        if own != other:  # MixUp mixes with the previous image
             shares = {part.split()[0]: int(part.split()[1][:-1]) for part in label.split(", ")}
             assert set(shares) == {own, other}
             assert sum(shares.values()) == 100
 
 
-def test_drawing_the_figure_leaves_the_training_alone(tmp_path: Path) -> None:
+def test_figure_does_not_change_training(tmp_path: Path) -> None:
     options = {"augmentation": PerImageAffine(**STRONG), "batch_mixing": v2.MixUp()}
     assert (
         fit(tmp_path / "a", **options).losses
@@ -342,7 +340,7 @@ def test_drawing_the_figure_leaves_the_training_alone(tmp_path: Path) -> None:
     )
 
 
-def test_a_fit_without_pictures_gives_a_warning_and_no_figure(tmp_path: Path) -> None:
+def test_fit_without_images_warns_and_draws_no_figure(tmp_path: Path) -> None:
     class Words(L.LightningDataModule):
         def train_dataloader(self) -> DataLoader:
             rows = torch.rand(20, 6), torch.randint(10, (20,))
@@ -358,7 +356,7 @@ def test_a_fit_without_pictures_gives_a_warning_and_no_figure(tmp_path: Path) ->
     assert not (tmp_path / "figures").exists()
 
 
-def test_a_grid_without_cells_is_an_error() -> None:
+def test_grid_without_cells_is_an_error() -> None:
     for rows, columns in ((0, 5), (3, 1)):
-        with pytest.raises(ValueError, match=f"not {rows} and {columns}"):
+        with pytest.raises(ValueError, match=f"got {rows} and {columns}"):
             AugmentedSamples(rows, columns)
