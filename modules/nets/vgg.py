@@ -1,7 +1,7 @@
 """VGG: a deep stack of 3x3 convolutions with max-pooling in between.
 
 Simonyan & Zisserman, "Very deep convolutional networks for large-scale image recognition" (2015).
-The receptive field of the CNN is 6x6 pixels, too small for a whole digit. New here: depth. Two 3x3
+The receptive field of the CNN is 6x6 pixels, smaller than a digit. New here: depth. Two 3x3
 convolutions have the receptive field of one 5x5 and three that of one 7x7, with fewer weights and
 more nonlinearities; the paper studies depths of 11 to 19 layers.
 """

@@ -91,12 +91,12 @@ def test_exact_and_approximate_gelu_are_distinguished(tmp_path, activation):
     save_gpt(ours, tmp_path / "ours")
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval().double()
     with torch.inference_mode():
-        wanted = theirs.double()(draw()).logits
-        torch.testing.assert_close(ours(draw())[0], wanted, atol=1e-6, rtol=0)
-        torch.testing.assert_close(again(draw()).logits, wanted, atol=1e-6, rtol=0)
+        expected = theirs.double()(draw()).logits
+        torch.testing.assert_close(ours(draw())[0], expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(again(draw()).logits, expected, atol=1e-6, rtol=0)
         for block in ours.blocks:
             block.mlp.activation = "gelu" if activation == "gelu_new" else "gelu_tanh"
-        assert (ours(draw())[0] - wanted).abs().max() > 1e-3
+        assert (ours(draw())[0] - expected).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("options", [{}, {"tie_embeddings": False}, {"bias": False}])

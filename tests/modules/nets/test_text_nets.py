@@ -147,10 +147,12 @@ def test_loss_on_random_labels_is_not_below_the_entropy(net: nn.Module) -> None:
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    seen = torch.tensor(losses[20:])
+    late_losses = torch.tensor(losses[20:])
     # Four standard errors of the mean, as in test_honesty.py.
-    assert seen.mean() > math.log(NUM_CLASSES) - 4 * seen.std() / math.sqrt(len(seen))
-    assert seen.mean() < math.log(NUM_CLASSES) + 0.5
+    assert late_losses.mean() > math.log(NUM_CLASSES) - 4 * late_losses.std() / math.sqrt(
+        len(late_losses)
+    )
+    assert late_losses.mean() < math.log(NUM_CLASSES) + 0.5
 
 
 # Individual networks.

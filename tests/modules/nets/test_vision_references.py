@@ -228,12 +228,14 @@ def test_pre_activation_block_without_residual_is_the_identity() -> None:
 )
 def test_vgg_pools_while_more_than_one_pixel_remains(image_size: int, sizes: list[int]) -> None:
     net = VGG(image_size=image_size, width=2, hidden_size=8)
-    seen: list[int] = []
+    sizes_found: list[int] = []
     for layer in net.features:
         if isinstance(layer, nn.MaxPool2d):
-            layer.register_forward_hook(lambda m, inputs, output: seen.append(output.shape[-1]))
+            layer.register_forward_hook(
+                lambda m, inputs, output: sizes_found.append(output.shape[-1])
+            )
     assert net(torch.randn(2, 1, image_size, image_size)).shape == (2, 10)
-    assert seen == sizes
+    assert sizes_found == sizes
 
 
 @pytest.mark.parametrize(

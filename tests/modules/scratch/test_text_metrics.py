@@ -171,9 +171,9 @@ def test_files_are_scored_as_torchmetrics_would(tmp_path: Path, capsys) -> None:
         expected[name] = rouge[f"{key}_fmeasure"].item()
     for name, share in expected.items():  # torchmetrics counts in float32
         assert found[name]["score"] == pytest.approx(100 * share, rel=1e-4), name
-    told = capsys.readouterr().out
-    assert "nrefs:2|case:mixed|eff:no|tok:13a|smooth:exp|version:" in told
-    assert f"{found['BLEU']['score']:.2f}" in told
+    output = capsys.readouterr().out
+    assert "nrefs:2|case:mixed|eff:no|tok:13a|smooth:exp|version:" in output
+    assert f"{found['BLEU']['score']:.2f}" in output
     assert json.loads((tmp_path / "scores.json").read_text()) == found
 
 
