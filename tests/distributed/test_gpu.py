@@ -1,4 +1,4 @@
-"""On a GPU: every strategy trains a GPT, goes on where it stopped, and leaves its safetensors."""
+"""On a GPU every strategy trains a GPT, resumes bit for bit, and exports safetensors."""
 
 import json
 import os
@@ -52,8 +52,8 @@ STRATEGIES = {
 
 
 @pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    """What `trainer.deterministic` asks of PyTorch it asks of the whole process."""
+def _restore_determinism() -> Iterator[None]:
+    """`trainer.deterministic` is a setting of the whole process."""
     before = torch.are_deterministic_algorithms_enabled()
     yield
     torch.use_deterministic_algorithms(before)
@@ -64,7 +64,7 @@ def losses(run: Path) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_it_trains_goes_on_and_is_exported(
+def test_strategy_trains_resumes_and_exports(
     run: Callable[..., Path], tmp_path: Path, name: str
 ) -> None:
     if "zero" in name:
@@ -75,39 +75,39 @@ def test_it_trains_goes_on_and_is_exported(
         return run("fit", *arguments, "--experiment", experiment)
 
     plain = fit("accumulated" if name.startswith("accumulated") else "alone", STEPS, "plain")
-    whole = fit(name, STEPS, "whole")
+    uninterrupted = fit(name, STEPS, "uninterrupted")
     stopped = fit(name, STEPS // 2, "stopped")
-    again = run("fit", "--resume", stopped, "--trainer.max_steps", STEPS)
+    resumed = run("fit", "--resume", stopped, "--trainer.max_steps", STEPS)
 
-    expected, seen = losses(plain), losses(whole)
+    expected, seen = losses(plain), losses(uninterrupted)
     assert len(seen) == STEPS
     assert seen[str(STEPS - 1)] < seen["0"] - 0.2
-    # All compute in bfloat16, but not in the same order; DeepSpeed keeps its weights in it, too.
+    # All compute in bfloat16, in different orders; DeepSpeed also stores weights in it.
     close = 2e-2 if "zero" in name else 5e-3
     assert seen == pytest.approx({step: expected[step] for step in seen}, rel=close)
-    assert losses(again) == seen
+    assert losses(resumed) == seen
     weights = []
-    for folder in (whole, again):
+    for folder in (uninterrupted, resumed):
         options = {"checkpoint": folder / "checkpoints/last.ckpt", "format": "safetensors"}
         options["output"] = tmp_path / f"{folder.parent.name}-weights"
         written = export.main([f"--{key}={value}" for key, value in options.items()])
         weights.append(load_file(written / "model.safetensors"))
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-    results = json.loads((again / "results.json").read_text())
+    results = json.loads((resumed / "results.json").read_text())
     assert torch.cuda.get_device_name(0) in results["machine"]
 
 
-def test_the_recommended_precision_is_the_one_that_the_gpu_multiplies() -> None:
-    half = torch.cuda.get_device_capability(0) >= (8, 0)
-    assert recommended_precision("auto")[0] == ("bf16-mixed" if half else "32-true")
+def test_recommended_precision_is_native_to_the_gpu() -> None:
+    has_bf16 = torch.cuda.get_device_capability(0) >= (8, 0)
+    assert recommended_precision("auto")[0] == ("bf16-mixed" if has_bf16 else "32-true")
 
 
-def test_a_checkpoint_of_a_gpu_is_read_without_one(run: Callable[..., Path]) -> None:
+def test_checkpoint_of_a_gpu_loads_without_one(run: Callable[..., Path]) -> None:
     folder = run("fit", *GPT, *STRATEGIES["alone"], "--trainer.max_steps", 2)
     command = [sys.executable, ROOT / "generate.py", "--prompt", "def ", "--max_new_tokens", 8]
     command += ["--checkpoint", folder / "checkpoints/last.ckpt"]
-    blind = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([*map(str, command)], env=blind, capture_output=True, text=True)
+    no_gpu = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([*map(str, command)], env=no_gpu, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("def ")

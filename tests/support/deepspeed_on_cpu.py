@@ -1,19 +1,22 @@
-"""What two processes run by DeepSpeed, on CPUs: `many_devices.start(2, folder, __file__)`.
+"""Train with DeepSpeed on CPUs in two processes: `many_devices.start(2, folder, __file__)`.
 
-Lightning refuses DeepSpeed there, and the command line says so before it does. But nothing of what
-they do together needs a GPU: this program takes both refusals away, and what is left is the very
-strategy, engine and checkpoints of a run on GPUs, in float32 by gloo. Afterwards there are run
-folders in the folder.
+Lightning and our command line refuse DeepSpeed on CPUs, though nothing that is tested needs a GPU.
+This program removes both checks; strategy, engine and checkpoints are those of a run on GPUs, in
+float32 with gloo. It leaves run folders in the folder.
 """
 
 import argparse
 import contextlib
 import importlib
 import os
+import sys
 import types
+from pathlib import Path
 from typing import Any
 
-from tests.support.many_devices import AUTO, CRASH, EXPERIMENTS, GPT, ROOT, TWO
+sys.path[:0] = [str(Path(__file__).parent.parent.parent)]  # this file is run as a program
+
+from tests.support.many_devices import AUTO, CRASH, EXPERIMENTS, GPT, ROOT, TWO  # noqa: E402
 
 
 def zero(stage: int) -> tuple:
@@ -22,7 +25,7 @@ def zero(stage: int) -> tuple:
 
 
 HERE = ("--trainer.precision", "32-true")
-# Name of a run → what is run for it, one after the other.
+# Run → its command lines, one after the other.
 RUNS: dict[str, tuple[tuple, ...]] = {
     "gpt-zero2": ((*GPT, *zero(2), *HERE),),
     "gpt-zero3": ((*GPT, *zero(3), *HERE),),
@@ -33,25 +36,25 @@ RUNS: dict[str, tuple[tuple, ...]] = {
 }
 
 
-def take_refusals_away() -> None:
+def remove_device_checks() -> None:
     import lightning.pytorch.strategies.deepspeed as theirs
     from lightning.pytorch.accelerators import CPUAccelerator
 
-    import cli.command_line
+    import cli.checks
 
     class Arguments(argparse.Namespace):
-        """A CPU has no number, which DeepSpeed writes -1 and not None."""
+        """A CPU has no index, for which DeepSpeed expects -1 instead of None."""
 
         def __init__(self, device_rank: int | None) -> None:
             super().__init__(device_rank=-1 if device_rank is None else device_rank)
 
-    # What it would compile first, for minutes, is for several processes of one machine.
+    # DeepSpeed would compile a shared-memory operator for minutes.
     importlib.import_module("deepspeed.comm.torch").build_shm_op = lambda: None  # type: ignore[attr-defined]
     patched: Any = theirs
     patched.CUDAAccelerator = CPUAccelerator
     patched._validate_device_index_selection = lambda devices: None
     patched.argparse = types.SimpleNamespace(Namespace=Arguments)
-    cli.check_devices = lambda *_: None  # type: ignore[assignment]
+    cli.checks.check_devices = lambda *_: None  # type: ignore[assignment]
 
 
 def work() -> None:
@@ -61,7 +64,7 @@ def work() -> None:
     from tests.support.resume import Crash
 
     torch.set_num_threads(1)
-    take_refusals_away()
+    remove_device_checks()
     for name, commands in RUNS.items():
         for arguments in commands:
             with contextlib.suppress(Crash):

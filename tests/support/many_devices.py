@@ -1,8 +1,8 @@
-"""What each of several processes runs, one after the other: starting them is what takes long.
+"""Program of several processes: all their runs one after the other, because starting is slow.
 
-`start(2, folder)` starts two of them in a folder. Afterwards there are run folders in it, what
-was refused in `told-2.json`, weights in `padded-2.pt`, and in `joined-2-0.json` whether rank 0 was
-still joined to the other one when it ended.
+`start(2, folder)` starts two processes in a folder. They leave run folders, error messages in
+`messages-2.json`, weights in `padded-2.pt`, and in `joined-2-0.json` whether rank 0 still had a
+process group when it ended.
 """
 
 import atexit
@@ -21,9 +21,9 @@ import torch
 from torch.utils.data import DataLoader
 
 ROOT = Path(__file__).parent.parent.parent
-sys.path[:0] = [str(ROOT)]
+sys.path[:0] = [str(ROOT)]  # this file is also run as a program
 
-from datamodules import Digits  # noqa: E402  # this file is run as a program, too
+from datamodules import Digits  # noqa: E402
 
 QUIET = ("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu")
 GPT = (
@@ -56,7 +56,7 @@ MODERN = (
 )
 LSTM = ("--model.net", "modules.nets.RNNLM", "--model.net.dim", 16)
 MUON = (*("--config", ROOT / "configs/optimizer/muon.yaml", "--model.optimizer.lr", 0.01),)
-HALVES = ("--trainer.precision", "bf16-mixed")
+BF16 = ("--trainer.precision", "bf16-mixed")
 ACCUMULATED = (
     *("--trainer.accumulate_grad_batches", 2, "--trainer.val_check_interval", 8),
     *("--trainer.limit_train_batches", 16),
@@ -94,7 +94,7 @@ MASKED = (
 TRANSLATED = (
     *("--config", ROOT / "configs/toy/reversed_words.yaml", "--data.sizes", "[200,31,31]"),
     *("--data.batch_size", 24, "--model.net.dim", 16, "--trainer.max_epochs", 2),
-    *("--model.optimizer.lr", 0.0005),  # keys have a bias that no loss depends on
+    *("--model.optimizer.lr", 0.0005),  # no loss depends on the bias of keys
     *("--trainer.log_every_n_steps", 1, "--trainer.callbacks", "null", *QUIET),
 )
 
@@ -111,15 +111,15 @@ CRASH = (
 AUTO = ("--resume", "auto")
 EXPERIMENTS = {"gpt": GPT, "modern": (*GPT, *MODERN), "lstm": (*GPT, *LSTM)} | {
     "accumulated": (*GPT, *ACCUMULATED),
-    "halves": (*GPT, *HALVES),
+    "bf16": (*GPT, *BF16),
     "muon": (*GPT, *MUON),
-    "pictures": IMAGES,
+    "images": IMAGES,
     "words": WORDS,
     "counts": COUNTS,
     "masked": MASKED,
     "translated": TRANSLATED,
 }
-# Number of processes → name of a run → subcommand, experiment, further arguments.
+# Number of processes → run → its commands: subcommand, experiment, further arguments.
 RUNS: dict[int, dict[str, tuple[tuple, ...]]] = {
     2: {
         "gpt-ddp": (("fit", GPT, DDP),),
@@ -131,17 +131,17 @@ RUNS: dict[int, dict[str, tuple[tuple, ...]]] = {
         "modern-tp": (("fit", EXPERIMENTS["modern"], TP),),
         "accumulated-ddp": (("fit", EXPERIMENTS["accumulated"], DDP),),
         "accumulated-fsdp": (("fit", EXPERIMENTS["accumulated"], FSDP),),
-        "halves-fsdp": (("fit", EXPERIMENTS["halves"], FSDP),),
+        "bf16-fsdp": (("fit", EXPERIMENTS["bf16"], FSDP),),
         "muon-ddp": (("fit", EXPERIMENTS["muon"], DDP),),
         "muon-fsdp": (("fit", EXPERIMENTS["muon"], FSDP),),
         "muon-tp": (("fit", EXPERIMENTS["muon"], TP),),
         "lstm-fsdp": (("fit", EXPERIMENTS["lstm"], FSDP),),
-        "pictures-ddp": (("fit", IMAGES, DDP),),
+        "images-ddp": (("fit", IMAGES, DDP),),
         "words-ddp": (("fit", WORDS, DDP),),
         "counts-ddp": (("fit", COUNTS, DDP),),
         "masked-ddp": (("fit", MASKED, DDP),),
         "translated-ddp": (("fit", TRANSLATED, DDP),),
-        "pictures-fsdp": (("fit", IMAGES, FSDP),),
+        "images-fsdp": (("fit", IMAGES, FSDP),),
         "batch-norm-ddp": (("fit", BATCH_NORM, DDP),),
         "batch-norm-fsdp": (("fit", BATCH_NORM, FSDP),),
         "stopped-fsdp": (("fit", GPT, (*FSDP, *CRASH)), ("fit", GPT, (*FSDP, *AUTO))),
@@ -150,9 +150,8 @@ RUNS: dict[int, dict[str, tuple[tuple, ...]]] = {
             ("fit", GPT, (*FSDP, *FOLDER, *AUTO)),
         ),
         "stopped-tp": (("fit", GPT, (*TP, *CRASH)), ("fit", GPT, (*TP, *AUTO))),
-        "begun-by-one": (
-            ("fit", GPT, (*FSDP, *AUTO)),
-        ),  # there is a run folder of one process already
+        # There is a run folder of one process already.
+        "started-by-one": (("fit", GPT, (*FSDP, *AUTO)),),
         "refused-lstm-tp": (("fit", EXPERIMENTS["lstm"], TP),),
         "refused-heads": (("fit", GPT, (*TP, "--model.net.num_heads", 3)),),
         "validate-folder": (
@@ -166,7 +165,7 @@ RUNS: dict[int, dict[str, tuple[tuple, ...]]] = {
         "gpt-mesh": (("fit", GPT, MESH),),
         "modern-mesh": (("fit", EXPERIMENTS["modern"], MESH),),
         "accumulated-mesh": (("fit", EXPERIMENTS["accumulated"], MESH),),
-        "halves-mesh": (("fit", EXPERIMENTS["halves"], MESH),),
+        "bf16-mesh": (("fit", EXPERIMENTS["bf16"], MESH),),
         "muon-mesh": (("fit", EXPERIMENTS["muon"], MESH),),
         "gpt-mesh-folder": (("fit", GPT, (*MESH, *FOLDER)),),
         "stopped-mesh": (("fit", GPT, (*MESH, *CRASH)), ("fit", GPT, (*MESH, *AUTO))),
@@ -175,7 +174,7 @@ RUNS: dict[int, dict[str, tuple[tuple, ...]]] = {
 
 
 class OddDigits(Digits):
-    """169 pictures to validate: one process has 85 of them, 7 batches of 12 and one of 1."""
+    """169 images for validation: one process has 85 of them, 7 batches of 12 and one of 1."""
 
     def load(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         splits = super().load()
@@ -185,7 +184,7 @@ class OddDigits(Digits):
 
 
 class Padded(L.LightningDataModule):
-    """Rows of very different length: a mean over batches is not one over tokens."""
+    """Sequences of very different lengths: a mean over batches is not a mean over tokens."""
 
     def __init__(self, rows: int = 8, steps: int = 8) -> None:
         super().__init__()
@@ -196,21 +195,21 @@ class Padded(L.LightningDataModule):
         self.batches = list(zip(tokens[..., :-1], targets, strict=True))
 
     def train_dataloader(self) -> DataLoader:
-        told = self.trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
-        share = len(self.batches[0][0]) // told["num_replicas"]
-        rows = slice(told["rank"] * share, (told["rank"] + 1) * share)
+        sampler = self.trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
+        size = len(self.batches[0][0]) // sampler["num_replicas"]
+        rows = slice(sampler["rank"] * size, (sampler["rank"] + 1) * size)
         mine = [(tokens[rows], targets[rows]) for tokens, targets in self.batches]
         return DataLoader(mine, batch_size=None)
 
 
-def train_padded(**trainer: Any) -> dict[str, torch.Tensor]:
-    """Weights after some steps of two batches each."""
+def train_padded(**arguments: Any) -> dict[str, torch.Tensor]:
+    """Return the weights after some steps of two batches each."""
     from modules import LanguageModel
     from modules.nets import GPT
 
     torch.manual_seed(0)
     net = GPT(20, context=16, num_layers=2, num_heads=2, dim=16)
-    made = L.Trainer(
+    trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=1,
         accumulate_grad_batches=2,
@@ -219,10 +218,10 @@ def train_padded(**trainer: Any) -> dict[str, torch.Tensor]:
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        **trainer,
+        **arguments,
     )
     task = LanguageModel(net)
-    made.fit(task, Padded())
+    trainer.fit(task, Padded())
     return {
         name: weight.full_tensor() if hasattr(weight, "full_tensor") else weight
         for name, weight in task.state_dict().items()
@@ -236,18 +235,18 @@ def work() -> None:
 
     torch.set_num_threads(1)
     number = int(os.environ["WORLD_SIZE"])
-    # Before train.py registers anything: called last.
-    atexit.register(tell_whether_joined, f"joined-{number}-{os.environ['LOCAL_RANK']}.json")
-    told: dict[str, Any] = {}
+    # Registered before train.py registers anything: called last.
+    atexit.register(write_whether_joined, f"joined-{number}-{os.environ['LOCAL_RANK']}.json")
+    messages: dict[str, Any] = {}
     for name, commands in RUNS[number].items():
         for subcommand, experiment, more in commands:
-            said = io.StringIO()
+            stderr = io.StringIO()
             arguments = [subcommand, *experiment, *more, "--experiment", name]
-            with contextlib.redirect_stderr(said), contextlib.suppress(Crash):
+            with contextlib.redirect_stderr(stderr), contextlib.suppress(Crash):
                 try:
                     train.main([str(argument) for argument in arguments])
                 except SystemExit as stop:
-                    told[name] = {"code": stop.code, "said": said.getvalue()}
+                    messages[name] = {"code": stop.code, "stderr": stderr.getvalue()}
     weights = {
         name: train_padded(devices=number, strategy=strategy)
         for name, strategy in (
@@ -257,20 +256,20 @@ def work() -> None:
         )
     }
     if os.environ["LOCAL_RANK"] == "0":
-        Path(f"told-{number}.json").write_text(json.dumps(told))
+        Path(f"messages-{number}.json").write_text(json.dumps(messages))
         torch.save(weights, f"padded-{number}.pt")
 
 
-def tell_whether_joined(file: str) -> None:
-    """Write whether this process is still joined to others."""
+def write_whether_joined(file: str) -> None:
+    """Write whether this process still has a process group."""
     Path(file).write_text(json.dumps(torch.distributed.is_initialized()))
 
 
 def start(number: int, folder: Path, program: str = __file__) -> str:
-    """Run all of it, or another program, in so many processes; returns what rank zero printed.
+    """Run this or another program in `number` processes; return the output of rank zero.
 
     Raises:
-        AssertionError: If one of them failed, with what all of them printed.
+        AssertionError: If a process failed, with the output of all of them.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
