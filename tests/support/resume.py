@@ -146,6 +146,11 @@ CASES = {
         *(*IMAGES, *COSINE, "--checkpoint.every_n_steps", 1),
         *("--trainer.accumulate_grad_batches", 3),
     ),
+    "accumulation schedule": (  # changes in the third epoch, in which the run crashes
+        *(*IMAGES, "--checkpoint.every_n_steps", 1, "--trainer.callbacks"),
+        *("lightning.pytorch.callbacks.GradientAccumulationScheduler",),
+        *("--trainer.callbacks.scheduling", "{0: 1, 2: 2}"),
+    ),
     "validation within epochs": (*IMAGES, *COSINE, "--trainer.val_check_interval", 4),
     "text": (
         *(*TEXT, "--trainer.max_steps", 24, "--trainer.val_check_interval", 6),
@@ -174,7 +179,12 @@ CASES = {
 
 FAST_CASES = (
     *("mid-epoch", "augmentation", "plateau", "exponential moving average"),
-    *("stochastic weight averaging", "learning-rate finder", "accumulation"),
+    *(
+        "stochastic weight averaging",
+        "learning-rate finder",
+        "accumulation",
+        "accumulation schedule",
+    ),
     *("validation within epochs", "text", "translation", "word vectors"),
 )
 SHORT = (*CASES["mid-epoch"], "--test_after_fit", "false", "--experiment", "short")
