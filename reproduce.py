@@ -1,14 +1,14 @@
-"""Run configs, hold each against the result it promises, and write docs/results.md.
+"""Train configs, compare their results with `expect:`, and write docs/results.md.
 
     python reproduce.py configs/digits/cnn.yaml
     python reproduce.py configs/mnist/*.yaml --seeds 3
     python reproduce.py --seeds 3 configs/mnist/mlp.yaml -- --trainer.accelerator cpu
     python reproduce.py configs/mnist/mlp.yaml --runs runs/mnist-mlp/001 runs/mnist-mlp/002
 
-Each config is trained once a seed (0, 1, …) in a process of its own; a promise is held against the
-mean over seeds. Flags after `--` go to every run. `--runs` trains nothing and judges runs of one
-config that are done, of different seeds: trained side by side, on other machines, or resumed. Exits
-with code 1 where a promise is broken.
+Each config is trained once per seed (0, 1, ...), each time in a new process; the mean over the seeds
+is compared with the config's expectation. Flags after `--` are passed to every run. `--runs` trains
+nothing and evaluates finished runs of one config with different seeds. The exit code is 1 if an
+expectation is not met.
 """
 
 import argparse
@@ -22,18 +22,20 @@ from typing import Any
 
 import yaml
 
+from engine.process import escape_unencodable_output
 from engine.run.expectations import is_met
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "docs" / "results.md"
+ROOT = Path(__file__).parent
+RESULTS = ROOT / "docs" / "results.md"
 HEAD = """# Results
 
-Written by `reproduce.py`: each row is a promise of a config, held against the mean over the seeds.
-Time is that of one training, validation included, without start-up.
+Written by `reproduce.py`: each row compares an expectation of a config with the mean over the seeds.
+Time is that of one training, including validation, without start-up.
 
 """
 COLUMNS = (
-    "config | net | parameters | metric | promised | seen | seeds | time | machine | date | commit"
+    "config | net | parameters | metric | expected | measured | seeds | time | machine | date "
+    "| commit"
 )
 
 
@@ -41,8 +43,12 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line.
 
     Raises:
-        SystemExit: With code 1 if a promise is broken or a run fails, 2 if nothing can be run.
+        SystemExit: With code 1 if an expectation is not met or a run fails, 2 after a user error.
     """
+    escape_unencodable_output()
+    given = sys.argv[1:] if args is None else args
+    separator = given.index("--") if "--" in given else len(given)
+    flags = given[separator + 1 :]
     parser = argparse.ArgumentParser(
         prog="reproduce.py",
         description=__doc__,
@@ -50,132 +56,135 @@ def main(args: list[str] | None = None) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("configs", nargs="+", type=Path, help="configs with an `expect:` key")
-    parser.add_argument("--seeds", type=int, default=1, help="trainings of each config")
-    parser.add_argument("--runs", nargs="+", type=Path, help="run folders to judge instead")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the table to write into")
-    own, _, flags = _split(sys.argv[1:] if args is None else args)
-    options = parser.parse_args(own)
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each config")
+    parser.add_argument("--runs", nargs="+", type=Path, help="finished run folders to evaluate")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the table to update")
+    options = parser.parse_args(given[:separator])
     if options.seeds < 1:
-        parser.error("--seeds must be 1 or more")
+        parser.error(f"--seeds must be at least 1, got {options.seeds}")
     for config in options.configs:
         if not config.is_file():
             parser.error(f"there is no config {config}")
-        if not yaml.safe_load(config.read_text()).get("expect"):
-            parser.error(f"{config} promises nothing: it has no `expect:`")
-
+        if not read_config(config).get("expect"):
+            parser.error(f"{config} has no `expect:`, so there is nothing to compare")
     if options.runs:
         if len(options.configs) > 1 or flags:
-            parser.error("--runs judges runs of one config, and takes no flags for training")
-        if complaint := complain(options.configs[0], options.runs):
-            parser.error(complaint)
+            parser.error("--runs requires exactly one config and no flags after --")
+        if error := find_mismatch(options.configs[0], options.runs):
+            parser.error(error)
 
-    broken = []
+    not_met = []
     for config in options.configs:
         if options.runs:
-            runs = [read(folder) for folder in options.runs]
+            results = [read_results(folder) for folder in options.runs]
         else:
-            runs = [train(config, seed, flags) for seed in range(options.seeds)]
-        rows = judge(config, runs)
-        write(options.results, rows)
+            results = [train(config, seed, flags) for seed in range(options.seeds)]
+        rows = compare(config, results)
+        update_table(options.results, rows)
         for row in rows:
             print(row["text"], flush=True)
-            broken += [] if row["kept"] else [row["text"]]
-    if broken:
-        sys.exit("broken promises:\n" + "\n".join(broken))
-    print(f"all promises kept; see {options.results}")
+            if not row["met"]:
+                not_met.append(row["text"])
+    if not_met:
+        sys.exit("expectations not met:\n" + "\n".join(not_met))
+    print(f"all expectations met; see {options.results}")
 
 
 def train(config: Path, seed: int, flags: list[str]) -> dict[str, Any]:
-    """Train a config once, as a user would, and read what it left in its run folder."""
+    """Run `train.py fit` in a process of its own and return its results."""
     command = [sys.executable, "train.py", "fit", "--config", str(config.resolve())]
     command += ["--seed_everything", str(seed), *flags]
-    print(f"{name_of(config)}, seed {seed} …", flush=True)
-    done = subprocess.run(command, cwd=HERE, stdout=subprocess.PIPE, text=True)
-    found = re.search(r"^run folder: (.*)$", done.stdout, re.MULTILINE)
-    if done.returncode or not found:
+    print(f"{display_name(config)}, seed {seed} ...", flush=True)
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, errors="replace")
+    folder = re.search(r"^run folder: (.*)$", done.stdout, re.MULTILINE)
+    if done.returncode or not folder:
         sys.stderr.write(done.stdout)
-        sys.exit(f"{name_of(config)}, seed {seed}: train.py ended with code {done.returncode}")
-    return read(HERE / found[1])
+        sys.exit(f"{display_name(config)}, seed {seed}: train.py exited with {done.returncode}")
+    return read_results(ROOT / folder[1])
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """What a run has left of its results."""
-    results: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    return results
+def read_config(path: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
-def complain(config: Path, folders: list[Path]) -> str | None:
-    """Why runs can't be judged as those of the config, if they can't."""
-    told = yaml.safe_load(config.read_text())
-    del told["expect"]  # a promise may be made later than the run
+def read_results(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "results.json").read_text(encoding="utf-8")))
+
+
+def find_mismatch(config: Path, folders: list[Path]) -> str | None:
+    """Return why the folders are not runs of the config with different seeds, or None."""
+    expected = read_config(config)
+    del expected["expect"]  # may have been added after the run
     seeds: dict[int, Path] = {}
     for folder in folders:
         if not (folder / "results.json").is_file():
-            return f"{folder} has no results.json: it is no run folder, or its run is not over"
-        seen = read(folder)["config"]
-        if key := first_difference(told, seen):
-            return f"{folder} is no run of {config}: they differ in {key}"
-        if (seed := seen["seed_everything"]) in seeds:
-            return f"{folder} and {seeds[seed]} have the same seed, {seed}: that is one result"
+            return f"{folder} has no results.json: not a run folder, or the run is not finished"
+        actual = read_results(folder)["config"]
+        if key := first_difference(expected, actual):
+            return f"{folder} is not a run of {config}: they differ in {key}"
+        if (seed := actual["seed_everything"]) in seeds:
+            return f"{folder} and {seeds[seed]} have the same seed, {seed}"
         seeds[seed] = folder
     return None
 
 
-def first_difference(told: Any, seen: Any, key: str = "") -> str | None:
-    """The first key that has another value in a run than its config says; None if all agree."""
-    if isinstance(told, str) and isinstance(seen, dict):  # a class alone: all its defaults
-        seen = seen.get("class_path")
-    if isinstance(told, dict) and isinstance(seen, dict):
-        pairs = [(f"{key}.{name}", value, seen.get(name)) for name, value in told.items()]
-    elif isinstance(told, list) and isinstance(seen, list) and len(told) == len(seen):
-        pairs = [(f"{key}.{i}", *pair) for i, pair in enumerate(zip(told, seen, strict=True))]
+def first_difference(expected: Any, actual: Any, key: str = "") -> str | None:
+    """Return the first key whose value in a run differs from its config, or None."""
+    if isinstance(expected, str) and isinstance(actual, dict):  # a class path alone: all defaults
+        actual = actual.get("class_path")
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        pairs = [(f"{key}.{name}", value, actual.get(name)) for name, value in expected.items()]
+    elif isinstance(expected, list) and isinstance(actual, list) and len(expected) == len(actual):
+        values = zip(expected, actual, strict=True)
+        pairs = [(f"{key}.{index}", *pair) for index, pair in enumerate(values)]
     else:
-        return None if told == seen else key.lstrip(".")
-    found = (first_difference(a, b, name) for name, a, b in pairs)
-    return next((name for name in found if name), None)
+        return None if expected == actual else key.lstrip(".")
+    differences = (first_difference(a, b, name) for name, a, b in pairs)
+    return next((name for name in differences if name), None)
 
 
-def judge(config: Path, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per promise of the config: the mean over the runs and whether it keeps it."""
+def compare(config: Path, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a table row for each expectation of a config."""
     rows = []
-    name = name_of(config)
-    for metric, promise in yaml.safe_load(config.read_text())["expect"].items():
-        seen = [run["metrics"].get(metric, float("nan")) for run in runs]
-        mean = statistics.fmean(seen)
-        spread = f" ± {statistics.stdev(seen):.4f}" if len(seen) > 1 else ""
-        good = is_met(promise, mean)
-        first = runs[0]
+    name, first = f"`{display_name(config)}`", results[0]
+    for metric, expected in read_config(config)["expect"].items():
+        values = [result["metrics"].get(metric, float("nan")) for result in results]
+        mean = statistics.fmean(values)
+        measured = f"{mean:.4f}"
+        if len(values) > 1:
+            measured += f" ± {statistics.stdev(values):.4f}"
+        met = is_met(expected, mean)
         cells = [
-            f"`{name}`",
+            name,
             first["net"],
             f"{first['parameters']:,}",
             metric,
-            promise,
-            f"{'' if good else '**broken** '}{mean:.4f}{spread}",
-            str(len(runs)),
-            f"{statistics.fmean(run['seconds'] for run in runs):.0f} s",
+            expected,
+            measured if met else f"**not met** {measured}",
+            str(len(results)),
+            f"{statistics.fmean(result['seconds'] for result in results):.0f} s",
             first["machine"],
             first["date"],
             first["git_commit"][:10] + ("+changes" if "+" in first["git_commit"] else ""),
         ]
-        text = f"{name}: {metric} {mean:.4f}{spread}, promised {promise}: "
         rows.append(
             {
-                "key": (f"`{name}`", metric),
+                "key": (name, metric),
                 "line": "| " + " | ".join(cells) + " |",
-                "kept": good,
-                "text": text + ("kept" if good else "BROKEN"),
+                "met": met,
+                "text": f"{display_name(config)}: {metric} {measured}, expected {expected}: "
+                + ("met" if met else "not met"),
             }
         )
     return rows
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Put rows into the table, in place of older ones of the same config and metric."""
+def update_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Add rows, replacing those of the same config and metric; sections below the table stay."""
     lines: dict[tuple[str, str], str] = {}
-    below = ""  # what others have written there: it stays
+    below = ""
     if path.exists():
-        above, heading, rest = path.read_text().partition("\n## ")
+        above, heading, rest = path.read_text(encoding="utf-8").partition("\n## ")
         below = heading + rest
         for line in above.splitlines():
             cells = [cell.strip() for cell in line.strip("|").split("|")]
@@ -183,22 +192,15 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
                 lines[cells[0], cells[3]] = line
     lines |= {row["key"]: row["line"] for row in rows}
     table = ["| " + COLUMNS + " |", "|" + " --- |" * (COLUMNS.count("|") + 1)]
-    path.parent.mkdir(parents=True, exist_ok=True)
     table += [lines[key] for key in sorted(lines)]
-    path.write_text(HEAD + "\n".join(table) + "\n" + below)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(HEAD + "\n".join(table) + "\n" + below, encoding="utf-8")
 
 
-def name_of(config: Path) -> str:
-    """The config's path as the README writes it."""
+def display_name(config: Path) -> str:
+    """Return the config's path relative to the repository, where it lies in it."""
     path = config.resolve()
-    return str(path.relative_to(HERE) if path.is_relative_to(HERE) else path)
-
-
-def _split(args: list[str]) -> tuple[list[str], str, list[str]]:
-    if "--" not in args:
-        return args, "", []
-    at = args.index("--")
-    return args[:at], "--", args[at + 1 :]
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 if __name__ == "__main__":

@@ -38,15 +38,16 @@ from engine.guards.rank_failure import find_rank_failure, limit_rendezvous
 from engine.lightning_internals import disable_empty_hooks
 from engine.precision import recommended_precision
 from engine.renamed import upgrade
-from engine.run.console import TrainingHeader, print_summary
-from engine.run.csv_logger import ResumableCSVLogger
+from engine.run.console import TrainingHeader, ValidationLines, print_summary
+from engine.run.csv_logger import ResumableCSVLogger, epoch_means
+from engine.run.expectations import judge
 from engine.run.folder import new_run_folder
 from engine.run.garbage_collection import GarbageCollection
 from engine.run.predictions import PredictionWriter
 from engine.run.progress import ProgressBar
 from engine.run.record import RunRecord
 from engine.run.trackers import (
-    Ids,
+    RunIds,
     TrackerArtifacts,
     fill_placeholders,
     finish_trackers,
@@ -74,7 +75,7 @@ class CLI(LightningCLI):
     origin: Mapping[str, Any] = MappingProxyType({})
     extra_callbacks: Sequence[L.Callback] = ()
     tests_after_fit = True
-    tracker_ids: Ids = {}  # noqa: RUF012  # of a resumed run
+    tracker_ids: RunIds = {}  # noqa: RUF012  # of a resumed run
     not_judged: str | None = None  # why the results are not compared with `expect`
 
     @classmethod
@@ -227,6 +228,7 @@ class CLI(LightningCLI):
         if self.subcommand == "fit":
             self.raw_config[self.subcommand].resume = None
             self.raw_config[self.subcommand].ckpt_path = None  # set by `find_resumed`
+        self.expectations = dict(config.expect)
         if self.not_judged:
             self.raw_config[self.subcommand].expect = {}
         if getattr(rank_zero_only, "rank", 0) == 0 and not config.trainer.fast_dev_run:
@@ -267,20 +269,14 @@ class CLI(LightningCLI):
             kwargs["precision"] = precision
         callbacks = given.callbacks or []
         callbacks = [*callbacks] if isinstance(callbacks, list) else [callbacks]
-        callbacks += [
-            Preflight(),
-            TrainingHeader(precision_reason),
-            FiniteLoss(),
-            MonitoredMetrics(),
-        ]
+        callbacks += [Preflight(), TrainingHeader(precision_reason), ValidationLines()]
+        callbacks += [FiniteLoss(), MonitoredMetrics()]
         callbacks += [Preemption(), GarbageCollection(), *self.extra_callbacks]
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter())
         if given.enable_progress_bar is not False:
             callbacks.append(ProgressBar())
-        self.expectations = self._get(self.config, "expect")
         self.save_config_kwargs = {
-            "expectations": self.expectations,
             "origin": dict(self.origin),
             "resumed": self.resumed is not None,
         }
@@ -354,12 +350,16 @@ class CLI(LightningCLI):
     def finish(self, results: Sequence[Mapping[str, float]]) -> None:
         """Write and print the results."""
         metrics = {name: value for result in results for name, value in sorted(result.items())}
+        if self.run_folder and self.subcommand == "fit":
+            means = epoch_means(self.run_folder / "metrics.csv")
+            metrics |= {name: mean for name, mean in means.items() if name in metrics}
+        judgments = judge(self.expectations, metrics, self.not_judged)
         for record in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(record, RunRecord):
-                record.write_results(self.trainer, metrics)
+                record.write_results(self.trainer, metrics, judgments)
         finish_trackers(self.trainer.loggers)  # before our last line: W&B prints a summary
         if self.run_folder:
-            print_summary(metrics, self.expectations, self.run_folder)
+            print_summary(metrics, judgments, self.run_folder)
 
     def discard_empty_run(self) -> None:
         """Remove the folder of a run that failed before it trained."""

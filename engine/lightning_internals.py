@@ -10,6 +10,7 @@ from lightning.fabric.utilities.logger import _flatten_dict
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core import saving
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.loggers import WandbLogger
 from torch.distributed import distributed_c10d
 
 from engine.renamed import upgrade_hyperparameters
@@ -125,6 +126,14 @@ def flatten_dict(values: dict[str, Any]) -> dict[str, Any]:
     Public alternative: none in Lightning.
     """
     return _flatten_dict(values)
+
+
+def drop_anonymous_setting(logger: WandbLogger) -> None:
+    """Remove `anonymous` from the arguments of `wandb.init`, which warns that it has no effect.
+
+    Public alternative: none; Lightning always passes it, as None by default.
+    """
+    logger._wandb_init.pop("anonymous", None)
 
 
 def upgrade_loaded_hyperparameters() -> None:

@@ -1,4 +1,4 @@
-"""A promise is held against what was measured, and a broken one is not passed over."""
+"""reproduce.py compares results with expectations and reports those that are not met."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ trainer: {max_epochs: 3}
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let every training of a seed end with these accuracies."""
+    """Replace training: the runs of seeds 0, 1, … end with these accuracies."""
 
     def measured(*accuracies: float) -> None:
         def train(config: Path, seed: int, flags: list[str]) -> dict:
@@ -52,34 +52,34 @@ def run(config: Path, *more: str) -> str:
     try:
         reproduce.main([str(config), "--results", str(table), *more])
     finally:
-        told = table.read_text() if table.exists() else ""
-    return told
+        text = table.read_text() if table.exists() else ""
+    return text
 
 
-def test_the_mean_over_seeds_keeps_a_promise_that_one_seed_breaks(config, measured) -> None:
+def test_mean_over_seeds_is_compared(config, measured) -> None:
     measured(0.4, 0.7)
     table = run(config, "--seeds", "2")
     assert "| 0.5500 ± 0.2121 | 2 |" in table
-    assert "broken" not in table
+    assert "not met" not in table
 
 
-def test_a_broken_promise_is_written_down_and_exits_with_1(config, measured) -> None:
+def test_unmet_expectation_is_in_the_table_and_exits_with_1(config, measured) -> None:
     measured(0.4)
     with pytest.raises(SystemExit) as exit:
         run(config)
-    assert "BROKEN" in str(exit.value)  # a text as the code: printed to stderr, code 1
-    assert "**broken** 0.4000" in config.with_name("results.md").read_text()
+    assert "not met" in str(exit.value)  # sys.exit(text): printed to stderr, code 1
+    assert "**not met** 0.4000" in config.with_name("results.md").read_text()
 
 
-def test_a_share_that_float32_can_not_hold_keeps_its_own_promise() -> None:
-    seen = float(np.float32(9970 / 10_000))
-    assert seen < 0.997
-    assert is_met(">= 0.997", seen)
-    assert not is_met(">= 0.99701", seen)
+def test_value_rounded_by_float32_meets_its_expectation() -> None:
+    value = float(np.float32(9970 / 10_000))
+    assert value < 0.997
+    assert is_met(">= 0.997", value)
+    assert not is_met(">= 0.99701", value)
     assert not is_met(">= 0.997", float("nan"))
 
 
-def test_a_new_result_takes_the_place_of_the_old_one(config, measured) -> None:
+def test_new_result_replaces_the_old_row(config, measured) -> None:
     for accuracy in (0.6, 0.8):
         measured(accuracy)
         table = run(config)
@@ -89,7 +89,7 @@ def test_a_new_result_takes_the_place_of_the_old_one(config, measured) -> None:
 
 @pytest.fixture
 def run_folder(config: Path) -> Callable[..., str]:
-    """A run that is done, of this seed, with this accuracy."""
+    """Make a finished run with this seed and accuracy."""
 
     def run_folder(seed: int, accuracy: float, epochs: int = 3) -> str:
         folder = config.with_name(f"run-{seed}-{epochs}")
@@ -116,12 +116,12 @@ def run_folder(config: Path) -> Callable[..., str]:
     return run_folder
 
 
-def test_runs_that_are_done_are_judged_without_training(config, run_folder) -> None:
+def test_finished_runs_are_compared_without_training(config, run_folder) -> None:
     table = run(config, "--runs", run_folder(5, 0.4), run_folder(7, 0.7))
     assert "| 0.5500 ± 0.2121 | 2 |" in table
 
 
-def test_runs_of_another_config_or_the_same_seed_are_not_judged(config, run_folder, capsys) -> None:
+def test_runs_of_another_config_or_the_same_seed_are_refused(config, run_folder, capsys) -> None:
     good, longer = run_folder(1, 0.9), run_folder(2, 0.9, epochs=4)
     empty = config.with_name("empty")
     for wrong, complaint in (
@@ -137,7 +137,7 @@ def test_runs_of_another_config_or_the_same_seed_are_not_judged(config, run_fold
 
 
 @pytest.mark.parametrize("text", ["data: datamodules.Digits\n", None])
-def test_what_promises_nothing_is_refused(config, text, capsys) -> None:
+def test_config_without_expectations_is_refused(config, text, capsys) -> None:
     config.write_text(text) if text else config.unlink()
     with pytest.raises(SystemExit) as exit:
         run(config)
@@ -145,7 +145,7 @@ def test_what_promises_nothing_is_refused(config, text, capsys) -> None:
     assert "mine.yaml" in capsys.readouterr().err
 
 
-def test_what_stands_below_the_table_stays(config, measured) -> None:
+def test_sections_below_the_table_stay(config, measured) -> None:
     measured(1.0)
     run(config)
     path = config.with_name("results.md")
@@ -161,7 +161,7 @@ def test_what_stands_below_the_table_stays(config, measured) -> None:
 
 
 @pytest.mark.slow
-def test_a_real_training_is_judged_by_its_results(config, monkeypatch, capsys) -> None:
+def test_real_training_is_compared_by_its_results(config, monkeypatch, capsys) -> None:
     table = run(config, "--", "--runs_dir", str(config.parent / "runs"))
     assert "| MLP | 9,610 | test/accuracy | >= 0.5 |" in table
-    assert "all promises kept" in capsys.readouterr().out
+    assert "all expectations met" in capsys.readouterr().out

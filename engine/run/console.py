@@ -1,87 +1,125 @@
-"""What a run says on the console: what begins, and how it ended against its promises."""
+"""Console output of a run: a header, a line per validation in logs, and a summary at the end."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from rich.console import Console
 from rich.table import Table
 
-from engine.run.expectations import is_met
-from engine.run.record import count_parameters, describe_machine
+from engine.run.expectations import Judgment
+from engine.run.record import count_parameters, describe_devices
 
-STAGES = ("train", "val", "test")
+COLUMNS = {"train": "train (epoch mean)", "val": "val", "test": "test"}
+COLORS = {"met": "green", "not met": "bold red"}
+SMALL = 1_000_000  # parameters; several threads rarely help a smaller network on a busy machine
 
 
 class TrainingHeader(L.Callback):
-    """One line at the start of a training: which net, how large, on which data and machine.
+    """Print the network, its size, the data, the precision and the devices when training starts.
 
     Args:
-        why_precision: The trait of the machine that chose the precision; empty if the user did.
+        precision_reason: Why `auto_precision` chose the precision; empty if the user did.
     """
 
-    def __init__(self, why_precision: str) -> None:
-        self.why_precision = why_precision
+    def __init__(self, precision_reason: str) -> None:
+        self.precision_reason = precision_reason
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         net = getattr(pl_module, "net", pl_module)
-        because = f" ({self.why_precision})" if self.why_precision else ""
-        data = type(trainer.datamodule or pl_module).__name__  # type: ignore[attr-defined]
-        _say(
-            f"{type(net).__name__} with {count_parameters(net):,} parameters learns {data}, precision "
-            f"{trainer.precision}{because}, {describe_machine(trainer)}"
+        parameters = count_parameters(net)
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = type(datamodule).__name__ if datamodule is not None else "its own data"
+        reason = f" ({self.precision_reason})" if self.precision_reason else ""
+        _print(
+            f"Training {type(net).__name__} ({parameters:,} parameters) on {data}"
+            f" · precision {trainer.precision}{reason} · {describe_devices(trainer)}"
         )
-        if summary := getattr(trainer.datamodule, "summary", None):  # type: ignore[attr-defined]
-            _say(f"{data}: {summary}")
+        if summary := getattr(datamodule, "summary", None):
+            _print(f"{type(datamodule).__name__}: {summary}")
+        if trainer.strategy.root_device.type == "cpu" and parameters < SMALL:
+            _print_thread_hint()
 
 
-def print_summary(metrics: Mapping[str, float], promises: Mapping[str, str], folder: Path) -> None:
-    """Print a small table, the pictures and samples that were made, and the run folder last.
+def _print_thread_hint() -> None:
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if torch.get_num_threads() > 1 and load > cores / 2:
+        _print(
+            f"This machine is busy (load {load:.1f} on {cores} cores): a network of this size "
+            "trains faster with one thread, OMP_NUM_THREADS=1."
+        )
+
+
+class ValidationLines(L.Callback):
+    """Print one plain line per validation where no progress bar is visible, as in a job's log."""
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        progress_bar: Any = trainer.progress_bar_callback
+        if progress_bar is not None and progress_bar.is_enabled:
+            return
+        values = [
+            f"{name} {value.item():.4f}"
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("val/") and name.count("/") == 1
+        ]
+        if values:
+            steps = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
+            _print(" · ".join([steps, *values]))
+
+
+def print_summary(
+    metrics: Mapping[str, float], judgments: Mapping[str, Judgment], folder: Path
+) -> None:
+    """Print a table of the metrics, the figures and samples, and as the last line the run folder.
 
     Args:
         metrics: The final metrics, `<stage>/<metric>`.
-        promises: Metric to promise.
+        judgments: Metric to the comparison with what the config expects.
         folder: The run folder.
     """
     if metrics:
-        Console().print(_table({**dict.fromkeys(promises), **metrics}, promises))
-    for place, kinds in (
-        ("figures", ("*.png", "*.html")),
-        ("samples", ("*.txt",)),
-        (".", ("predictions.csv", "predictions.txt")),
+        Console().print(_table(metrics, judgments))
+    for title, place, patterns in (
+        ("Figures", folder / "figures", ("*.png", "*.html")),
+        ("Samples", folder / "samples", ("*.txt",)),
+        ("Predictions", folder, ("predictions.csv", "predictions.txt")),
     ):
-        if names := sorted(f.name for kind in kinds for f in (folder / place).glob(kind)):
-            _say(f"look at, in {folder / place}: {', '.join(names)}")
-    _say(f"run folder: {folder}")
+        files = sorted(file.name for pattern in patterns for file in place.glob(pattern))
+        if files:
+            _print(f"{title} ({place}): {', '.join(files)}")
+    _print(f"run folder: {folder}")
 
 
-def _table(metrics: Mapping[str, float | None], promises: Mapping[str, str]) -> Table:
-    # Metrics of single classes, test/f1/shirt, are in results.json.
-    pairs = [name.split("/") for name in metrics if name.count("/") == 1]
-    stages = [stage for stage in STAGES if any(stage == pair[0] for pair in pairs)]
+def _table(metrics: Mapping[str, float], judgments: Mapping[str, Judgment]) -> Table:
+    # Metrics of single classes, such as test/f1/shirt, are in results.json only.
+    names = [name for name in {**judgments, **metrics} if name.count("/") == 1]
+    stages = [stage for stage in COLUMNS if any(name.startswith(f"{stage}/") for name in names)]
     table = Table("metric", box=None, header_style="bold")
     for stage in stages:
-        table.add_column(stage, justify="right")
-    if promises:
-        table.add_column("promised")
-    for metric in dict.fromkeys(pair[1] for pair in pairs):
-        row: list[Any] = [metric]
-        for stage in stages:
-            value = metrics.get(f"{stage}/{metric}")
-            row.append("" if value is None else f"{value:.4f}")
-        verdicts = []
-        for stage in stages:
-            if promise := promises.get(f"{stage}/{metric}"):
-                value = metrics.get(f"{stage}/{metric}")
-                good = value is not None and is_met(promise, value)
-                colour, word = ("green", "kept") if good else ("bold red", "BROKEN")
-                verdicts.append(f"{stage} {promise} [{colour}]{word}[/]")
-        table.add_row(*row, *([", ".join(verdicts)] if promises else []))
+        table.add_column(COLUMNS[stage], justify="right")
+    if judgments:
+        table.add_column("")
+    for metric in dict.fromkeys(name.partition("/")[2] for name in names):
+        values = [metrics.get(f"{stage}/{metric}") for stage in stages]
+        row = [metric, *("" if value is None else f"{value:.4f}" for value in values)]
+        if judgments:
+            found = {stage: judgments.get(f"{stage}/{metric}") for stage in stages}
+            row.append(", ".join(_verdict(stage, one) for stage, one in found.items() if one))
+        table.add_row(*row)
     return table
 
 
-def _say(text: str) -> None:
+def _verdict(stage: str, judgment: Judgment) -> str:
+    color = COLORS.get(judgment.verdict, "yellow")
+    return f"expected {stage} {judgment.expected}: [{color}]{judgment.verdict}[/]"
+
+
+def _print(text: str) -> None:
     Console().print(text, highlight=False, soft_wrap=True, markup=False)

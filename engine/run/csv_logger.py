@@ -79,3 +79,30 @@ class AppendingWriter(ExperimentWriter):
             writer.writeheader()
             writer.writerows(rows)
         partial.replace(self._path)
+
+
+def epoch_means(path: Path) -> dict[str, float]:
+    """Return the means of the logged `train/` metrics of the last epoch.
+
+    Where validation happens within an epoch, it is the part of the epoch before the last validation
+    that followed training.
+
+    Args:
+        path: `metrics.csv` of a run.
+    """
+    if not path.is_file():
+        return {}
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    interval: dict[str, list[float]] = {}
+    epoch, validated = "", False
+    for row in rows:
+        train = {name: float(v) for name, v in row.items() if v and name.startswith("train/")}
+        if train:
+            if validated or row.get("epoch", epoch) != epoch:
+                interval = {}
+            epoch, validated = row.get("epoch", epoch), False
+            for name, value in train.items():
+                interval.setdefault(name, []).append(value)
+        validated |= any(v and name.startswith("val/") for name, v in row.items())
+    return {name: sum(values) / len(values) for name, values in interval.items()}

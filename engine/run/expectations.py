@@ -1,8 +1,9 @@
-"""Promises: the results that a config expects of itself, `test/accuracy: ">= 0.98"`."""
+"""Compare final metrics with the config's `expect:`, such as `test/accuracy: ">= 0.98"`."""
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 _RELATIONS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -12,21 +13,55 @@ _RELATIONS: dict[str, Callable[[float, float], bool]] = {
 }
 
 
-def is_met(promise: str, value: float) -> bool:
-    """Whether a value keeps a promise; NaN keeps none.
+@dataclass(frozen=True)
+class Judgment:
+    """An expectation of one metric, the measured value, and how they compare."""
 
-    Six digits of the value count: 9,970 right of 10,000 are 0.99699998 in float32, and keep 0.997.
+    expected: str
+    value: float | None
+    verdict: str  # "met", "not met", or "not judged: <reason>"
+
+
+def judge(
+    expectations: Mapping[str, str], metrics: Mapping[str, float], not_judged: str | None = None
+) -> dict[str, Judgment]:
+    """Compare metrics with what is expected of them.
 
     Args:
-        promise: A relation and a number, such as `">= 0.98"`.
-        value: What was measured.
+        expectations: Metric to expectation, the config's `expect`.
+        metrics: Metric to measured value.
+        not_judged: Why the expectations do not apply to this run; None if they do.
+    """
+    judgments = {}
+    for name, expected in expectations.items():
+        value = metrics.get(name)
+        if not_judged is not None:
+            verdict = f"not judged: {not_judged}"
+        elif value is None:
+            verdict = "not judged: not measured"
+        else:
+            verdict = "met" if is_met(expected, value) else "not met"
+        judgments[name] = Judgment(expected, value, verdict)
+    return judgments
+
+
+def is_met(expectation: str, value: float) -> bool:
+    """Return whether a value meets an expectation; NaN never does.
+
+    The value is rounded to six digits: 9,970 correct of 10,000 are 0.99699998 in float32 and meet
+    ">= 0.997".
+
+    Args:
+        expectation: A relation and a number, such as `">= 0.98"`.
+        value: The measured value.
 
     Raises:
-        ValueError: If the promise is not of that form.
+        ValueError: If the expectation has another form.
     """
-    match = re.fullmatch(r"\s*(>=|<=|>|<)\s*([-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?)\s*", promise)
+    number = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+    match = re.fullmatch(rf"\s*(>=|<=|>|<)\s*({number})\s*", expectation)
     if match is None:
         raise ValueError(
-            f'a promise reads like ">= 0.98" (>=, <=, > or <, and a number), not {promise!r}'
+            f'{expectation!r} is not a relation (>=, <=, > or <) and a number, such as ">= 0.98"'
         )
     return _RELATIONS[match[1]](float(f"{value:.6g}"), float(match[2]))

@@ -1,36 +1,41 @@
-"""A progress bar that a fast training loop does not feel."""
+"""Progress bar that costs a fast training loop next to nothing."""
 
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
+from rich.console import Console
 from typing_extensions import override
 
 FRAMES_PER_SECOND = 4
-INTERVAL = 20  # batches; a multiple of the above, because the parent divides by that
+INTERVAL = 20  # batches; a multiple of FRAMES_PER_SECOND, by which the parent divides
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's rich progress bar, touched every 20 batches and drawn 4 times a second.
+    """Lightning's rich progress bar, updated every 20 batches and drawn 4 times per second.
 
-    The parent gathers every metric after every step, which costs more than a step of a small net,
-    and takes its `refresh_rate` for batches and for frames a second alike.
+    The parent gathers all metrics after each step, which takes longer than a step of a small
+    network, and uses its `refresh_rate` both for batches and for frames per second. Where the
+    output is a file or a pipe, there is no bar.
     """
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=FRAMES_PER_SECOND)
+        console = Console()
+        if not (console.is_terminal or console.is_jupyter):
+            self.disable()
 
     @override
     def get_metrics(
         self, trainer: L.Trainer, pl_module: L.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
         metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)  # the run folder is named at the end
+        metrics.pop("v_num", None)  # the summary names the run folder
         return metrics
 
     @override
     def _get_train_description(self, current_epoch: int) -> str:
-        # Where steps are counted there is no last epoch, and the parent would number it -2.
+        # With max_epochs -1 the parent would show "Epoch 0/-2".
         return super()._get_train_description(current_epoch).replace("/-2", "")
 
     @override

@@ -1,4 +1,4 @@
-"""What a run leaves behind in its folder: `config.yaml` at the start, `results.json` at the end."""
+"""Records of a run: `config.yaml` at its start and `results.json` at its end."""
 
 import importlib.metadata
 import json
@@ -7,6 +7,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
+from engine.run.expectations import Judgment
 from engine.run.folder import run_folder
 from engine.run.throughput import samples_and_tokens
 from engine.run.trackers import log_config
@@ -27,16 +29,15 @@ PACKAGES = ("lightning", "torch", "torchmetrics", "torchvision", "transformers",
 
 
 class RunRecord(SaveConfigCallback):
-    """Write the resolved config, measure the run, and hold its results against the promises.
+    """Write the resolved config, measure time and throughput, and write the results.
 
-    `config.yaml` can be given to train.py again; git commit and versions stand in its head. The
-    loggers receive the same values, so a tracker knows how to repeat what it shows.
+    `config.yaml` is a config for train.py; its first lines are comments with git commit and
+    versions. Loggers other than the run's CSV logger receive the same values.
 
     Args:
         parser: LightningCLI's parser of the subcommand.
-        config: Everything that the run was told, and every default.
-        expectations: Metric to expectation, the config's `expect`.
-        origin: What else is to be told of where the run comes from, such as study and trial.
+        config: The parsed config, defaults included.
+        origin: Further facts about the run, such as study and trial.
         resumed: Whether fit resumes a run; its `config.yaml` stays until the first batch.
     """
 
@@ -44,38 +45,36 @@ class RunRecord(SaveConfigCallback):
         self,
         parser: LightningArgumentParser,
         config: Namespace,
-        expectations: Mapping[str, str],
         origin: Mapping[str, Any],
         resumed: bool = False,
     ) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
-        self.expectations = dict(expectations)
         self.origin = dict(origin)
         self.resumed = resumed
-        self.seconds = 0.0  # from the start to the end of fit, validation and checkpoints included
-        self._training_seconds = 0.0  # without validation
+        self.seconds = 0.0  # of fit, including validation and checkpoints
+        self._training_seconds = 0.0  # excluding validation
         self._started = self._resumed = time.perf_counter()
         self._samples = self._tokens = 0
-        self._over = False
+        self._finished = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if not self.resumed:  # otherwise its config changes once it trains
             super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """On rank zero, before anything else happens."""
+        """Write `config.yaml` and log it; Lightning calls this on rank zero only."""
         text = self.parser.dump(self.config, skip_none=False)
         facts = {**self.origin, "git commit": git_commit(), **versions()}
         head = "".join(f"# {name}: {value}\n" for name, value in facts.items())
-        (run_folder(trainer) / "config.yaml").write_text(head + text)
+        (run_folder(trainer) / "config.yaml").write_text(head + text, encoding="utf-8")
         record = {**self.origin, "git_commit": git_commit(), "versions": versions()}
         record |= yaml.safe_load(text)
         for logger in trainer.loggers:
-            if not isinstance(logger, CSVLogger):  # its folder has the config already
+            if not isinstance(logger, CSVLogger):  # config.yaml lies beside its metrics.csv
                 log_config(logger, record)
 
     def state_dict(self) -> dict[str, float]:
-        """What a run that goes on adds to."""
+        """Return the totals so far; a resumed run continues from them."""
         now = time.perf_counter()
         return {
             "seconds": self.seconds + now - self._started,
@@ -85,7 +84,9 @@ class RunRecord(SaveConfigCallback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self._over:  # the best weights are loaded, to be tested: what they took is not asked
+        if (
+            self._finished
+        ):  # the best checkpoint is loaded for evaluation: keep the totals of the whole run
             return
         self.seconds = state_dict["seconds"]
         self._training_seconds = state_dict["training_seconds"]
@@ -103,8 +104,8 @@ class RunRecord(SaveConfigCallback):
         batch_idx: int,
     ) -> None:
         self._save_config_of_resumed(trainer, pl_module)
-        rows, tokens = samples_and_tokens(batch)
-        self._samples += rows
+        samples, tokens = samples_and_tokens(batch)
+        self._samples += samples
         self._tokens += tokens
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -128,14 +129,20 @@ class RunRecord(SaveConfigCallback):
         self._training_seconds += now - self._resumed
         self.seconds += now - self._started
         self._started = self._resumed = now
-        self._over = True
+        self._finished = True
 
-    def write_results(self, trainer: L.Trainer, metrics: Mapping[str, float]) -> None:
+    def write_results(
+        self,
+        trainer: L.Trainer,
+        metrics: Mapping[str, float],
+        judgments: Mapping[str, Judgment],
+    ) -> None:
         """Write `results.json` on rank zero.
 
         Args:
-            trainer: The trainer, after all that it had to do.
+            trainer: The trainer, after fit and evaluation.
             metrics: The final metrics.
+            judgments: Metric to the comparison with what the config expects.
         """
         if not trainer.is_global_zero:
             return
@@ -144,10 +151,7 @@ class RunRecord(SaveConfigCallback):
         results: dict[str, Any] = {
             **self.origin,
             "metrics": dict(metrics),
-            "expect": {
-                name: {"promise": promise, "seen": metrics.get(name)}
-                for name, promise in self.expectations.items()
-            },
+            "expect": {name: asdict(judgment) for name, judgment in judgments.items()},
             "net": type(net).__name__,
             "parameters": count_parameters(net),
             "epochs": trainer.current_epoch,
@@ -155,9 +159,10 @@ class RunRecord(SaveConfigCallback):
             "seconds": round(self.seconds, 3),
         }
         if self._training_seconds:
-            told = trainer.distributed_sampler_kwargs  # of the processes that see other rows
-            scale = (told["num_replicas"] if told else 1) / self._training_seconds
-            results["samples_per_second"] = round(self._samples * scale, 1)
+            data_parallel = trainer.distributed_sampler_kwargs or {}
+            scale = data_parallel.get("num_replicas", 1) / self._training_seconds
+            if self._samples:
+                results["samples_per_second"] = round(self._samples * scale, 1)
             if self._tokens:
                 results["tokens_per_second"] = round(self._tokens * scale, 1)
         results |= {
@@ -169,18 +174,18 @@ class RunRecord(SaveConfigCallback):
         }
         target = run_folder(trainer) / "results.json"
         partial = target.with_suffix(".part")
-        partial.write_text(json.dumps(results, indent=2) + "\n")
+        partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         partial.replace(target)
 
 
 def count_parameters(net: nn.Module) -> int:
-    """Weights of a net, those of other processes included: DeepSpeed leaves none where it cuts."""
+    """Return the number of parameters, including those that DeepSpeed keeps on other ranks."""
     return sum(getattr(weight, "ds_numel", weight.numel()) for weight in net.parameters())
 
 
 def git_commit() -> str:
-    """The commit of the code that runs, `+changes` where files differ from it."""
-    # The table of results changes while reproduce.py runs: it is no code.
+    """Return the commit of this code, with `+changes` if files differ from it."""
+    # reproduce.py writes docs/results.md while it runs; that is no change of the code.
     changes = ("git", "status", "--porcelain", "--", ".", ":!docs/results.md")
     where = {"cwd": Path(__file__).parent.parent.parent, "capture_output": True, "text": True}
     try:
@@ -192,21 +197,30 @@ def git_commit() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result."""
+    """Return the versions of Python and of the packages that affect results."""
     found = {"python": platform.python_version()}
     return found | {name: _version(name) for name in PACKAGES}
 
 
-@cache  # each looks through the folders of all packages
+@cache  # each call searches all installed packages
 def _version(package: str) -> str:
     return importlib.metadata.version(package)
 
 
-def describe_machine(trainer: L.Trainer) -> str:
-    """Devices and their kind, in words."""
+def describe_devices(trainer: L.Trainer) -> str:
+    """Return number and kind of the devices, such as "1 process, 2 threads"."""
     number = trainer.world_size
     if torch.cuda.is_available() and trainer.strategy.root_device.type == "cuda":
         return f"{number} x {torch.cuda.get_device_name(0)}"
+    threads = torch.get_num_threads()
     processes = f"{number} process{'es' if number > 1 else ''}"
-    processes += f" of {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
-    return f"{processes} on {os.cpu_count()} CPU cores ({platform.machine()})"
+    each = " each" if number > 1 else ""
+    return f"{processes}, {threads} thread{'s' if threads > 1 else ''}{each}"
+
+
+def describe_machine(trainer: L.Trainer) -> str:
+    """Return the devices, and for CPUs the number of cores and the architecture."""
+    devices = describe_devices(trainer)
+    if trainer.strategy.root_device.type == "cuda":
+        return devices
+    return f"{devices}, {os.cpu_count()} CPU cores ({platform.machine()})"

@@ -16,5 +16,5 @@ def samples_and_tokens(batch: Any) -> tuple[int, int]:
         targets = next(iter(targets.values())) if isinstance(targets, dict) else targets[0]
     if not isinstance(targets, Tensor) or targets.ndim == 0:
         return 0, 0
-    several = targets.ndim > 1 and not targets.is_floating_point()  # those are probabilities
-    return len(targets), targets.numel() if several else 0
+    is_sequence = targets.ndim > 1 and not targets.is_floating_point()  # else probabilities
+    return len(targets), targets.numel() if is_sequence else 0

@@ -1,10 +1,10 @@
-"""Trackers (W&B, MLflow, …): told where the run is, kept to one run each, given the best weights.
+"""Experiment trackers (W&B, MLflow, ...): one tracker run per run folder, also after a resume.
 
-A run folder holds `loggers.json`: the id under which each tracker knows the run. A run that goes on
-(`--resume`) goes on there too. What it logged after its last checkpoint before it was killed is
-logged a second time, with the same step and, since the resume is exact, the same values: no second
-history. (W&B could be rewound by `resume_from`; not every server allows that, and offline only the
-upload would tell. MLflow forgets nothing.) All metrics stand over `trainer/global_step` in W&B.
+`loggers.json` in the run folder holds the id of the run at each tracker, and `--resume` continues
+it there. Steps that ran after the last checkpoint of a killed run are logged a second time, with the
+same step and, because resuming is exact, the same values. (W&B's `resume_from` could rewind a run,
+but not on every server and not offline; MLflow cannot.) In W&B, metrics are plotted over
+`trainer/global_step`.
 """
 
 import json
@@ -19,22 +19,22 @@ from urllib.request import getproxies
 
 import lightning as L
 from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from engine.checkpoint.writing import find_checkpoints
-from engine.lightning_internals import flatten_dict
+from engine.errors import UserError
+from engine.lightning_internals import drop_anonymous_setting, flatten_dict
 
-IDS = "loggers.json"
-# What Lightning's loggers call the id of a run, as argument: MLflow and Neptune, W&B, Comet.
+IDS_FILE = "loggers.json"
+# Argument of Lightning's loggers for the id of a run: MLflow and Neptune, W&B, Comet.
 ID_ARGUMENTS = ("run_id", "id", "experiment_key")
-Ids = dict[str, list[str]]  # class of logger → ids of its runs, in the order of the config
+RunIds = dict[str, list[str]]  # class of the logger → ids of its runs, in the order of the config
 
 
 class TrackerArtifacts(L.Callback):
-    """Gives the trackers the best checkpoint, if asked.
+    """Upload the best checkpoint to the trackers.
 
     Args:
-        best_as_artifact: At the end of fit, upload `best.ckpt` to W&B and MLflow as an artifact.
+        best_as_artifact: Upload `best.ckpt` to W&B and MLflow at the end of fit.
     """
 
     def __init__(self, best_as_artifact: bool = False) -> None:
@@ -42,7 +42,7 @@ class TrackerArtifacts(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit" and self.best_as_artifact and trainer.loggers:
-            _check_takes_artifacts(trainer.loggers)
+            _check_stores_artifacts(trainer.loggers)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         checkpoints = find_checkpoints(trainer)
@@ -51,102 +51,103 @@ class TrackerArtifacts(L.Callback):
         best = Path(checkpoints.best_model_path)
         if not best.name:
             return
-        known = {"monitor": checkpoints.monitor, "score": checkpoints.best_model_score}
+        metadata = {"monitor": checkpoints.monitor, "score": checkpoints.best_model_score}
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 import wandb
 
-                artifact = wandb.Artifact(f"model-{logger.version}", "model", metadata=known)
+                artifact = wandb.Artifact(f"model-{logger.version}", "model", metadata=metadata)
                 (artifact.add_dir if best.is_dir() else artifact.add_file)(str(best))
                 logger.experiment.log_artifact(artifact, aliases=["best"])
             elif isinstance(logger, MLFlowLogger):
                 logger.experiment.log_artifact(logger.run_id, str(best), "checkpoints")
 
 
-def _check_takes_artifacts(loggers: Iterable[Logger]) -> None:
+def _check_stores_artifacts(loggers: Iterable[Logger]) -> None:
     if not any(isinstance(logger, WandbLogger | MLFlowLogger) for logger in loggers):
-        raise MisconfigurationException(
-            "--tracking.best_as_artifact needs a tracker that keeps files: add "
+        raise UserError(
+            "--tracking.best_as_artifact requires a tracker that stores files: add "
             "--config configs/logger/wandb.yaml or --config configs/logger/mlflow.yaml."
         )
 
 
 def start_trackers(loggers: Iterable[Logger], folder: Path) -> None:
-    """Begin the run at each tracker, or go on with the one it knows, and write down the ids.
+    """Start or continue the run at each tracker and write the ids to `loggers.json`.
 
     Raises:
-        MisconfigurationException: If a tracker is out of order, or does not know the run.
+        UserError: If a tracker fails or has no run of this id.
     """
-    found: Ids = {}
+    found: RunIds = {}
     for logger in loggers:
         if not _id_argument(signature(type(logger).__init__).parameters):
             continue
         _open(logger, folder)
         found.setdefault(type(logger).__name__, []).append(str(logger.version))
-        if isinstance(logger, MLFlowLogger):  # what was stopped goes on
+        if isinstance(logger, MLFlowLogger):  # after a resume
             logger.experiment.update_run(logger.run_id, status="RUNNING")
     if found:
-        write_ids(folder, read_ids(folder) | found)  # of trackers left out today, too
+        write_ids(folder, read_ids(folder) | found)  # keep those of trackers not used now
 
 
 def _open(logger: Logger, folder: Path) -> None:
+    if isinstance(logger, WandbLogger):
+        drop_anonymous_setting(logger)
     try:
-        _ = logger.experiment  # type: ignore[attr-defined]  # begins or finds its run
-    except Exception as error:  # of a library and a server unknown to us
+        _ = logger.experiment  # type: ignore[attr-defined]  # starts or finds its run
+    except Exception as error:  # any error of the tracker or its server
         name = type(logger).__name__
-        told = str(error).strip().partition("\n")[0].rstrip(".")
-        known = ", ".join(read_ids(folder).get(name, []))
-        if not known:
-            raise MisconfigurationException(f"{name} can't begin a run: {told}.") from error
-        raise MisconfigurationException(
-            f"{name} can't go on with its run {known}: {told}. To go on with another one, delete "
-            f"{folder / IDS}."
+        cause = str(error).strip().partition("\n")[0].rstrip(".")
+        ids = ", ".join(read_ids(folder).get(name, []))
+        if not ids:
+            raise UserError(f"{name} cannot start a run: {cause}.") from error
+        raise UserError(
+            f"{name} cannot continue its run {ids}: {cause}. To start a new run there, delete "
+            f"{folder / IDS_FILE}."
         ) from error
 
 
-def read_ids(folder: Path) -> Ids:
-    """The ids of a run folder; none where no tracker was told.
+def read_ids(folder: Path) -> RunIds:
+    """Return the ids in `loggers.json`; empty if there is no such file.
 
     Raises:
-        MisconfigurationException: If the file is damaged.
+        UserError: If the file is damaged.
     """
-    path = folder / IDS
+    path = folder / IDS_FILE
     if not path.is_file():
         return {}
     try:
         ids = json.loads(path.read_text())
-    except ValueError:  # no JSON, or no text at all
+    except ValueError:  # not JSON, or not text
         ids = None
-    whole = isinstance(ids, dict) and all(
+    valid = isinstance(ids, dict) and all(
         isinstance(several, list) and several and all(isinstance(one, str) for one in several)
         for several in ids.values()
     )
-    if not whole:
-        raise MisconfigurationException(
-            f"{path} is damaged: it should name the ids of the trackers' runs, as in "
-            '{"WandbLogger": ["k3j2h1"]}. Put it right, or delete it: the trackers then begin new '
-            "runs."
+    if not valid:
+        raise UserError(
+            f"{path} is damaged: it must hold the ids of the trackers' runs, as in "
+            '{"WandbLogger": ["k3j2h1"]}. Correct it, or delete it to start new runs there.'
         )
     return ids
 
 
-def write_ids(folder: Path, ids: Ids) -> None:
-    """Write `loggers.json`, whole or not at all."""
-    partial = folder / f"{IDS}.part"
+def write_ids(folder: Path, ids: RunIds) -> None:
+    """Write `loggers.json` atomically."""
+    partial = folder / f"{IDS_FILE}.part"
     partial.write_text(json.dumps(ids, indent=2) + "\n")
-    partial.replace(folder / IDS)
+    partial.replace(folder / IDS_FILE)
 
 
 def fill_placeholders(logger: Any, folder: Path, ids: Mapping[str, list[str]]) -> None:
-    """Put run folder and ids into a logger's config; keep W&B offline where it can't be reached.
+    """Complete a logger's config: placeholders, the ids of a resumed run, offline mode of W&B.
 
     `{run_folder}`, `{runs_dir}`, `{experiment}` and `{version}` in its arguments are replaced. An
-    id that the config names stays.
+    id in the config has precedence. W&B runs offline where its server cannot be reached.
 
     Args:
         logger: `trainer.logger` of a parsed config: one class_path with init_args, or several.
         folder: The run folder.
-        ids: Of the run that goes on; see `read_ids`.
+        ids: Those of the resumed run, see `read_ids`.
     """
     ids = {name: list(several) for name, several in ids.items()}
     for one in logger if isinstance(logger, list) else [logger]:
@@ -154,9 +155,9 @@ def fill_placeholders(logger: Any, folder: Path, ids: Mapping[str, list[str]]) -
             _fill_in(one, folder, ids)
 
 
-def _fill_in(logger: Any, folder: Path, ids: Ids) -> None:
+def _fill_in(logger: Any, folder: Path, ids: RunIds) -> None:
     arguments, name = logger.init_args, logger.class_path.rpartition(".")[2]
-    places = {
+    placeholders = {
         "run_folder": str(folder),
         "runs_dir": str(folder.parent.parent),
         "experiment": folder.parent.name,
@@ -165,79 +166,79 @@ def _fill_in(logger: Any, folder: Path, ids: Ids) -> None:
     for key, value in vars(arguments).items():
         if isinstance(value, str):
             try:
-                arguments[key] = value.format_map(places)
+                arguments[key] = value.format_map(placeholders)
             except (KeyError, ValueError, IndexError, AttributeError) as error:
-                raise MisconfigurationException(
-                    f"trainer.logger: {key} is {value!r}, and braces may stand around "
-                    f"{', '.join(places)} only; write others twice, as {{{{ and }}}}."
+                raise UserError(
+                    f"trainer.logger: {key} is {value!r}; the placeholders are "
+                    f"{', '.join(placeholders)}. Write other braces twice, {{{{ and }}}}."
                 ) from error
     if vars(arguments).get("log_model"):
-        raise MisconfigurationException(
-            f"log_model of {name} listens to Lightning's own checkpoints, not to these: leave it "
-            "out, and say --tracking.best_as_artifact true."
+        raise UserError(
+            f"log_model of {name} requires Lightning's ModelCheckpoint: remove it and set "
+            "--tracking.best_as_artifact true."
         )
     argument = _id_argument(vars(arguments))
-    known = ids.get(name)
-    if argument and known:
-        before = known.pop(0)
-        arguments[argument] = arguments[argument] or before
+    if argument and ids.get(name):
+        saved = ids[name].pop(0)
+        arguments[argument] = arguments[argument] or saved
+    if name == "TensorBoardLogger":
+        arguments.default_hp_metric = False  # a constant -1 that means nothing
     if name == "WandbLogger" and not arguments.offline:
-        reason = _wandb_out_of_reach()
-        if reason:
+        if reason := _why_wandb_is_offline():
             arguments.offline = True
-            arguments.mode = "offline"  # wandb has read its environment by now
-            arguments.settings = {"silent": True}  # the next line says it all
+            arguments.mode = "offline"  # the environment variable is read at import
+            arguments.settings = {"silent": True}  # replaced by the line below
             upload = f"wandb sync {folder}/wandb/offline-run-*"
-            sys.stderr.write(f"W&B stays offline: {reason}. `{upload}` uploads the run.\n")
+            sys.stderr.write(f"W&B runs offline: {reason}. Upload the run with: {upload}\n")
 
 
 def _id_argument(names: Iterable[str]) -> str | None:
     return next((name for name in ID_ARGUMENTS if name in names), None)
 
 
-def _wandb_out_of_reach() -> str | None:
-    import wandb  # half a second: only for those who log there
+def _why_wandb_is_offline() -> str | None:
+    import wandb  # takes half a second
 
     if wandb.setup().settings.mode in ("offline", "disabled"):
         return f"WANDB_MODE is {wandb.setup().settings.mode}"
     try:
-        # Without a network the key could not be verified, and W&B would raise instead of telling.
+        # Verification would raise an error without a network.
         has_key = wandb.login(prompt=False, verify=False)
     except wandb.Error as error:
         return str(error).rstrip(".")
     if not has_key:
-        return "there is no API key (`wandb login`)"
+        return "no API key (run `wandb login`)"
     url = urlsplit(wandb.setup().settings.base_url)
-    through = urlsplit(getproxies().get(url.scheme, "")) if url.scheme else url
-    host, port = through.hostname or url.hostname or "", through.port or url.port or 443
+    proxy = urlsplit(getproxies().get(url.scheme, "")) if url.scheme else url
+    host, port = proxy.hostname or url.hostname or "", proxy.port or url.port or 443
     try:
         socket.create_connection((host, port), timeout=5).close()
     except OSError as error:
-        return f"{host} can't be reached ({error})"
+        return f"{host} cannot be reached ({error})"
     return None
 
 
 def log_config(logger: Logger, record: Mapping[str, Any]) -> None:
-    """Give a tracker all that a run was told, with the commit.
+    """Log the config, git commit and versions of a run.
 
-    MLflow never changes a parameter: of a run that goes on with other values, these stand as tags
-    of the same names. The commit is its `mlflow.source.git.commit`.
+    MLflow parameters are immutable: a resumed run logs changed values as tags of the same names.
+    The commit is also the tag `mlflow.source.git.commit`.
     """
     if not isinstance(logger, MLFlowLogger):
         logger.log_hyperparams(dict(record))
         return
     client, run = logger.experiment, str(logger.run_id)
     client.set_tag(run, "mlflow.source.git.commit", record["git_commit"])
-    told = {key: str(value)[:250] for key, value in flatten_dict(dict(record)).items()}
+    values = {key: str(value)[:250] for key, value in flatten_dict(dict(record)).items()}
     before = client.get_run(run).data.params
-    logger.log_hyperparams({key: value for key, value in told.items() if key not in before})
-    for key, value in told.items():
+    logger.log_hyperparams({key: value for key, value in values.items() if key not in before})
+    for key, value in values.items():
         if before.get(key, value) != value:
             client.set_tag(run, key, value)
 
 
 def finish_trackers(loggers: Iterable[Logger], *, failed: bool = False) -> None:
-    """End what lasts as long as the process: else the next run in it would log into this one."""
+    """Finish W&B's run; otherwise the next run in this process would log to it."""
     if any(isinstance(logger, WandbLogger) for logger in loggers):
         import wandb
 

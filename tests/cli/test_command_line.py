@@ -160,18 +160,19 @@ def test_flags_are_never_abbreviated(run: Run, runs: Path) -> None:
     assert not runs.exists()
 
 
-def test_promises_are_held_against_the_results(run: Run, capsys) -> None:
-    promises = '{"test/accuracy": ">= 0.0", "val/loss": "< 0.0", "test/nothing": "> 0"}'
-    found = results(run("fit", *SMALL, "--expect", promises))["expect"]
-    assert found["test/accuracy"]["promise"] == ">= 0.0"
-    assert found["test/nothing"]["seen"] is None
-    lines = capsys.readouterr().out.splitlines()
-    (accuracy,) = [line for line in lines if line.strip().startswith("accuracy")]
-    (loss,) = [line for line in lines if line.strip().startswith("loss")]
-    (nothing,) = [line for line in lines if line.strip().startswith("nothing")]
-    assert "test >= 0.0 kept" in accuracy
-    assert "val < 0.0 BROKEN" in loss
-    assert "test > 0 BROKEN" in nothing
+def test_expectations_are_judged_in_results_and_summary(run: Run, capsys) -> None:
+    expect = '{"test/accuracy": ">= 0.0", "val/loss": "< 0.0", "test/nothing": "> 0"}'
+    found = results(run("fit", *SMALL, "--expect", expect))["expect"]
+    assert found["test/accuracy"]["expected"] == ">= 0.0"
+    assert found["test/accuracy"]["verdict"] == "met"
+    assert found["test/nothing"]["value"] is None
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    (accuracy,) = [line for line in lines if line.startswith("accuracy")]
+    (loss,) = [line for line in lines if line.startswith("loss")]
+    (nothing,) = [line for line in lines if line.startswith("nothing")]
+    assert "expected test >= 0.0: met" in accuracy
+    assert "expected val < 0.0: not met" in loss
+    assert "expected test > 0: not judged: not measured" in nothing
 
 
 def test_testing_after_fit_can_be_left_out(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""A run that goes on is the same run at its trackers; the best checkpoint goes there if asked."""
+"""A resumed run continues the same run at its trackers; the best checkpoint is an artifact."""
 
 import json
 import time
@@ -50,7 +50,7 @@ def test_a_run_that_goes_on_is_the_same_run_at_all_trackers(run: Run, runs: Path
     longer = ("--trainer.max_epochs", 3, "--tracking.best_as_artifact", "true")
     assert run("fit", "--resume", folder, *WITHOUT_CRASH, *longer) == folder
 
-    # W&B: a second folder of the same run. Step 6 came twice, and is the same.
+    # W&B: a second folder of the same run. Step 6 is logged twice with the same value.
     first, second = read_all_wandb(folder, 2)
     assert first["id"] == second["id"] == ids["WandbLogger"][0]
     before, again = losses(first["history"]), losses(second["history"])
@@ -70,7 +70,7 @@ def test_a_run_that_goes_on_is_the_same_run_at_all_trackers(run: Run, runs: Path
     ]
     assert not first["artifacts"]
 
-    # MLflow: one run, all of it.
+    # MLflow: one run with all steps.
     client, (found,) = mlflow_runs(runs)
     assert [found.info.run_id] == ids["MLFlowLogger"]
     assert found.info.status == "FINISHED"
@@ -79,23 +79,23 @@ def test_a_run_that_goes_on_is_the_same_run_at_all_trackers(run: Run, runs: Path
     history = client.get_metric_history(found.info.run_id, "train/loss")
     assert sorted(metric.step for metric in history) == sorted([*range(18), 6])
     assert len({(metric.step, metric.value) for metric in history}) == 18
-    kept = client.download_artifacts(found.info.run_id, "checkpoints/best.ckpt")
-    assert torch.load(kept, weights_only=True)["state_dict"]
+    artifact = client.download_artifacts(found.info.run_id, "checkpoints/best.ckpt")
+    assert torch.load(artifact, weights_only=True)["state_dict"]
     assert read_ids(folder) == ids
 
-    # The config of the folder begins another run, with ids of its own.
+    # config.yaml has no ids: it starts a new run.
     assert not any(f"{one[0]}" in (folder / "config.yaml").read_text() for one in ids.values())
 
 
 @pytest.fixture
 def stopped(run: Run, runs: Path) -> Path:
-    """The folder of a run that crashed, and that no tracker has heard of."""
+    """The folder of a run that crashed and had no tracker."""
     with pytest.raises(Crash):
         run("fit", *SHORT, *crash_after(4))
     return runs / "short/001"
 
 
-def test_a_tracker_may_join_and_leave_a_run_that_goes_on(
+def test_trackers_can_be_added_and_removed_on_resume(
     run: Run, refused: Callable, stopped: Path
 ) -> None:
     assert read_ids(stopped) == {}
@@ -104,17 +104,17 @@ def test_a_tracker_may_join_and_leave_a_run_that_goes_on(
     ids = read_ids(stopped)
     assert list(ids) == ["MLFlowLogger"]
 
-    # A run that the tracker has forgotten is no reason to lose the training.
+    # An unknown run id is an error that says how to continue.
     (stopped / "loggers.json").write_text('{"MLFlowLogger": ["0123"]}')
     paragraph = refused("fit", "--resume", stopped, *WITHOUT_CRASH)
-    assert "can't go on with its run 0123" in paragraph
+    assert "cannot continue its run 0123" in paragraph
     assert "delete" in paragraph
     (stopped / "loggers.json").write_text(json.dumps(ids))
     assert run("fit", "--resume", stopped, *WITHOUT_CRASH, "--trainer.logger", "false") == stopped
     assert read_ids(stopped) == ids
 
 
-def test_a_damaged_file_of_ids_is_told_before_any_work(refused: Callable, stopped: Path) -> None:
+def test_damaged_ids_file_is_reported_before_training(refused: Callable, stopped: Path) -> None:
     for text in ("{", "[]", '{"MLFlowLogger": "abc"}', '{"MLFlowLogger": [1]}', "\xff\xfe"):
         (stopped / "loggers.json").write_bytes(text.encode("latin1"))
         paragraph = refused("fit", "--resume", stopped, *WITHOUT_CRASH)
@@ -122,17 +122,17 @@ def test_a_damaged_file_of_ids_is_told_before_any_work(refused: Callable, stoppe
         assert "delete it" in paragraph
 
 
-def test_artifacts_without_a_tracker_that_keeps_them_are_refused(refused: Callable) -> None:
+def test_artifacts_require_a_tracker_that_stores_files(refused: Callable) -> None:
     asked = ("--tracking.best_as_artifact", "true")
     assert "configs/logger/wandb.yaml" in refused("fit", *SHORT, *asked)
     log_model = (*overlay("mlflow"), "--trainer.logger.log_model", "true")
     assert "--tracking.best_as_artifact true" in refused("fit", *SHORT, *log_model)
     braces = (*overlay("mlflow"), "--trainer.logger.experiment_name", "a{b}c")
-    assert "braces may stand around run_folder" in refused("fit", *SHORT, *braces)
+    assert "placeholders are run_folder" in refused("fit", *SHORT, *braces)
 
 
 @pytest.mark.parametrize("key", [None, "0" * 40])
-def test_wandb_told_to_be_online_without_a_network_stays_offline_and_says_why(
+def test_wandb_runs_offline_without_a_network_and_says_why(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd, key: str | None
 ) -> None:
     import wandb
@@ -141,15 +141,15 @@ def test_wandb_told_to_be_online_without_a_network_stays_offline_and_says_why(
     if key:
         monkeypatch.setenv("WANDB_API_KEY", key)
     wandb.teardown()
-    parsed = CLI_logger()
+    parsed = parsed_wandb_logger()
     fill_placeholders(parsed, tmp_path / "runs/x/001", {"WandbLogger": ["abc"]})
     assert (parsed.init_args.offline, parsed.init_args.mode) == (True, "offline")
     assert parsed.init_args.id == "abc"
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "offline" in line]
-    assert ("can't be reached" if key else "no API key") in line
+    assert ("cannot be reached" if key else "no API key") in line
 
 
-def CLI_logger() -> Any:
+def parsed_wandb_logger() -> Any:
     """`trainer.logger` of the overlay, as the command line parses it."""
     found: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
@@ -160,12 +160,12 @@ def CLI_logger() -> Any:
     return logger
 
 
-def test_two_trackers_of_a_kind_keep_their_own_ids_and_a_named_one_stays() -> None:
+def test_two_trackers_of_a_class_keep_their_ids_and_explicit_ids_stay() -> None:
     from jsonargparse import Namespace
 
     loggers = [
-        Namespace(class_path="a.Tracker", init_args=Namespace({name: told}))
-        for name, told in ((ID_ARGUMENTS[0], None), (ID_ARGUMENTS[1], None), ("id", "mine"))
+        Namespace(class_path="a.Tracker", init_args=Namespace({name: value}))
+        for name, value in ((ID_ARGUMENTS[0], None), (ID_ARGUMENTS[1], None), ("id", "mine"))
     ]
     fill_placeholders(loggers, Path("runs/x/001"), {"Tracker": ["one", "two", "three"]})
     assert [next(iter(vars(one.init_args).values())) for one in loggers] == ["one", "two", "mine"]
