@@ -38,6 +38,8 @@ def raw_to_inputs(
         isinstance(samples, Tensor) and samples.ndim == 3
     ):
         samples = [samples]
+    elif not isinstance(samples, Sequence | Tensor):
+        raise UserError(f"expected one sample or a sequence, got {type(samples).__name__}.")
     if not len(samples):
         raise UserError("there is nothing to predict: pass at least one sample.")
     if tokenizer is not None:

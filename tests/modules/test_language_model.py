@@ -7,6 +7,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from tokenizers import Tokenizer, models
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, AdamW
@@ -106,6 +107,15 @@ def test_the_characters_of_all_tokens_are_those_of_the_text():
         tokens = tokenizer.encode(TEXT).ids
         assert lengths[tokens].sum() == len(TEXT)
         assert len(lengths) == tokenizer.get_vocab_size()
+
+
+def test_byte_tokens_of_sentencepiece_count_as_bytes():
+    vocab = {"<unk>": 0, "\u2581To": 1, "\u2581b\u00aa": 2} | {
+        f"<0x{n:02X}>": 3 + n for n in range(256)
+    }
+    tokenizer = Tokenizer(models.BPE(vocab, [], unk_token="<unk>", byte_fallback=True))
+    tokens = [1, 3 + 0x0A, 3 + 0xC3, 3 + 0xA9, 2]  # " To", newline, é in two bytes, " bª"
+    assert characters_per_token(tokenizer)[tokens].tolist() == [3, 1, 1, 0, 3]
 
 
 def test_padding_counts_for_nothing():

@@ -23,6 +23,7 @@ import train
 from callbacks import WordMap, WordNeighbors
 from datamodules.loading.ragged import RaggedTokens
 from datamodules.word_vectors.context_windows import ROW, Windows
+from engine.errors import UserError
 from modules import Classifier, WordVectors
 from modules.nets import CBOW, MLP, GloVe, SkipGram
 from modules.word_vectors import negative_sampling, weighted_squares
@@ -295,7 +296,7 @@ def test_wrong_arguments_and_unknown_words_are_refused() -> None:
         WordVectors(SkipGram(V), loss="hinge")
     with pytest.raises(ValueError, match="x_max must be above 0, got -1"):
         WordVectors(SkipGram(V), x_max=-1)
-    with pytest.raises(Exception, match="the word .zebra. is not in the vocabulary"):
+    with pytest.raises(Exception, match="'zebra' is not in the vocabulary"):
         judged(torch.randn(4, 3)).nearest(["zebra"])
     with pytest.raises(ValueError, match="number must be at least 1"):
         WordNeighbors(number=0)
@@ -332,3 +333,8 @@ def test_only_word_vectors_are_exported_as_such(tmp_path: Path, capsys) -> None:
         )
     assert exit.value.code == 2
     assert "a modules.WordVectors is needed" in capsys.readouterr().err
+
+
+def test_unknown_word_in_another_case_gets_a_hint() -> None:
+    with pytest.raises(UserError, match="Did you mean 'w3'"):
+        judged(torch.randn(4, 3)).nearest(["W3"])

@@ -172,5 +172,5 @@ def test_nothing_is_longer_than_the_context_or_twice_the_source() -> None:
     "wrong", [{"beam_size": 0}, {"penalty": -0.1}, {"penalty": float("nan")}, {"max_length": 0}]
 )
 def test_what_can_not_be_searched_is_refused(tiny: nn.Module, wrong: dict) -> None:
-    with pytest.raises(MisconfigurationException, match="must be (at least 1|in)"):
+    with pytest.raises(MisconfigurationException, match=r"must be (at least 1|in)"):
         beam_search(tiny, batch_of([2]), BEGIN, END, **wrong)
