@@ -1,4 +1,4 @@
-"""The task LanguageModel: exact figures, exact gradients, and nothing learnt that is not there."""
+"""LanguageModel: exact metrics and gradients, and no learning from noise."""
 
 import math
 from functools import partial
@@ -76,7 +76,7 @@ def text(tmp_path):
 
 
 @pytest.mark.parametrize("tokenizer", ["characters", "bpe"])
-def test_val_figures_are_those_of_the_whole_split_whatever_the_batch_size(text, tokenizer):
+def test_val_metrics_do_not_depend_on_the_batch_size(text, tokenizer):
     torch.manual_seed(0)
     data = text(tokenizer=tokenizer, bpe_vocab_size=280)
     net = GPT(data.vocab_size, **GPT_SIZES)
@@ -101,7 +101,7 @@ def test_val_figures_are_those_of_the_whole_split_whatever_the_batch_size(text, 
     assert validated(task, data.val_dataloader()) == found  # nothing is left of the other text
 
 
-def test_the_characters_of_all_tokens_are_those_of_the_text():
+def test_characters_per_token_sum_to_the_length_of_the_text():
     for tokenizer in (character_tokenizer(TEXT), train_bpe([TEXT], 300)):
         lengths = characters_per_token(tokenizer)
         tokens = tokenizer.encode(TEXT).ids
@@ -118,7 +118,7 @@ def test_byte_tokens_of_sentencepiece_count_as_bytes():
     assert characters_per_token(tokenizer)[tokens].tolist() == [3, 1, 1, 0, 3]
 
 
-def test_padding_counts_for_nothing():
+def test_padding_does_not_change_the_metrics():
     torch.manual_seed(0)
     task = LanguageModel(GPT(V, **GPT_SIZES))
     inputs, targets = draw(4)
@@ -146,7 +146,7 @@ def with_uneven_padding(rows: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("make", [draw, with_uneven_padding])
 @pytest.mark.parametrize("clip", [None, 0.5])
-def test_four_batches_accumulated_are_one_of_four_times_the_size(make, clip):
+def test_accumulated_batches_equal_one_large_batch(make, clip):
     inputs, targets = make(16)
     parts = batches(*zip(inputs.split(4), targets.split(4), strict=True))
     whole = weights_after(batches((inputs, targets)), 1, gradient_clip_val=clip)
@@ -155,7 +155,7 @@ def test_four_batches_accumulated_are_one_of_four_times_the_size(make, clip):
 
 
 @pytest.mark.parametrize("make", [draw, with_uneven_padding])
-def test_a_step_follows_the_gradient_of_the_mean_over_all_tokens(make):
+def test_gradient_is_that_of_the_mean_over_all_tokens(make):
     inputs, targets = make(16)
     torch.manual_seed(0)
     net = GPT(V, **GPT_SIZES)
@@ -165,14 +165,14 @@ def test_a_step_follows_the_gradient_of_the_mean_over_all_tokens(make):
     torch.testing.assert_close(weights_after(parts, 4), expected, atol=1e-6, rtol=0)
 
 
-def test_batches_of_unequal_shape_and_an_unfinished_last_group_count_by_their_tokens():
+def test_unequal_batches_and_a_short_accumulation_are_weighted_by_tokens():
     inputs, targets = draw(9)
     parts = [(inputs[:6], targets[:6]), (inputs[6:7], targets[6:7]), (inputs[7:], targets[7:])]
     whole = weights_after(batches((inputs, targets)), 1)
     torch.testing.assert_close(weights_after(batches(*parts), 4), whole, atol=1e-6, rtol=0)
 
 
-def test_a_batch_of_nothing_but_padding_changes_nothing():
+def test_batch_of_padding_does_not_change_the_weights():
     inputs, targets = draw(2)
     torch.manual_seed(0)
     before = nn.utils.parameters_to_vector(GPT(V, **GPT_SIZES).parameters())
@@ -180,7 +180,7 @@ def test_a_batch_of_nothing_but_padding_changes_nothing():
     assert torch.equal(weights_after(nothing, 1, log_every_n_steps=1), before)
 
 
-def test_the_logged_train_loss_is_the_mean_over_the_batch():
+def test_logged_train_loss_is_the_mean_over_the_batch():
     torch.manual_seed(0)
     net = GPT(V, **GPT_SIZES)
     inputs, targets = with_uneven_padding(8)
@@ -190,7 +190,7 @@ def test_the_logged_train_loss_is_the_mean_over_the_batch():
     assert run.callback_metrics["train/loss"].item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_weights_decay_and_biases_gains_do_not():
+def test_only_matrices_decay():
     task = LanguageModel(GPT(V, **GPT_SIZES), optimizer=partial(AdamW, lr=0.1, weight_decay=0.3))
     decayed, free = task.configure_optimizers()["optimizer"].param_groups
     names = {id(parameter): name for name, parameter in task.named_parameters()}
@@ -209,7 +209,7 @@ class Rates(L.Callback):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_the_rate_warms_up_and_falls_as_half_a_cosine_in_optimizer_steps(accumulate):
+def test_warmup_cosine_counts_optimizer_steps(accumulate):
     task = LanguageModel(
         Bigram(V),
         optimizer=partial(SGD, lr=0.5),
@@ -241,7 +241,7 @@ def test_every_net_overfits_one_batch(name):
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_on_noise_no_net_goes_below_the_entropy(name):
+def test_loss_on_noise_is_not_below_the_entropy(name):
     torch.manual_seed(0)
     task = LanguageModel(NETS[name](), optimizer=partial(AdamW, lr=0.01))
     trainer(max_epochs=1).fit(task, batches(*[draw(16, seed) for seed in range(60)]))
@@ -250,7 +250,7 @@ def test_on_noise_no_net_goes_below_the_entropy(name):
     assert fresh["val/loss"] > math.log(V) - 0.015
 
 
-def test_a_checkpoint_of_plain_python_reads_and_writes_text_by_itself(text, tmp_path):
+def test_checkpoint_of_plain_python_generates_text(text, tmp_path):
     torch.manual_seed(0)
     data = text(tokenizer="bpe", bpe_vocab_size=300)
     net = GPT(data.vocab_size, **GPT_SIZES)
@@ -266,7 +266,7 @@ def test_a_checkpoint_of_plain_python_reads_and_writes_text_by_itself(text, tmp_
         assert again.generate("Der", 20, seed=1) == task.generate("Der", 20, seed=1)
 
 
-def test_a_checkpoint_of_the_command_line_reads_and_writes_text_by_itself(tmp_path, monkeypatch):
+def test_checkpoint_of_the_command_line_generates_text(tmp_path, monkeypatch):
     (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
     folder = train.main(
         [

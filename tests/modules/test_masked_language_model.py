@@ -32,7 +32,7 @@ from datamodules import SST2, PackedFiles, PackedIMDB
 from datamodules.language_modeling.packed_texts import SeededTrainingSampler, pack
 from datamodules.text.tokenizers import train_tokenizer
 from modules import Classifier, MaskedLanguageModel
-from modules.masked_language_model import mask_tokens, random_numbers
+from modules.masked_language_model import hash_values, mask_tokens
 from modules.nets import BertMLM
 from preprocessing.special_tokens import IGNORE_INDEX
 from tests.support import ROOT
@@ -68,10 +68,10 @@ def tokenizer() -> str:
     return train_tokenizer("wordpiece", ["abcdefghij klmnop qrstuv wxyz " * 9], V).to_str()
 
 
-# Which words are hidden.
+# Masking.
 
 
-def test_so_many_words_are_hidden_as_the_rate_says_and_never_special_ones() -> None:
+def test_rate_of_ordinary_tokens_is_masked() -> None:
     tokens = texts(3000)
     hidden = mask_tokens(tokens, torch.arange(3000), ORDINARY, MASK, 0.15)
     chosen = hidden.targets != IGNORE_INDEX
@@ -86,7 +86,7 @@ def test_so_many_words_are_hidden_as_the_rate_says_and_never_special_ones() -> N
     assert torch.equal(hidden.tokens[~everywhere], tokens[~everywhere])
 
 
-def test_of_the_chosen_eight_are_masked_one_is_another_word_and_one_stays() -> None:
+def test_chosen_tokens_are_masked_replaced_or_unchanged_in_80_10_10_percent() -> None:
     tokens = texts(6000)
     hidden = mask_tokens(tokens, torch.arange(6000) + 2**40, ORDINARY, MASK, 0.15)
     chosen = hidden.targets != IGNORE_INDEX
@@ -104,7 +104,7 @@ def test_of_the_chosen_eight_are_masked_one_is_another_word_and_one_stays() -> N
     assert (counts[5:] - mean).abs().max() < 5 * math.sqrt(mean)
 
 
-def test_every_place_is_hidden_as_often_as_the_others() -> None:
+def test_all_positions_are_masked_equally_often() -> None:
     tokens = texts(6000)[1:-1]
     hidden = mask_tokens(tokens, torch.arange(len(tokens)), ORDINARY, MASK, 0.15)
     chosen = hidden.targets != IGNORE_INDEX
@@ -117,7 +117,7 @@ def test_every_place_is_hidden_as_often_as_the_others() -> None:
     assert together == pytest.approx(4 / 30 * 3 / 29, rel=0.1)
 
 
-def test_what_is_hidden_hangs_on_the_text_s_number_alone() -> None:
+def test_masking_depends_on_draw_only() -> None:
     tokens, draw = texts(64), torch.arange(64) * 7
     whole = mask_tokens(tokens, draw, ORDINARY, MASK, 0.15)
     part = mask_tokens(tokens[10:20], draw[10:20], ORDINARY, MASK, 0.15)
@@ -128,9 +128,9 @@ def test_what_is_hidden_hangs_on_the_text_s_number_alone() -> None:
     assert same.float().mean() < 0.1
 
 
-def test_random_numbers_fill_their_range_evenly_and_streams_differ() -> None:
+def test_hash_values_are_uniform_and_streams_differ() -> None:
     draw = torch.tensor([0, 1, 2**32, 2**62 - 1, 5])
-    numbers = torch.stack([random_numbers(draw, 5000, stream) for stream in range(3)])
+    numbers = torch.stack([hash_values(draw, 5000, stream) for stream in range(3)])
     assert numbers.min() >= 0
     assert numbers.max() < 2**32
     assert len(numbers.unique()) > 0.9999 * numbers.numel()
@@ -142,7 +142,7 @@ def test_random_numbers_fill_their_range_evenly_and_streams_differ() -> None:
     assert correlation.abs().max() < 5 / math.sqrt(5000)
 
 
-def test_a_text_without_words_has_nothing_to_guess() -> None:
+def test_text_without_ordinary_tokens_has_no_targets() -> None:
     tokens = torch.full((1, T), PAD)
     hidden = mask_tokens(tokens, torch.zeros(1, dtype=torch.int64), ORDINARY, MASK, 0.15)
     assert torch.equal(hidden.tokens, tokens)
@@ -194,7 +194,7 @@ def noise(steps: int) -> list[Tensor]:
     return [torch.randint(5, 35, (32, T), generator=random) for _ in range(steps)]
 
 
-def test_words_that_are_pure_chance_cannot_be_guessed() -> None:
+def test_loss_on_noise_is_not_below_the_entropy() -> None:
     losses = torch.tensor(losses_of(noise(120))[60:])
     # A tenth of the words stay visible: whoever believes what stands there, and no more, pays
     # H = -Σ p ln p with p = 0.8 for a mask, and for a visible word that is true once in two.
@@ -210,7 +210,7 @@ def test_words_that_are_pure_chance_cannot_be_guessed() -> None:
     assert losses.mean() < math.log(30) + 0.3  # and it did not diverge either
 
 
-def test_one_batch_is_learned_by_heart() -> None:
+def test_one_batch_is_overfitted() -> None:
     random = torch.Generator().manual_seed(1)
     row = torch.randint(5, 35, (1, T), generator=random)
     losses = losses_of([row.repeat(32, 1)] * 120, lr=0.01)
@@ -221,7 +221,7 @@ def test_one_batch_is_learned_by_heart() -> None:
 # The data.
 
 
-def test_rows_hold_the_text_and_nothing_is_lost() -> None:
+def test_packed_rows_contain_the_full_text() -> None:
     tokens = torch.arange(10, 31, dtype=torch.int32)  # 21, six a row
     rows = pack(tokens, 8, CLS, SEP, PAD)
     assert rows.shape == (4, 8)
@@ -233,7 +233,7 @@ def test_rows_hold_the_text_and_nothing_is_lost() -> None:
     assert whole[:, [0, -1]].tolist() == [[CLS, SEP]] * 2
 
 
-def test_a_blank_line_ends_a_text_however_lines_end(tmp_path: Path) -> None:
+def test_blank_line_separates_texts_with_any_line_ending(tmp_path: Path) -> None:
     lines = [f"text number {n}\nof two lines\n\n" for n in range(20)]
     found = []
     for name, end in (("unix", "\n"), ("windows", "\r\n")):
@@ -249,7 +249,7 @@ def reviews(small_texts: Path) -> PackedIMDB:
     return PackedIMDB(data_dir=str(small_texts), max_vocab_size=120, context=32, batch_size=16)
 
 
-def test_each_epoch_hides_others_and_each_validation_the_same(reviews: PackedIMDB) -> None:
+def test_masking_differs_between_epochs_but_not_between_validations(reviews: PackedIMDB) -> None:
     reviews.setup("fit")
 
     def draws(loader, epoch: int | None = None) -> dict[tuple, int]:
@@ -274,7 +274,7 @@ def test_each_epoch_hides_others_and_each_validation_the_same(reviews: PackedIMD
     assert not set(first.values()) & set(draws(reviews.train_dataloader(), 0).values())
 
 
-def test_two_processes_hide_what_one_would() -> None:
+def test_masking_does_not_depend_on_the_number_of_processes() -> None:
     def visits(world_size: int) -> list[tuple]:
         shares = [SeededTrainingSampler(50, 8, 3, rank, world_size) for rank in range(world_size)]
         for share in shares:
@@ -290,7 +290,7 @@ def test_two_processes_hide_what_one_would() -> None:
         assert torch.equal(draw - draw[0], torch.tensor(rows) - rows[0])
 
 
-def test_the_tokenizer_is_learnt_from_the_texts_that_train(tmp_path: Path) -> None:
+def test_tokenizer_is_trained_on_training_texts_only(tmp_path: Path) -> None:
     path = tmp_path / "some.txt"
     path.write_text("the cat sat\n\n" * 90 + "zebra quagga okapi\n\n" * 10)
     data = PackedFiles([str(path)], val_fraction=0.15, context=8, batch_size=4)
@@ -300,7 +300,7 @@ def test_the_tokenizer_is_learnt_from_the_texts_that_train(tmp_path: Path) -> No
     assert "unknown) of 8 tokens each" in data.summary
 
 
-def test_wordpiece_is_learnt_in_one_order() -> None:
+def test_wordpiece_training_is_deterministic() -> None:
     text = ["the film is good and the cast is bad", "another film with words worth reading"]
     vocab = train_tokenizer("wordpiece", text * 3, 60).get_vocab()
     names = sorted(vocab, key=vocab.__getitem__)
@@ -311,7 +311,7 @@ def test_wordpiece_is_learnt_in_one_order() -> None:
     assert len(names) == 60
 
 
-# From end to end.
+# End to end.
 
 
 @pytest.fixture(scope="module")
@@ -325,7 +325,7 @@ def pretrained(tmp_path_factory, made_texts: Path) -> Path:
         return train.main([*map(str, arguments)])
 
 
-def test_what_validation_says_is_the_mean_over_all_hidden_words(
+def test_val_metrics_are_means_over_all_masked_tokens(
     pretrained: Path, reviews: PackedIMDB
 ) -> None:
     metrics = json.loads((pretrained / "results.json").read_text())["metrics"]
@@ -351,7 +351,7 @@ def test_what_validation_says_is_the_mean_over_all_hidden_words(
     assert metrics["val/loss"] < math.log(120) - 0.5  # it has learnt something
 
 
-def test_a_checkpoint_alone_fills_gaps(pretrained: Path) -> None:
+def test_checkpoint_alone_fills_masks(pretrained: Path) -> None:
     best = pretrained / "checkpoints/best.ckpt"
     task = MaskedLanguageModel.load_from_checkpoint(best, weights_only=True)
     found = task.fill_mask("the [MASK] is a [MASK] one", top=3)
@@ -364,7 +364,7 @@ def test_a_checkpoint_alone_fills_gaps(pretrained: Path) -> None:
         task.fill_mask("nothing is hidden")
 
 
-def test_the_pictures_name_the_likeliest_words(pretrained: Path) -> None:
+def test_figures_show_the_most_probable_words(pretrained: Path) -> None:
     told = sorted(path.name for path in (pretrained / "samples").glob("masked-words-*.txt"))
     assert told == ["masked-words-step-20.txt", "masked-words-step-40.txt"]
     lines = (pretrained / "samples" / told[0]).read_text().splitlines()
@@ -383,7 +383,7 @@ FINE = (
 )
 
 
-def test_the_encoder_goes_on_as_a_classifier_and_what_is_new_is_told(
+def test_encoder_initializes_a_classifier_and_new_weights_are_reported(
     pretrained: Path, run: Callable[..., Path], small_texts: Path, tmp_path: Path
 ) -> None:
     best = pretrained / "checkpoints/best.ckpt"
@@ -422,7 +422,7 @@ def test_the_encoder_goes_on_as_a_classifier_and_what_is_new_is_told(
     assert net.config.id2label == {0: "negative", 1: "positive"}
 
 
-def test_other_words_than_those_learnt_are_refused(
+def test_init_from_with_another_vocabulary_is_an_error(
     pretrained: Path, refused: Callable[..., str], small_texts: Path
 ) -> None:
     best = pretrained / "checkpoints/best.ckpt"
@@ -442,7 +442,7 @@ def test_other_words_than_those_learnt_are_refused(
         ("letters.json", r"has no [PAD] or"),
     ],
 )
-def test_a_tokenizer_that_cannot_be_had_is_told(
+def test_unavailable_tokenizer_is_an_error(
     refused: Callable[..., str], small_texts: Path, tmp_path: Path, name: str, told: str
 ) -> None:
     (tmp_path / "broken.json").write_text("{")
@@ -457,9 +457,7 @@ def test_a_tokenizer_that_cannot_be_had_is_told(
     )
 
 
-def test_a_tokenizer_that_hides_nothing_is_refused(
-    refused: Callable[..., str], small_texts: Path
-) -> None:
+def test_tokenizer_without_mask_is_an_error(refused: Callable[..., str], small_texts: Path) -> None:
     told = refused(*MLM, "--data.data_dir", small_texts, "--data.tokenizer", "words")
     assert "unknown tokenizer 'words': choose one of wordpiece, bert" in told
 
@@ -471,7 +469,7 @@ def test_a_tokenizer_that_hides_nothing_is_refused(
         (("--data.context", 3), "context must be at least 4"),
     ],
 )
-def test_wrong_settings_are_refused(
+def test_invalid_arguments_are_errors(
     refused: Callable[..., str], small_texts: Path, flags: tuple, told: str
 ) -> None:
     config = ("--config", ROOT / "configs/imdb/bert_mlm.yaml", *TINY)
@@ -479,9 +477,7 @@ def test_wrong_settings_are_refused(
 
 
 @pytest.mark.parametrize("crash", [13, pytest.param(27, marks=pytest.mark.slow)])
-def test_a_run_that_hides_words_goes_on_bit_for_bit(
-    run: Callable[..., Path], small_texts: Path, crash: int
-) -> None:
+def test_resume_is_bit_exact(run: Callable[..., Path], small_texts: Path, crash: int) -> None:
     arguments = (
         *(*MLM, "--data.data_dir", small_texts, "--test_after_fit", "false"),
         *("--trainer.max_steps", 30, "--trainer.val_check_interval", 15),
@@ -495,7 +491,7 @@ def test_a_run_that_hides_words_goes_on_bit_for_bit(
     assert_same_run(whole, again)
 
 
-def test_a_folder_of_transformers_is_fine_tuned(
+def test_hugging_face_folder_is_fine_tuned(
     run: Callable[..., Path], small_texts: Path, tmp_path: Path
 ) -> None:
     """As one that was downloaded: a config, weights, and the words of an old folder."""
@@ -526,7 +522,7 @@ def test_a_folder_of_transformers_is_fine_tuned(
     assert task.classify("a film")[0][0] in ("negative", "positive")
 
 
-def test_an_exported_net_guesses_the_same_words(pretrained: Path, tmp_path: Path) -> None:
+def test_exported_model_predicts_the_same_words(pretrained: Path, tmp_path: Path) -> None:
     best = pretrained / "checkpoints/best.ckpt"
     export.main(
         ["--checkpoint", str(best), "--format", "huggingface", "--output", str(tmp_path / "hf")]
@@ -547,10 +543,10 @@ def test_an_exported_net_guesses_the_same_words(pretrained: Path, tmp_path: Path
     assert data.tokenizer.get_vocab() == task.tokenizer.get_vocab()
 
 
-# The picture's parts.
+# Parts of the figure.
 
 
-def test_the_hidden_word_is_a_whole_one_near_the_middle() -> None:
+def test_masked_word_is_a_full_word_near_the_middle() -> None:
     pieces = ["[CLS]", "before", "the", "film", "##ing", "of", "another", "un", "##til", "[SEP]"]
     assert masked_position(pieces) == 6
     assert masked_position(["[CLS]", "a", "[SEP]"]) == 1
@@ -560,7 +556,7 @@ def test_the_hidden_word_is_a_whole_one_near_the_middle() -> None:
     assert bracket_masked(one)[3:7] == ["filming", "of", "[another]", "until"]
 
 
-def test_data_without_numbers_for_their_texts_are_told_what_is_missing(pretrained: Path) -> None:
+def test_data_without_draw_is_a_user_error(pretrained: Path) -> None:
     best = pretrained / "checkpoints/best.ckpt"
     task = MaskedLanguageModel.load_from_checkpoint(best, weights_only=True)
     with pytest.raises(MisconfigurationException, match="a number `draw` for every text"):
@@ -569,7 +565,7 @@ def test_data_without_numbers_for_their_texts_are_told_what_is_missing(pretraine
         MaskedLanguageModel(task.net)
 
 
-def test_masked_words_are_for_tasks_that_guess(
+def test_masked_words_require_a_masked_language_model(
     refused: Callable[..., str],
 ) -> None:
     with pytest.raises(ValueError, match="at least 1, got 8, 0"):

@@ -41,12 +41,12 @@ def trained(tmp_path_factory, made_texts: Path) -> Path:
         return train.main([*map(str, arguments), "--trainer.enable_progress_bar", "false"])
 
 
-def test_what_tells_the_classes_is_learned(trained: Path) -> None:
+def test_learnable_classes_are_learned(trained: Path) -> None:
     metrics = json.loads((trained / "results.json").read_text())["metrics"]
     assert metrics["test/accuracy"] > 0.95  # half of the texts are of either class
 
 
-def test_a_checkpoint_alone_goes_from_raw_texts_to_names(trained: Path) -> None:
+def test_checkpoint_alone_classifies_raw_texts(trained: Path) -> None:
     task = Classifier.load_from_checkpoint(trained / "checkpoints/best.ckpt", weights_only=True)
     texts = ["A superb film, MOVING and witty!", "the plot is<br />awful", "", "漢字", "the " * 99]
     found = task.classify(texts)
@@ -59,7 +59,7 @@ def test_a_checkpoint_alone_goes_from_raw_texts_to_names(trained: Path) -> None:
         task.classify([torch.zeros(1, 8, 8)])
 
 
-def test_the_words_that_tell_the_class_get_the_weight(trained: Path) -> None:
+def test_attention_weights_the_decisive_words(trained: Path) -> None:
     page = (trained / "figures/word_attention.html").read_text()
     texts = re.findall(r"<p><b.*?</b><br>\n(.*?)</p>", page, flags=re.DOTALL)
     assert len(texts) == 4  # one of each test batch
@@ -71,7 +71,7 @@ def test_the_words_that_tell_the_class_get_the_weight(trained: Path) -> None:
     assert np.mean(telling) > 2 * np.mean(others)
 
 
-def test_pictures_and_texts_are_there_and_not_blank(trained: Path) -> None:
+def test_figures_and_texts_are_written(trained: Path) -> None:
     for name in ("word_attention", "mistakes", "confusion_matrix", "training_curves"):
         picture = np.asarray(Image.open(trained / f"figures/{name}.png").convert("RGB")) / 255
         assert min(picture.shape[:2]) > 250, name
@@ -89,7 +89,7 @@ def test_mistakes_are_raw_texts_with_their_rows(trained: Path, small_texts: Path
         assert text.split() == rows[int(row)].split("\t")[0].split()
 
 
-def test_predictions_of_texts_are_in_the_order_of_the_file(
+def test_predictions_are_in_the_order_of_the_file(
     trained: Path, run: Callable[..., Path], small_texts: Path
 ) -> None:
     best = trained / "checkpoints/best.ckpt"
@@ -108,7 +108,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)["state_dict"]
 
 
-def test_a_run_on_texts_goes_on_bit_for_bit(run: Callable[..., Path], small_texts: Path) -> None:
+def test_resume_is_bit_exact(run: Callable[..., Path], small_texts: Path) -> None:
     common = (
         *("fit", "--config", ROOT / "configs/sst2/lstm_attention.yaml", *SMALL),
         *("--data.data_dir", small_texts, "--trainer.max_epochs", 2, "--test_after_fit", "false"),
@@ -125,10 +125,10 @@ def test_a_run_on_texts_goes_on_bit_for_bit(run: Callable[..., Path], small_text
     assert (whole / "metrics.csv").read_text() == (went_on / "metrics.csv").read_text()
 
 
-# The pictures.
+# Figures.
 
 
-def test_the_deepest_colour_is_the_largest_weight() -> None:
+def test_deepest_color_is_the_largest_weight() -> None:
     passage = Passage("predicted good (99%), correct", True, ["a", "<b>", "c"], [0.1, 0.4, 0.0])
     assert relative_weights(passage).tolist() == pytest.approx([0.25, 1, 0])
     page = passages_page("heading", [passage])
@@ -137,14 +137,14 @@ def test_the_deepest_colour_is_the_largest_weight() -> None:
     assert "<b>" not in page.replace("<b style", "")
 
 
-def test_words_fill_lines_and_none_is_lost() -> None:
+def test_words_are_wrapped_without_loss() -> None:
     words = ["four", "by", "fours", "x" * 30, "end"]
     lines = wrap_words(words, columns=12)
     assert lines == [[0, 1], [2], [3], [4]]
     assert wrap_words([]) == []
 
 
-def test_a_long_text_is_cut_in_the_figure_and_says_so() -> None:
+def test_long_text_is_truncated_in_the_figure() -> None:
     figure = text_figure("heading $a$", [Passage("title", False, ["word"] * 300)])
     told = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert told[-1] == "…"
@@ -162,7 +162,7 @@ def test_predictions_for_texts_of_different_lengths_are_concatenated() -> None:
     assert samples.tolist() == [[1, 2, -1], [3, 4, 5], [6, -1, -1]]
 
 
-def test_a_net_that_weighs_nothing_gets_a_warning_and_no_picture(
+def test_network_without_attention_gets_a_warning_instead_of_a_figure(
     run: Callable[..., Path], small_texts: Path
 ) -> None:
     with pytest.warns(UserWarning, match="WordAttention draws nothing"):
@@ -174,7 +174,7 @@ def test_a_net_that_weighs_nothing_gets_a_warning_and_no_picture(
     assert not (folder / "figures").exists()
 
 
-def test_wrong_numbers_are_refused() -> None:
+def test_invalid_arguments_are_errors() -> None:
     with pytest.raises(ValueError, match="texts must be at least 1, got 0"):
         WordAttention(0)
     with pytest.raises(ValueError, match="rows and columns"):

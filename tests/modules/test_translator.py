@@ -55,7 +55,7 @@ def task(trained: Path) -> Translator:
     return Translator.load_from_checkpoint(path, weights_only=True)
 
 
-def test_a_language_that_can_be_known_is_known(trained: Path) -> None:
+def test_learnable_translation_is_learned(trained: Path) -> None:
     metrics = json.loads((trained / "results.json").read_text())["metrics"]
     assert metrics["test/exact"] >= 0.99
     assert metrics["test/bleu"] > 99
@@ -63,7 +63,7 @@ def test_a_language_that_can_be_known_is_known(trained: Path) -> None:
     assert metrics["test/perplexity"] == pytest.approx(math.exp(metrics["test/loss"]), rel=1e-4)
 
 
-def test_a_checkpoint_alone_translates_texts(task: Translator) -> None:
+def test_checkpoint_alone_translates_texts(task: Translator) -> None:
     texts = ReversedWords(**WORDS).texts["test"]
     found = task.translate(texts.sources)
     right = [ours == reference for ours, reference in zip(found, texts.targets, strict=True)]
@@ -76,7 +76,7 @@ def test_a_checkpoint_alone_translates_texts(task: Translator) -> None:
     assert isinstance(task.translate("漢字"), str)
 
 
-def test_a_text_beyond_the_context_is_cut_with_a_warning(task: Translator) -> None:
+def test_text_beyond_the_context_is_truncated_with_a_warning(task: Translator) -> None:
     with pytest.warns(UserWarning, match="1 of 2 sentences are longer"):
         task.translate(["kalo " * 30, "kalo"])
 
@@ -87,9 +87,7 @@ def predicted(trained: Path, run: Callable[..., Path]) -> Path:
     return run("predict", "--config", trained / "config.yaml", "--ckpt_path", best)
 
 
-def test_scores_are_those_of_sacrebleu_on_the_files_that_were_written(
-    trained: Path, predicted: Path
-) -> None:
+def test_logged_scores_equal_sacrebleu_of_the_written_files(trained: Path, predicted: Path) -> None:
     written = (predicted / "predictions.txt").read_text().splitlines()
     texts = ReversedWords(**WORDS).texts["test"]
     metrics = json.loads((trained / "results.json").read_text())["metrics"]
@@ -105,7 +103,7 @@ def test_scores_are_those_of_sacrebleu_on_the_files_that_were_written(
     assert re.match(rf"bleu {metrics['test/bleu']:.2f}  {signature}", told)
 
 
-def test_a_file_of_ones_own_is_translated_line_by_line(
+def test_predict_translates_a_file_line_by_line(
     trained: Path, task: Translator, run: Callable[..., Path], tmp_path: Path
 ) -> None:
     lines = ["kalo kami", "", "karu kalo kalo kami", "kalo"]
@@ -119,7 +117,7 @@ def test_a_file_of_ones_own_is_translated_line_by_line(
     assert written == task.translate(lines)
 
 
-def test_samples_and_pictures_are_there_and_not_blank(trained: Path) -> None:
+def test_samples_and_figures_are_written(trained: Path) -> None:
     steps = sorted((trained / "samples").glob("step-*.txt"), key=lambda path: path.stat().st_mtime)
     assert len(steps) == 6
     blocks = steps[-1].read_text().strip().split("\n\n")
@@ -136,7 +134,7 @@ def test_samples_and_pictures_are_there_and_not_blank(trained: Path) -> None:
     assert picture.std() > 0.05
 
 
-def test_a_generator_of_texts_says_what_a_translator_is_for(trained: Path, capsys) -> None:
+def test_generate_refuses_a_translator(trained: Path, capsys) -> None:
     best = trained / "checkpoints/best.ckpt"
     with pytest.raises(SystemExit) as exit:
         generate.main(["--checkpoint", str(best), "--prompt", "kalo"])
@@ -147,7 +145,7 @@ def test_a_generator_of_texts_says_what_a_translator_is_for(trained: Path, capsy
     assert "--data.predict FILE" in told
 
 
-def test_what_was_looked_at_adds_up_to_one_for_each_word(task: Translator) -> None:
+def test_alignment_weights_sum_to_one(task: Translator) -> None:
     source, written, weights = task.alignment("kalo kami karu")
     assert source == ["kalo", "kami", "karu", "[EOS]"]
     assert len(written) == 4
@@ -175,7 +173,7 @@ def trainer(**arguments) -> L.Trainer:
     return L.Trainer(**(settings | arguments))
 
 
-def test_accumulated_batches_are_one_large_one_whatever_they_hold(small_texts: Path) -> None:
+def test_accumulated_batches_equal_one_large_batch(small_texts: Path) -> None:
     """Two batches of other widths, and so other numbers of words, in one step."""
     states = []
     data = Multi30k(
@@ -197,7 +195,7 @@ def test_accumulated_batches_are_one_large_one_whatever_they_hold(small_texts: P
         torch.testing.assert_close(weight, states[1][name], atol=1e-6, rtol=1e-5)
 
 
-def test_the_validation_loss_is_the_mean_over_all_words_without_smoothing() -> None:
+def test_val_loss_is_the_mean_over_all_tokens_without_smoothing() -> None:
     task, data = small_task(label_smoothing=0.4)
     (found,) = trainer().validate(task, data, verbose=False)
     nats = words = right = 0.0
@@ -215,7 +213,7 @@ def test_the_validation_loss_is_the_mean_over_all_words_without_smoothing() -> N
     assert found["val/bleu"] == pytest.approx(bleu, abs=1e-3)
 
 
-def test_translating_while_validating_can_be_left_out() -> None:
+def test_translate_val_false_skips_translation() -> None:
     task, data = small_task(translate_val=False)
     (found,) = trainer().validate(task, data, verbose=False)
     assert "val/bleu" not in found
@@ -224,7 +222,7 @@ def test_translating_while_validating_can_be_left_out() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_loss_is_the_cross_entropy_of_pytorch(dtype: torch.dtype, smoothing: float) -> None:
+def test_cross_entropy_sum_equals_pytorch(dtype: torch.dtype, smoothing: float) -> None:
     torch.manual_seed(0)
     targets = torch.randint(31, (150,))
     targets[::7] = -100
@@ -245,7 +243,7 @@ def test_the_loss_is_the_cross_entropy_of_pytorch(dtype: torch.dtype, smoothing:
     assert not told[0][1][::7].any()
 
 
-def test_the_gradient_of_the_loss_is_that_of_its_formula() -> None:
+def test_gradient_of_cross_entropy_sum_equals_finite_differences() -> None:
     logits = torch.randn(5, 7, dtype=torch.float64, requires_grad=True)
     targets = torch.tensor([1, 0, -100, 6, 2])
     nats = cross_entropy_sum(logits, targets, 0.2)
@@ -257,7 +255,7 @@ def test_the_gradient_of_the_loss_is_that_of_its_formula() -> None:
     assert logits.grad[3, 6].item() == pytest.approx(numeric, abs=5e-3)
 
 
-def test_noam_is_the_schedule_of_the_paper() -> None:
+def test_noam_follows_its_formula() -> None:
     weights = torch.nn.Linear(1, 1)
     optimizer = torch.optim.SGD(weights.parameters(), lr=2.0)
     schedule = Noam(optimizer, dim=64, warmup_steps=10)
@@ -274,7 +272,7 @@ def test_noam_is_the_schedule_of_the_paper() -> None:
         Noam(optimizer, dim=64, warmup_steps=0)
 
 
-def test_noam_moves_with_every_step_of_a_run() -> None:
+def test_noam_is_stepped_after_each_optimizer_step() -> None:
     seen = []
 
     class Rates(L.Callback):
@@ -293,7 +291,7 @@ def test_noam_moves_with_every_step_of_a_run() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"beam_size": 0}, {"length_penalty": -1.0}, {"label_smoothing": 1.0}]
 )
-def test_wrong_numbers_are_refused_by_name(wrong: dict) -> None:
+def test_invalid_arguments_are_errors(wrong: dict) -> None:
     with pytest.raises((ValueError, MisconfigurationException), match=next(iter(wrong))):
         small_task(**wrong)
     with pytest.raises(ValueError, match="sentences must be at least 1"):
@@ -302,13 +300,13 @@ def test_wrong_numbers_are_refused_by_name(wrong: dict) -> None:
         CrossAttention(0)
 
 
-def test_a_task_without_tokenizers_takes_no_text() -> None:
+def test_task_without_tokenizers_refuses_text() -> None:
     task, _ = small_task(source_tokenizer=None, target_tokenizer=None)
     with pytest.raises(MisconfigurationException, match="it takes tokens instead of text"):
         task.translate("kalo")
 
 
-def test_a_net_that_looks_at_nothing_gets_a_warning_and_no_picture(
+def test_network_without_attention_gets_a_warning_instead_of_a_figure(
     run: Callable[..., Path],
 ) -> None:
     small = ("--data.sizes", "[64, 8, 8]", "--data.batch_size", 16, "--trainer.max_epochs", 1)
@@ -320,7 +318,7 @@ def test_a_net_that_looks_at_nothing_gets_a_warning_and_no_picture(
     assert not (folder / "figures/cross_attention.png").exists()
 
 
-def test_whole_sentences_count_not_their_tokens() -> None:
+def test_sacrebleu_scores_detokenized_text() -> None:
     scores, signatures = sacrebleu_scores(["The cat sat down."], ["The cat sat down ."])
     assert scores["bleu"] == pytest.approx(100)  # 13a parts the full stop from its word
     assert scores["chrf"] == pytest.approx(100)  # chrF looks at no blanks
@@ -341,11 +339,13 @@ def test_whole_sentences_count_not_their_tokens() -> None:
         (("--data.predict", "no.txt"), "there is no file no.txt"),
     ],
 )
-def test_a_mistake_is_told_before_any_work(refused: Callable, wrong: tuple, told: str) -> None:
+def test_invalid_option_is_reported_before_training(
+    refused: Callable, wrong: tuple, told: str
+) -> None:
     assert told in refused("fit", "--config", TOY, *wrong)
 
 
-def test_a_translator_is_not_cut_among_processes() -> None:
+def test_translator_cannot_be_sharded() -> None:
     task = Translator(Transformer(20, 20, context=16, dim=8, num_heads=2, num_layers=1))
     task._device_mesh = object()  # type: ignore[assignment]  # as ModelParallelStrategy sets it
     with pytest.raises(MisconfigurationException, match=r"configs/trainer/ddp\.yaml"):

@@ -1,4 +1,4 @@
-"""Word vectors: losses by formula, what they find, how they are judged, shown and exported."""
+"""WordVectors: losses, learned similarities, benchmarks, figures and export."""
 
 import inspect
 import json
@@ -50,10 +50,10 @@ def stirred(net: nn.Module) -> nn.Module:
     return net
 
 
-# The nets and the losses.
+# Networks and losses.
 
 
-def test_skip_gram_has_the_loss_and_gradient_of_the_written_formula() -> None:
+def test_skip_gram_loss_and_gradient_follow_the_formula() -> None:
     net = stirred(SkipGram(V, 6))
     inputs, targets = some_batch()
     fast = negative_sampling(net(inputs), targets)
@@ -77,7 +77,7 @@ def test_skip_gram_has_the_loss_and_gradient_of_the_written_formula() -> None:
     torch.testing.assert_close(net.contexts.weight.grad.to_dense(), v.grad, atol=1e-5, rtol=1e-5)
 
 
-def test_cbow_has_the_loss_of_the_written_formula() -> None:
+def test_cbow_loss_follows_the_formula() -> None:
     net = stirred(CBOW(V, 6))
     inputs, targets = some_batch("cbow")
     u, v = net.words.weight.detach(), net.contexts.weight.detach()
@@ -95,7 +95,7 @@ def test_cbow_has_the_loss_of_the_written_formula() -> None:
     torch.testing.assert_close(negative_sampling(net(inputs), targets), slow)
 
 
-def test_glove_has_the_loss_of_the_written_formula() -> None:
+def test_glove_loss_follows_the_formula() -> None:
     net = stirred(GloVe(V, 6))
     first, second = torch.tensor([3, 5, 9]), torch.tensor([4, 5, 2])
     counts = torch.tensor([[0.5], [20.0], [8.0]])
@@ -108,7 +108,7 @@ def test_glove_has_the_loss_of_the_written_formula() -> None:
     assert float(fast) == pytest.approx(slow, rel=1e-5)
 
 
-def test_the_first_loss_is_that_of_knowing_nothing() -> None:
+def test_initial_loss_is_that_of_a_uniform_prediction() -> None:
     for model, net in (("skip_gram", SkipGram(V, 6)), ("cbow", CBOW(V, 6))):
         inputs, targets = some_batch(model)
         pairs = targets.clamp(min=0).sum()
@@ -117,7 +117,7 @@ def test_the_first_loss_is_that_of_knowing_nothing() -> None:
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_a_net_keeps_its_arguments_and_learns_only_of_words_in_use(name: str) -> None:
+def test_gradients_are_sparse_and_arguments_are_attributes(name: str) -> None:
     net = stirred(NETS[name](V, 6))
     assert net.vectors().shape == (V, 6)
     assert not net.vectors().requires_grad
@@ -134,7 +134,7 @@ def test_a_net_keeps_its_arguments_and_learns_only_of_words_in_use(name: str) ->
         assert set(gradient.coalesce().indices()[0].tolist()) == {3, 4}
 
 
-# What is found. In the made text `x` and `y` of a kind stand in the same places.
+# Learned similarities. In the synthetic text `x` and `y` of a kind have the same contexts.
 
 KINDS = 8
 CONFIGS = {
@@ -185,7 +185,7 @@ def task_of(run: Path) -> WordVectors:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_words_of_the_same_company_become_neighbours(made: dict[str, Path], name: str) -> None:
+def test_words_with_the_same_contexts_become_neighbors(made: dict[str, Path], name: str) -> None:
     task = task_of(made[name])
     numbers = [[task.index(f"{letter}{kind}") for kind in range(KINDS)] for letter in "xy"]
     x, y = task.unit_vectors()[torch.tensor(numbers)]  # (KINDS, D), (KINDS, D)
@@ -196,7 +196,7 @@ def test_words_of_the_same_company_become_neighbours(made: dict[str, Path], name
 
 
 @pytest.mark.parametrize("name", ["skip_gram", "cbow"])
-def test_a_planted_analogy_is_answered(made: dict[str, Path], name: str) -> None:
+def test_synthetic_analogy_is_solved(made: dict[str, Path], name: str) -> None:
     """x0 is to y0 as x3 is to y3."""
     task = task_of(made[name])
     pairs = [(a, b) for a in range(KINDS) for b in range(KINDS) if a != b]
@@ -207,7 +207,7 @@ def test_a_planted_analogy_is_answered(made: dict[str, Path], name: str) -> None
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_pictures_and_neighbours_are_in_the_run_folder(made: dict[str, Path], name: str) -> None:
+def test_figures_and_neighbors_are_written(made: dict[str, Path], name: str) -> None:
     for figure in ("word_map", "word_neighbours"):
         picture = np.asarray(Image.open(made[name] / f"figures/{figure}.png").convert("L")) / 255
         assert (picture < 0.8).mean() > 0.001, figure  # words take little ink
@@ -216,7 +216,7 @@ def test_pictures_and_neighbours_are_in_the_run_folder(made: dict[str, Path], na
     assert all(line.count(",") == 7 for line in lines)
 
 
-def test_vectors_are_exported_as_gensim_opens_them(made: dict[str, Path], tmp_path, capsys) -> None:
+def test_exported_vectors_load_in_gensim(made: dict[str, Path], tmp_path, capsys) -> None:
     checkpoint = made["skip_gram"] / "checkpoints/best.ckpt"
     options = ("--checkpoint", checkpoint, "--format", "word2vec", "--output", tmp_path / "out")
     folder = export.main([*map(str, options)])
@@ -230,11 +230,11 @@ def test_vectors_are_exported_as_gensim_opens_them(made: dict[str, Path], tmp_pa
     assert [w for w, _ in theirs.most_similar("x3", topn=5)] == [w for w, _ in ours]
 
 
-# How vectors are judged.
+# Benchmarks.
 
 
-def judged(vectors: Tensor) -> WordVectors:
-    """A task with given vectors of the words w0, w1, … after [PAD] and [UNK]."""
+def task_with_vectors(vectors: Tensor) -> WordVectors:
+    """Return a task with given vectors for the words w0, w1, … after [PAD] and [UNK]."""
     words = ["[PAD]", "[UNK]", *(f"w{n}" for n in range(len(vectors)))]
     vocab = {word: number for number, word in enumerate(words)}
     net = SkipGram(len(words), vectors.shape[1])
@@ -243,21 +243,21 @@ def judged(vectors: Tensor) -> WordVectors:
     return WordVectors(net, tokenizer=tokenizer.to_str())
 
 
-def test_the_correlation_is_scipys_with_ties() -> None:
+def test_correlation_equals_scipy_with_ties() -> None:
     vectors = torch.randn(20, 5)
     pairs = torch.randint(20, (50, 2))
     scores = torch.randint(0, 6, (50,)).float()
-    task = judged(vectors)
+    task = task_with_vectors(vectors)
     cosines = F.cosine_similarity(vectors[pairs[:, 0]], vectors[pairs[:, 1]])
     expected = spearmanr(cosines.numpy().round(6), scores.numpy()).statistic
     assert float(task.correlation(pairs + 2, scores)) == pytest.approx(expected, abs=1e-3)
     assert float(task.correlation(pairs[:0], scores[:0])) == 0
 
 
-def test_analogies_are_answered_by_the_nearest_other_word(monkeypatch) -> None:
+def test_analogies_are_solved_by_the_nearest_other_word(monkeypatch) -> None:
     monkeypatch.setattr("modules.word_vectors.QUESTIONS_PER_BATCH", 7)
     vectors = F.normalize(torch.randn(25, 4), dim=1)
-    task = judged(vectors)
+    task = task_with_vectors(vectors)
     questions = torch.randint(25, (40, 3))
     found = task.solve_analogies(questions + 2) - 2
     for (a, b, c), answer in zip(questions.tolist(), found.tolist(), strict=True):
@@ -266,15 +266,15 @@ def test_analogies_are_answered_by_the_nearest_other_word(monkeypatch) -> None:
         assert answer == int(cosines.argmax())
 
 
-def test_no_answer_is_padding_or_unknown() -> None:
-    task = judged(torch.ones(4, 3) + 0.01 * torch.randn(4, 3))
+def test_special_tokens_are_never_predicted() -> None:
+    task = task_with_vectors(torch.ones(4, 3) + 0.01 * torch.randn(4, 3))
     assert int(task.solve_analogies(torch.tensor([[2, 3, 4]]))) == 5
     (near,) = task.nearest(["w0"], 10)
     assert sorted(word for word, _ in near) == ["w1", "w2", "w3"]
     assert task.words == ["", "", "w0", "w1", "w2", "w3"]
 
 
-def test_scores_and_what_was_asked_are_in_the_results(run: Callable, small_texts: Path) -> None:
+def test_scores_and_fraction_asked_are_in_the_results(run: Callable, small_texts: Path) -> None:
     small = ("--data.batch_size", 256, "--model.net.dim", 8, "--trainer.max_epochs", 1)
     config = ROOT / "configs/imdb/skip_gram.yaml"
     with pytest.warns(UserWarning, match="no vectors of terrible, actor, funny"):
@@ -288,16 +288,16 @@ def test_scores_and_what_was_asked_are_in_the_results(run: Callable, small_texts
     assert metrics["val/analogies"] == pytest.approx(sections / 6)
 
 
-# What is refused.
+# Errors.
 
 
-def test_wrong_arguments_and_unknown_words_are_refused() -> None:
+def test_invalid_arguments_and_unknown_words_are_errors() -> None:
     with pytest.raises(ValueError, match="loss must be"):
         WordVectors(SkipGram(V), loss="hinge")
     with pytest.raises(ValueError, match="x_max must be above 0, got -1"):
         WordVectors(SkipGram(V), x_max=-1)
     with pytest.raises(Exception, match="'zebra' is not in the vocabulary"):
-        judged(torch.randn(4, 3)).nearest(["zebra"])
+        task_with_vectors(torch.randn(4, 3)).nearest(["zebra"])
     with pytest.raises(ValueError, match="number must be at least 1"):
         WordNeighbors(number=0)
     with pytest.raises(ValueError, match="words is empty"):
@@ -307,14 +307,16 @@ def test_wrong_arguments_and_unknown_words_are_refused() -> None:
             WordMap(**wrong)
 
 
-def test_a_net_that_does_not_fit_the_data_is_one_sentence(refused, small_texts: Path) -> None:
+def test_network_that_does_not_fit_the_data_is_a_user_error(refused, small_texts: Path) -> None:
     where = ("--config", ROOT / "configs/imdb/cbow.yaml", "--data.data_dir", small_texts)
     told = refused("fit", *where, "--data.batch_size", 256, "--data.model", "skip_gram")
     assert "CBOW does not fit ContextWindows" in told
 
 
 @pytest.mark.parametrize("wrong", [("AdamW",), ("SGD", "--model.optimizer.weight_decay", 0.1)])
-def test_an_optimizer_that_needs_whole_tables_is_refused(refused, tmp_path, wrong: tuple) -> None:
+def test_optimizer_without_sparse_gradients_is_a_user_error(
+    refused, tmp_path, wrong: tuple
+) -> None:
     planted(tmp_path / "text.txt")
     where = ("--config", ROOT / "configs/source/skip_gram.yaml", "--data.text", "text.txt")
     told = refused("fit", *where, "--model.optimizer", *wrong)
@@ -322,7 +324,7 @@ def test_an_optimizer_that_needs_whole_tables_is_refused(refused, tmp_path, wron
     assert "choose --model.optimizer SGD (without weight decay), Adagrad or SparseAdam" in told
 
 
-def test_only_word_vectors_are_exported_as_such(tmp_path: Path, capsys) -> None:
+def test_word2vec_export_requires_word_vectors(tmp_path: Path, capsys) -> None:
     task = Classifier(MLP(hidden_sizes=[4]))
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer.strategy.connect(task)
@@ -337,4 +339,4 @@ def test_only_word_vectors_are_exported_as_such(tmp_path: Path, capsys) -> None:
 
 def test_unknown_word_in_another_case_gets_a_hint() -> None:
     with pytest.raises(UserError, match="Did you mean 'w3'"):
-        judged(torch.randn(4, 3)).nearest(["W3"])
+        task_with_vectors(torch.randn(4, 3)).nearest(["W3"])

@@ -67,7 +67,7 @@ def one(batch: dict[str, Tensor], row: int) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
 @torch.no_grad()
-def test_a_wide_beam_finds_the_best_of_all(tiny: nn.Module, alpha: float) -> None:
+def test_wide_beam_finds_the_best_translation(tiny: nn.Module, alpha: float) -> None:
     batch = batch_of([3, 5, 1])
     found, scores = beam_search(
         tiny, batch, BEGIN, END, beam_size=V**LONGEST, penalty=alpha, max_length=LONGEST
@@ -79,7 +79,7 @@ def test_a_wide_beam_finds_the_best_of_all(tiny: nn.Module, alpha: float) -> Non
 
 
 @torch.no_grad()
-def test_a_beam_of_one_is_greedy(net: nn.Module) -> None:
+def test_beam_size_one_is_greedy(net: nn.Module) -> None:
     batch = batch_of([3, 7, 1, 5, 6, 2])
     found, _ = beam_search(net, batch, BEGIN, END, beam_size=1, penalty=1.0, max_length=12)
     for row in range(6):
@@ -93,7 +93,7 @@ def test_a_beam_of_one_is_greedy(net: nn.Module) -> None:
         assert found[row] == text
 
 
-def test_no_sentences_have_no_translations(net: nn.Module) -> None:
+def test_empty_batch_gives_no_translations(net: nn.Module) -> None:
     nothing = torch.zeros(0, 3, dtype=torch.int64)
     found, scores = beam_search(net, {"input_ids": nothing, "attention_mask": nothing}, 1, 2)
     assert found == []
@@ -101,7 +101,7 @@ def test_no_sentences_have_no_translations(net: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("beam_size", [1, 4])
-def test_with_the_cache_every_token_is_the_same(net: nn.Module, beam_size: int) -> None:
+def test_cache_does_not_change_the_tokens(net: nn.Module, beam_size: int) -> None:
     batch = batch_of([3, 7, 1, 5, 6, 2])
     found = [
         beam_search(net, batch, BEGIN, END, beam_size, penalty=3.0, cached=cached)
@@ -112,7 +112,7 @@ def test_with_the_cache_every_token_is_the_same(net: nn.Module, beam_size: int) 
     assert any(found[0][0])
 
 
-def test_a_sentence_is_translated_alike_alone_and_in_a_batch(net: nn.Module) -> None:
+def test_translation_does_not_depend_on_the_batch(net: nn.Module) -> None:
     batch = batch_of([3, 7, 1, 5, 6, 2])
     together, scores = beam_search(net, batch, BEGIN, END, beam_size=3)
     for row in range(6):
@@ -122,7 +122,7 @@ def test_a_sentence_is_translated_alike_alone_and_in_a_batch(net: nn.Module) -> 
 
 
 @torch.no_grad()
-def test_a_score_is_the_likelihood_over_the_penalty(net: nn.Module) -> None:
+def test_score_is_log_likelihood_divided_by_the_penalty(net: nn.Module) -> None:
     batch = batch_of([3, 7, 1])
     found, scores = beam_search(net, batch, BEGIN, END, beam_size=4, penalty=0.8, max_length=9)
     for row, text in enumerate(found):
@@ -132,7 +132,7 @@ def test_a_score_is_the_likelihood_over_the_penalty(net: nn.Module) -> None:
         )
 
 
-def test_a_penalty_makes_longer_and_none_shorter(net: nn.Module) -> None:
+def test_length_penalty_favors_longer_sentences(net: nn.Module) -> None:
     batch = batch_of([3, 7, 1, 5, 6, 2])
     short, long = (
         sum(len(text) for text in beam_search(net, batch, BEGIN, END, 8, penalty=alpha)[0])
@@ -143,13 +143,13 @@ def test_a_penalty_makes_longer_and_none_shorter(net: nn.Module) -> None:
     assert long > short or not must_differ
 
 
-def test_the_penalty_is_that_of_the_paper() -> None:
+def test_length_penalty_equals_the_paper() -> None:
     assert length_penalty(1, 0.6).item() == pytest.approx(1.0)
     assert length_penalty(7, 0.6).item() == pytest.approx(2**0.6)
     assert length_penalty(torch.tensor([4, 13]), 0.0).tolist() == [1.0, 1.0]
 
 
-def test_what_is_forbidden_is_never_written(net: nn.Module) -> None:
+def test_excluded_tokens_are_never_generated(net: nn.Module) -> None:
     batch = batch_of([3, 7, 1, 5])
     free, _ = beam_search(net, batch, BEGIN, END, beam_size=3, exclude=[END])
     limits = [min(limit, net.context or 99) for limit in (16, 24, 12, 20)]
@@ -159,7 +159,7 @@ def test_what_is_forbidden_is_never_written(net: nn.Module) -> None:
     assert all(text and common not in text for text in held)
 
 
-def test_nothing_is_longer_than_the_context_or_twice_the_source() -> None:
+def test_length_is_limited_by_context_and_source() -> None:
     net = sharp(NETS["Transformer-post"]())
     nn.init.zeros_(net.target_embedding.weight)
     net.target_embedding.weight.data[7] = 1.0
@@ -171,6 +171,6 @@ def test_nothing_is_longer_than_the_context_or_twice_the_source() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"beam_size": 0}, {"penalty": -0.1}, {"penalty": float("nan")}, {"max_length": 0}]
 )
-def test_what_can_not_be_searched_is_refused(tiny: nn.Module, wrong: dict) -> None:
+def test_invalid_arguments_are_errors(tiny: nn.Module, wrong: dict) -> None:
     with pytest.raises(MisconfigurationException, match=r"must be (at least 1|in)"):
         beam_search(tiny, batch_of([2]), BEGIN, END, **wrong)

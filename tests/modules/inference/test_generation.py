@@ -62,13 +62,13 @@ def tokens_of(net: nn.Module, prompts: Sequence[Sequence[int]], n: int, **option
     return answers
 
 
-def test_with_and_without_a_state_the_tokens_are_the_same_far_past_the_context(net):
+def test_cache_does_not_change_the_tokens_beyond_the_context(net):
     for sampling in ({"top_k": 1}, {"seed": 3}, {"seed": 3, "temperature": 0.7, "top_p": 0.9}):
         cached = tokens_of(net, [[1, 2, 3]], 5 * CONTEXT, **sampling)
         assert cached == tokens_of(net, [[1, 2, 3]], 5 * CONTEXT, **sampling, cached=False)
 
 
-def test_the_best_token_is_that_of_the_net_on_the_text_itself(net):
+def test_greedy_token_is_the_argmax_of_the_network(net):
     prompt, n = [3, 1, 4], CONTEXT - 3 if net.context == CONTEXT else 2
     if net.context == 1:
         return  # nothing of the prompt but its end is seen
@@ -77,14 +77,14 @@ def test_the_best_token_is_that_of_the_net_on_the_text_itself(net):
     assert net(text[:, :-1])[0][0, 2:].argmax(dim=-1).tolist() == answer
 
 
-def test_prompts_of_unequal_length_get_in_one_batch_what_each_gets_alone(net):
+def test_batched_prompts_of_unequal_length_equal_single_prompts(net):
     draw = torch.Generator().manual_seed(5)
     prompts = [torch.randint(V, (n,), generator=draw).tolist() for n in (4, 1, 21, 9, 40, 12)]
     together = tokens_of(net, prompts, 30, top_k=1)
     assert together == [tokens_of(net, [prompt], 30, top_k=1)[0] for prompt in prompts]
 
 
-def test_the_seed_repeats_the_draws_whatever_else_is_drawn():
+def test_seed_is_independent_of_the_global_generator():
     net = stirred(GPT(V, **SIZES))
     first = tokens_of(net, [[1], [2]], 30, seed=7)
     torch.rand(13)
@@ -95,7 +95,7 @@ def test_the_seed_repeats_the_draws_whatever_else_is_drawn():
     assert tokens_of(net, [[1]], 30) != tokens_of(net, [[1]], 30)
 
 
-def test_draws_follow_the_distribution_of_the_net():
+def test_samples_follow_the_distribution_of_the_network():
     net = stirred(Bigram(V))
     drawn = torch.tensor(next(generate(net, [[2]] * 20_000, 1, seed=0)))
     found = drawn.bincount(minlength=V) / 20_000
@@ -103,7 +103,7 @@ def test_draws_follow_the_distribution_of_the_net():
     assert (found - expected).abs().max() < 4.5 * math.sqrt(0.25 / 20_000)
 
 
-def test_the_window_is_between_half_and_whole_and_never_moves_back():
+def test_window_is_between_half_and_full_context():
     for context in (1, 2, 5, 12):
         starts = [window_start(position, context) for position in range(1, 100)]
         assert starts == sorted(starts)
@@ -113,13 +113,13 @@ def test_the_window_is_between_half_and_whole_and_never_moves_back():
     assert window_start(10**6, None) == 0
 
 
-# The distribution
+# Distribution
 
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5, 0.0, 1.0], [0.1, 0.2, 0.3, 0.4, 3.0]])
 
 
-def test_temperature_divides():
+def test_temperature_divides_logits():
     for temperature in (0.5, 2.0):
         shaped = shape_logits(LOGITS, temperature=temperature).softmax(dim=-1)
         torch.testing.assert_close(shaped, (LOGITS / temperature).softmax(dim=-1))
@@ -128,7 +128,7 @@ def test_temperature_divides():
     assert torch.equal(tiny, torch.eye(5)[[0, 4]])
 
 
-def test_top_k_keeps_the_k_likeliest_as_they_are():
+def test_top_k_keeps_the_k_most_probable_tokens():
     shaped = shape_logits(LOGITS, top_k=2)
     assert [row.isfinite().nonzero().flatten().tolist() for row in shaped] == [[0, 4], [3, 4]]
     assert torch.equal(shaped[shaped.isfinite()], torch.tensor([2.0, 1.0, 0.4, 3.0]))
@@ -136,7 +136,7 @@ def test_top_k_keeps_the_k_likeliest_as_they_are():
 
 
 @pytest.mark.parametrize("top_p", [0.01, 0.3, 0.6, 0.8, 0.95, 0.999])
-def test_top_p_keeps_the_smallest_set_of_likeliest_that_reaches_p(top_p):
+def test_top_p_keeps_the_smallest_set_that_reaches_p(top_p):
     shaped = shape_logits(LOGITS, top_p=top_p)
     for row, original in zip(shaped, LOGITS, strict=True):
         probabilities = original.softmax(dim=0)
@@ -149,14 +149,14 @@ def test_top_p_keeps_the_smallest_set_of_likeliest_that_reaches_p(top_p):
         assert set(row.isfinite().nonzero().flatten().tolist()) == kept
 
 
-def test_the_repetition_penalty_divides_what_is_likely_and_multiplies_what_is_not():
+def test_repetition_penalty_divides_positive_and_multiplies_negative_logits():
     seen = torch.tensor([[True, True, False, True, False], [False] * 5])
     shaped = shape_logits(LOGITS, repetition_penalty=2.0, seen=seen)
     assert shaped.tolist() == [[1.0, -2.0, 0.5, 0.0, 1.0], LOGITS[1].tolist()]
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_all_tokens_of_the_text_are_penalised_those_before_the_window_too(cached):
+def test_repetition_penalty_includes_tokens_before_the_window(cached):
     net = stirred(GPT(V, **SIZES, tie_embeddings=False))
     with torch.no_grad():
         net.last_norm.weight.zero_()
@@ -182,13 +182,13 @@ def test_all_tokens_of_the_text_are_penalised_those_before_the_window_too(cached
         ({"seed": -1}, "seed must be in"),
     ],
 )
-def test_what_makes_no_sense_is_refused(options, message):
+def test_invalid_arguments_are_errors(options, message):
     with pytest.raises(MisconfigurationException, match=message):
         next(generate(**{"net": Bigram(V), "prompts": [[1]], "max_new_tokens": 3} | options))
 
 
 @pytest.mark.parametrize("part", ["", "blocks.0"])  # a sharded net is compiled block by block
-def test_a_compiled_net_is_not_compiled_anew_for_each_length(part):
+def test_compiled_network_is_not_recompiled_for_each_length(part):
     net = stirred(GPT(V, **SIZES))
     expected = tokens_of(net, [[1]], 20, seed=0)
     compiled = []
@@ -201,7 +201,7 @@ def test_a_compiled_net_is_not_compiled_anew_for_each_length(part):
 
 @pytest.mark.parametrize("cached", [True, False])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_with_weights_of_16_bits_tokens_are_drawn_from_the_same_logits(dtype, cached):
+def test_16_bit_weights_sample_from_the_same_logits(dtype, cached):
     net, halved = stirred(GPT(V, **SIZES)), stirred(GPT(V, **SIZES)).to(dtype)
     seen = []
     halved.register_forward_hook(lambda *call: seen.append(call[-1][0][0, -1].float()))
@@ -213,7 +213,7 @@ def test_with_weights_of_16_bits_tokens_are_drawn_from_the_same_logits(dtype, ca
         assert (logits - expected).norm() < 0.05 * expected.norm()
 
 
-# Text in pieces
+# Streaming
 
 
 NASTY = "héllo 漢字 😀 e\u0301 \r\n\t don't 😀😀"
@@ -236,7 +236,7 @@ def replay(model: LanguageModel, text: str, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("kind", ["characters", "bpe"])
-def test_pieces_join_to_the_whole_text_and_are_whole_characters(kind, monkeypatch):
+def test_streamed_pieces_are_full_characters_and_join_to_the_text(kind, monkeypatch):
     model = language_model(kind)
     length = len(model.encode(NASTY))
     replay(model, NASTY, monkeypatch)
@@ -247,7 +247,7 @@ def test_pieces_join_to_the_whole_text_and_are_whole_characters(kind, monkeypatc
     assert kind == "characters" or "" in pieces  # bytes that waited for the others
 
 
-def test_pieces_of_any_bytes_join_to_what_they_decode_to():
+def test_streamed_pieces_of_random_bytes_join_to_the_decoded_text():
     model = language_model("bpe")
     for seed in range(20):
         draw = torch.Generator().manual_seed(seed)
@@ -259,7 +259,7 @@ def test_pieces_of_any_bytes_join_to_what_they_decode_to():
 
 @pytest.mark.parametrize("kind", ["characters", "bpe"])
 @pytest.mark.parametrize("stop", ["字", "😀 e", "o 漢", "\r\n", "héllo", "t 😀😀", "😀😀"])
-def test_a_stop_string_ends_the_text_and_no_part_of_it_is_shown(kind, stop, monkeypatch):
+def test_stop_string_ends_the_text_and_is_not_returned(kind, stop, monkeypatch):
     model = language_model(kind)
     replay(model, NASTY, monkeypatch)
     expected = NASTY[: NASTY.index(stop)]
@@ -270,7 +270,7 @@ def test_a_stop_string_ends_the_text_and_no_part_of_it_is_shown(kind, stop, monk
     assert told == expected
 
 
-def test_what_only_looks_like_the_stop_string_is_told(monkeypatch):
+def test_prefix_of_the_stop_string_is_returned(monkeypatch):
     model = language_model("characters")
     replay(model, NASTY, monkeypatch)
     length = len(NASTY)
@@ -278,7 +278,7 @@ def test_what_only_looks_like_the_stop_string_is_told(monkeypatch):
         assert model.generate("h", length, stop=stop) == NASTY
 
 
-def test_each_prompt_of_a_batch_ends_by_itself():
+def test_each_prompt_of_a_batch_ends_independently():
     model = language_model("characters")
     prompts = ["h", "漢字 ", "don't"]
     alone = [model.generate(prompt, 40, top_k=1, stop="e") for prompt in prompts]
@@ -286,7 +286,7 @@ def test_each_prompt_of_a_batch_ends_by_itself():
     assert all("e" not in text for text in alone)
 
 
-def test_generating_leaves_the_modes_of_the_modules_and_the_random_state_alone():
+def test_generation_restores_modes_and_random_state():
     model = language_model("bpe").train()
     model.net.last_norm.eval()  # as someone who freezes a part of a net does
     modes = [module.training for module in model.modules()]
@@ -301,7 +301,7 @@ def test_generating_leaves_the_modes_of_the_modules_and_the_random_state_alone()
 
 
 @pytest.mark.parametrize("size", [(1, 65), (3, 50_257)])
-def test_tokens_are_drawn_as_multinomial_draws_them(size: tuple[int, int]) -> None:
+def test_sample_equals_multinomial(size: tuple[int, int]) -> None:
     probabilities = torch.randn(size, generator=torch.manual_seed(0)).mul(2).softmax(dim=-1)
     probabilities[:, ::3] = 0
     for seed in range(50):
@@ -310,7 +310,7 @@ def test_tokens_are_drawn_as_multinomial_draws_them(size: tuple[int, int]) -> No
         assert drawn == theirs.flatten().tolist()
 
 
-def test_tokens_come_as_often_as_they_should() -> None:
+def test_sample_frequencies_match_the_probabilities() -> None:
     probabilities = torch.tensor([0.5, 0.3, 0.2, 0.0]).expand(20_000, 4)
     drawn = torch.tensor(sample(probabilities, torch.Generator().manual_seed(0)))
     shares = drawn.bincount(minlength=4) / len(drawn)
@@ -319,7 +319,7 @@ def test_tokens_come_as_often_as_they_should() -> None:
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
-def test_a_net_that_diverged_is_one_sentence(broken: float) -> None:
+def test_non_finite_logits_are_a_user_error(broken: float) -> None:
     net = GPT(5, context=8, num_layers=1, num_heads=1, dim=8).eval()
     with torch.no_grad():
         net.token_embedding.weight[3, 0] = broken

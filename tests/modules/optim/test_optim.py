@@ -1,4 +1,4 @@
-"""Optimizer and schedule are those that the config names, and nothing leaks in from a default."""
+"""Optimizer and schedule are those of the config, without arguments of a default class."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from tests.support.optimizers import fit
 
 
 def optimizer_of(*flags: str) -> torch.optim.Optimizer:
-    """The optimizer of a run of train.py."""
+    """Return the optimizer of a run of train.py."""
     found = []
     monkey = pytest.MonkeyPatch()
     true = Classifier.configure_optimizers
@@ -37,14 +37,14 @@ def optimizer_of(*flags: str) -> torch.optim.Optimizer:
     return found[0]["optimizer"]
 
 
-def test_choosing_sgd_brings_no_weight_decay_along() -> None:
+def test_sgd_does_not_inherit_weight_decay() -> None:
     optimizer = optimizer_of("--model.optimizer", "SGD", "--model.optimizer.lr", "0.2")
     assert type(optimizer) is SGD
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0]
     assert optimizer.defaults["lr"] == 0.2
 
 
-def test_class_path_and_rate_given_as_flags_are_what_one_gets() -> None:
+def test_flags_set_class_and_learning_rate() -> None:
     flags = ("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.1")
     optimizer = optimizer_of(*flags)
     assert type(optimizer) is SGD
@@ -52,20 +52,20 @@ def test_class_path_and_rate_given_as_flags_are_what_one_gets() -> None:
     assert optimizer.defaults["momentum"] == 0
 
 
-def test_without_a_choice_it_is_adamw_at_a_thousandth() -> None:
+def test_default_is_adamw_with_lr_0_001() -> None:
     optimizer = optimizer_of()
     assert type(optimizer) is AdamW
     assert optimizer.defaults["lr"] == 0.001
 
 
-def test_weight_decay_acts_on_matrices_only() -> None:
+def test_weight_decay_applies_to_matrices_only() -> None:
     groups = fit(partial(AdamW, lr=0.01, weight_decay=0.3)).optimizer.param_groups
     decay = {p.ndim: group["weight_decay"] for group in groups for p in group["params"]}
     assert decay == {2: 0.3, 1: 0.0}
     assert sum(len(group["params"]) for group in groups) == 4  # two layers, none lost or doubled
 
 
-def test_frozen_parameters_are_not_handed_to_the_optimizer() -> None:
+def test_frozen_parameters_are_not_optimized() -> None:
     task = Classifier(MLP(image_size=8, hidden_sizes=[4]))
     task.net.layers[1].requires_grad_(False)
     given = task.configure_optimizers()["optimizer"].param_groups
@@ -89,7 +89,7 @@ def test_warmup_cosine_follows_its_formula(w: int, n: int, f: float) -> None:
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_warmup_cosine_reaches_its_floor_as_a_fit_ends(accumulate: int) -> None:
+def test_warmup_cosine_reaches_its_minimum_at_the_end_of_the_run(accumulate: int) -> None:
     schedule = partial(WarmupCosine, warmup_steps=2, final_fraction=0.1)
     watch = fit(
         partial(SGD, lr=0.5), schedule, limit_train_batches=6, accumulate_grad_batches=accumulate
@@ -101,7 +101,7 @@ def test_warmup_cosine_reaches_its_floor_as_a_fit_ends(accumulate: int) -> None:
     assert watch.rate_after == pytest.approx(0.05)
 
 
-def test_schedules_that_count_to_a_total_advance_by_steps_and_others_by_epochs() -> None:
+def test_schedules_with_total_steps_are_stepped_per_optimizer_step() -> None:
     sgd = partial(SGD, lr=0.5)
     by_step = fit(sgd, partial(OneCycleLR, max_lr=0.5, total_steps=10))
     by_epoch = fit(sgd, partial(StepLR, step_size=1, gamma=0.1))
@@ -110,7 +110,7 @@ def test_schedules_that_count_to_a_total_advance_by_steps_and_others_by_epochs()
     assert by_epoch.rates == pytest.approx([0.5] * 5 + [0.05] * 5)
 
 
-def test_a_schedule_that_waits_for_a_plateau_watches_its_metric(run: Callable[..., Path]) -> None:
+def test_reduce_lr_on_plateau_monitors_its_metric(run: Callable[..., Path]) -> None:
     name = "lightning.pytorch.cli.ReduceLROnPlateau"
     flags = ("--model.lr_scheduler", name, "--model.lr_scheduler.monitor", "val/loss")
     small = ("--trainer.max_epochs", "2", "--model.net.channels", "[4]")

@@ -69,3 +69,8 @@ def test_plateau_is_stepped_after_each_validation(monkeypatch) -> None:
     watch = fit(partial(SGD, lr=0.5), plateau, limit_train_batches=9, **by_steps)
     assert len(seen) == 3
     assert watch.rates == pytest.approx([0.5] * 6 + [0.05] * 3)  # two without a better one
+
+
+def test_warmup_longer_than_the_run_is_a_warning() -> None:
+    with pytest.warns(UserWarning, match="warmup_steps is 50, but the run has only 10 steps"):
+        fit(partial(SGD, lr=0.5), partial(WarmupCosine, warmup_steps=50))
