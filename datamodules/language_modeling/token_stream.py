@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+import pooch
 from torch.utils.data import DataLoader
 
 from datamodules.language_modeling.token_batches import RandomCrops, TokenSequence, train_loader
@@ -64,6 +64,7 @@ class ShardCache:
         self.dtype = dtype
         self.keep = keep
         self._open: dict[int, np.ndarray] = {}
+        pooch.get_logger().setLevel("WARNING")  # otherwise it prints a line per shard
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
@@ -105,7 +106,7 @@ class ShardCache:
             self._threads.submit(self._try_download, number)
 
     def _try_download(self, number: int) -> None:
-        with suppress(MisconfigurationException):
+        with suppress(UserError):
             self.download(number)
 
     def close_except(self, numbers: Iterable[int]) -> None:

@@ -182,7 +182,7 @@ def test_resume_is_bit_exact_on_another_machine(
     uninterrupted = run("fit", *arguments, "--experiment", "whole")
     shutil.rmtree(tmp_path / "disk")
     with pytest.raises(Crash):
-        run("fit", *arguments, "--experiment", "cut", *crash_after(33))
+        run("fit", *arguments, "--experiment", "cut", *crash_after(17))
     shutil.rmtree(tmp_path / "disk")
     folder = next((tmp_path / "runs/cut").glob("*"))
     assert run("fit", "--resume", folder, "--trainer.callbacks", "null") == folder
