@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.classification.base import LabeledTexts, TextClassificationDataModule
+from datamodules.loading.fingerprint import fingerprint, warn_if_changed
 from datamodules.loading.splits import stratified_split
 from datamodules.loading.tables import Row, Target, class_names_of, encode_labels, read_table
 from engine.errors import UserError
@@ -87,6 +88,13 @@ class TextTable(TextClassificationDataModule):
             for name, rows in self._rows.items()
         }
         return add_missing_splits(splits, self.fractions, stratify=self.target == "class")
+
+    def state_dict(self) -> dict[str, str]:
+        """Save a fingerprint of the training texts in checkpoints."""
+        return fingerprint(zip(*self.texts["train"], strict=True))
+
+    def load_state_dict(self, state_dict: dict[str, str]) -> None:
+        warn_if_changed(self, state_dict)
 
 
 def add_missing_splits(

@@ -26,6 +26,7 @@ from datamodules.images.image_files import (
     warn_skipped,
 )
 from datamodules.images.in_memory import ImageDataModule, Split
+from datamodules.loading.fingerprint import fingerprint, warn_if_changed
 from datamodules.loading.loader import BatchLoader, seed_everything
 from datamodules.loading.splits import SPLIT_SEED, stratified_split
 from datamodules.loading.tables import (
@@ -204,6 +205,13 @@ class ImageFolder(ImageDataModule):
 
     def prepare_data(self) -> None:
         self._listing  # noqa: B018  # raise errors before processes are started
+
+    def state_dict(self) -> dict[str, str]:
+        """Save a fingerprint of the training files in checkpoints."""
+        return fingerprint(self._listing.splits["train"])
+
+    def load_state_dict(self, state_dict: dict[str, str]) -> None:
+        warn_if_changed(self, state_dict)
 
     def load(self) -> dict[str, Split]:
         raise NotImplementedError("images of different shapes are not a tensor")

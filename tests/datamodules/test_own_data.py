@@ -1,6 +1,7 @@
 """Train on your own images, labeled texts and tables, then predict unlabeled files."""
 
 import csv
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,27 @@ def test_own_images_train_and_predict_unlabeled_files(run: Callable, tmp_path: P
         assert sum(probabilities.values()) == pytest.approx(1, abs=2e-6)
         assert row["prediction"] == max(probabilities, key=probabilities.get)
         assert "true_class" not in row
+
+
+def test_changed_training_data_is_reported_on_resume(run: Callable, tmp_path: Path) -> None:
+    lines = [f"a {('fine', 'dull')[n % 2]} film {n},{n % 2}" for n in range(40)]
+    table = tmp_path / "reviews.csv"
+    table.write_text("\n".join(["text,label", *lines]))
+    (tmp_path / "val.csv").write_text("text,label\na fine film,0\n")
+    fitted = run(
+        *("fit", "--model", "modules.Classifier", "--model.net", "modules.nets.BagOfWords", *FAST),
+        *("--data", "datamodules.TextTable", "--data.train", table, "--data.batch_size", 8),
+        *("--data.val", tmp_path / "val.csv", "--data.test", tmp_path / "val.csv"),
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run("fit", "--resume", fitted, "--trainer.max_epochs", 2)
+        unchanged = [str(one.message) for one in caught]
+        table.write_text("\n".join(["text,label", *lines[:-1], lines[-1][:-1] + "0"]))
+        run("fit", "--resume", fitted, "--trainer.max_epochs", 3)
+    changed = [str(one.message) for one in caught][len(unchanged) :]
+    assert not any("TextTable changed" in message for message in unchanged)
+    assert any("training data of TextTable changed" in message for message in changed)
 
 
 TASKS = {
