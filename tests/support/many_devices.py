@@ -287,7 +287,7 @@ def start(number: int, folder: Path, program: str = __file__) -> str:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         command = [sys.executable, program]
         processes.append(subprocess.Popen(command, cwd=folder, env=environment, **pipes))
-    outputs = [process.communicate(timeout=400)[0] for process in processes]
+    outputs = [process.communicate(timeout=900)[0] for process in processes]
     codes = [process.returncode for process in processes]
     assert not any(codes), f"ended with {codes}:\n" + "\n\n".join(outputs)
     return outputs[0]

@@ -1,4 +1,4 @@
-"""A checkpoint alone is enough: it rebuilds the task, with no YAML at hand."""
+"""A checkpoint alone rebuilds its task, without a YAML file."""
 
 import functools
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.support import TINY
 
 
 class Undescribed(nn.Module):
-    """A net that does not keep its argument."""
+    """A network that does not store its argument."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ def save(task: L.LightningModule, path: Path, data: L.LightningDataModule | None
 
 @pytest.fixture(params=["by train.py", "in plain Python"])
 def saved(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, nn.Module]:
-    """A checkpoint, and a net of our own with its weights."""
+    """A checkpoint, and a separate network with its weights."""
     net = CNN(image_size=8, channels=[4, 6], hidden_size=16)
     if request.param == "by train.py":
         path = request.getfixturevalue("run")(
@@ -66,52 +66,54 @@ def saved(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, nn.Modu
     return path, net.eval()
 
 
-def test_a_checkpoint_is_rebuilt_from_its_path_alone(saved: tuple[Path, nn.Module]) -> None:
+def test_task_is_rebuilt_from_the_path_of_its_checkpoint(saved: tuple[Path, nn.Module]) -> None:
     path, net = saved
     task = Classifier.load_from_checkpoint(path, weights_only=True).eval()
-    pictures = torch.randn(5, 1, 8, 8)
-    net.to(memory_format=torch.channels_last)  # as the task lays it out: the order of sums, too
-    assert torch.equal(task(pictures), net(pictures))
+    images = torch.randn(5, 1, 8, 8)
+    net.to(
+        memory_format=torch.channels_last
+    )  # as in the task: the memory format changes the order of sums
+    assert torch.equal(task(images), net(images))
     assert task.class_names == Digits.class_names
     assert L.LightningModule.load_from_checkpoint(path, weights_only=True).class_names
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
-def test_a_rebuilt_classifier_names_raw_pictures(saved: tuple[Path, nn.Module], mode: str) -> None:
+def test_rebuilt_classifier_classifies_raw_images(saved: tuple[Path, nn.Module], mode: str) -> None:
     path, net = saved
     task = Classifier.load_from_checkpoint(path)
     data = Digits(batch_size=16)
     data.setup("test")
-    pictures, labels = (part[:16] for part in data.splits["test"])
+    images, labels = (part[:16] for part in data.splits["test"])
     with torch.no_grad():
-        inputs, _ = data.on_after_batch_transfer((pictures, labels), 0)
+        inputs, _ = data.on_after_batch_transfer((images, labels), 0)
         expected = net(inputs).softmax(dim=1).max(dim=1)
-    images = [Image.fromarray(picture[0].numpy()).convert(mode) for picture in pictures]
-    for given in (pictures, list(pictures), images):
+    pil = [Image.fromarray(image[0].numpy()).convert(mode) for image in images]
+    for given in (images, list(images), pil):
         names, confidences = zip(*task.classify(given), strict=True)
         assert names == tuple(task.class_names[i] for i in expected.indices)
-        # 0.01: grey made of RGB is a weighted sum that rounds to whole steps of 1/255.
+        # 0.01: gray from RGB is a weighted sum rounded to 1/255.
         assert confidences == pytest.approx(expected.values.tolist(), abs=0.01)
 
 
-def test_pictures_of_another_size_are_resized(saved: tuple[Path, nn.Module]) -> None:
+def test_images_of_another_size_are_resized(saved: tuple[Path, nn.Module]) -> None:
     task = Classifier.load_from_checkpoint(saved[0])
     data = Digits()
     data.setup("test")
-    pictures = data.splits["test"][0][:8]
-    large = pictures.repeat_interleave(3, dim=-1).repeat_interleave(3, dim=-2)  # 24 x 24
-    (name, _), (name_of_large, _) = task.classify(pictures[:1])[0], task.classify(large[:1])[0]
+    images = data.splits["test"][0][:8]
+    large = images.repeat_interleave(3, dim=-1).repeat_interleave(3, dim=-2)  # 24 x 24
+    (name, _), (name_of_large, _) = task.classify(images[:1])[0], task.classify(large[:1])[0]
     assert name in task.class_names
     assert name_of_large in task.class_names
-    assert len(task.classify([large[0], pictures[1]])) == 2
+    assert len(task.classify([large[0], images[1]])) == 2
 
 
 def test_classify_leaves_the_task_in_the_mode_it_was_in(saved: tuple[Path, nn.Module]) -> None:
     task = Classifier.load_from_checkpoint(saved[0])
-    picture = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    image = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
     for mode in (True, False):
         task.train(mode)
-        task.classify(picture)
+        task.classify(image)
         assert task.training is mode
 
 
@@ -120,7 +122,7 @@ def test_a_classifier_that_knows_no_preprocessing_says_so() -> None:
         Classifier(MLP()).classify(torch.zeros(1, 1, 28, 28))
 
 
-def test_a_net_that_cannot_be_described_must_be_given_again(tmp_path: Path) -> None:
+def test_network_with_unknown_arguments_must_be_passed_again(tmp_path: Path) -> None:
     path = save(Classifier(Undescribed(12)), tmp_path / "undescribed.ckpt")
     again = Classifier.load_from_checkpoint(path, net=Undescribed(12), weights_only=True)
     assert torch.equal(
@@ -136,7 +138,7 @@ def test_arguments_of_a_rebuilt_task_can_be_overridden(saved: tuple[Path, nn.Mod
     assert isinstance(task.net, CNN)
 
 
-def test_training_goes_on_from_a_rebuilt_task(
+def test_training_continues_from_loaded_checkpoint(
     saved: tuple[Path, nn.Module], tmp_path: Path
 ) -> None:
     task = Classifier.load_from_checkpoint(saved[0])
@@ -146,7 +148,7 @@ def test_training_goes_on_from_a_rebuilt_task(
         assert torch.equal(weight, again.state_dict()[name])
 
 
-def test_a_checkpoint_keeps_the_optimizer_that_plain_python_chose(tmp_path: Path) -> None:
+def test_checkpoint_stores_the_optimizer_factory(tmp_path: Path) -> None:
     task = Classifier(MLP(image_size=8), optimizer=functools.partial(SGD, lr=0.05))
     again = Classifier.load_from_checkpoint(save(task, tmp_path / "sgd.ckpt"))
     optimizer = again.configure_optimizers()["optimizer"]
@@ -154,8 +156,8 @@ def test_a_checkpoint_keeps_the_optimizer_that_plain_python_chose(tmp_path: Path
     assert optimizer.param_groups[0]["lr"] == 0.05
 
 
-class TakesLittle(nn.Module):
-    """A net that asks the data for fewer sizes than they have."""
+class TakesNumClasses(nn.Module):
+    """A network that takes fewer sizes than the data have."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -165,11 +167,11 @@ class TakesLittle(nn.Module):
         return self.layers(inputs)
 
 
-def test_a_net_that_takes_few_of_the_sizes_of_the_data_is_rebuilt(run, tmp_path: Path) -> None:
+def test_network_that_takes_few_of_the_sizes_of_the_data_is_rebuilt(run, tmp_path: Path) -> None:
     config = tmp_path / "little.yaml"
     config.write_text(
         "model: {class_path: modules.Classifier, "
-        f"init_args: {{net: {__name__}.TakesLittle}}}}\n"
+        f"init_args: {{net: {__name__}.TakesNumClasses}}}}\n"
         "data: datamodules.Digits\ntrainer: {max_epochs: 1}\n"
     )
     path = run("fit", "--config", config, "--test_after_fit", "false") / "checkpoints/best.ckpt"

@@ -1,4 +1,4 @@
-"""The collector leaves alone what lives as long as a run, and finds what is made in it."""
+"""Objects that live as long as a run are frozen; those created in it are still collected."""
 
 import gc
 import weakref
@@ -15,21 +15,21 @@ from tests.support import TINY
 
 @pytest.fixture
 def _thawed() -> Iterator[None]:
-    """As in a program of one's own: the tests have frozen what is imported."""
+    """Unfreeze what conftest.py froze, as in a user's program."""
     gc.unfreeze()
     yield
     gc.freeze()
 
 
-class Circle:
-    """Refers to itself: only the collector can free it."""
+class Cycle:
+    """Refers to itself; only the collector can free it."""
 
     def __init__(self) -> None:
         self.itself = self
 
 
-class Looks(L.Callback):
-    """How much the collector leaves alone after each batch, and whether circles of a step go."""
+class RecordFrozen(L.Callback):
+    """Record the number of frozen objects, and whether cycles created in a step are freed."""
 
     frozen: ClassVar[list[int]]
     freed: ClassVar[list[bool]]
@@ -38,42 +38,42 @@ class Looks(L.Callback):
         self.fails = fails
 
     def on_train_batch_start(self, *_: Any) -> None:
-        Looks.frozen.append(gc.get_freeze_count())
-        circle = weakref.ref(Circle())
+        RecordFrozen.frozen.append(gc.get_freeze_count())
+        cycle = weakref.ref(Cycle())
         gc.collect()
-        Looks.freed.append(circle() is None)
-        if self.fails and len(Looks.frozen) == 3:
-            raise RuntimeError("as a user's own code may")
+        RecordFrozen.freed.append(cycle() is None)
+        if self.fails and len(RecordFrozen.frozen) == 3:
+            raise RuntimeError("user code")
 
 
-def look(run: Callable[..., Path], fails: bool) -> None:
-    Looks.frozen, Looks.freed = [], []
+def fit(run: Callable[..., Path], fails: bool) -> None:
+    RecordFrozen.frozen, RecordFrozen.freed = [], []
     run(
         *("fit", "--config", TINY, "--trainer.limit_train_batches", 4),
-        *("--test_after_fit", "false", f"--trainer.callbacks+={__name__}.Looks"),
+        *("--test_after_fit", "false", f"--trainer.callbacks+={__name__}.RecordFrozen"),
         f"--trainer.callbacks.fails={str(fails).lower()}",
     )
 
 
 @pytest.mark.usefixtures("_thawed")
-def test_what_is_there_after_the_first_step_is_left_alone_until_the_end(run) -> None:
-    look(run, fails=False)
-    assert Looks.frozen[0] == 0
-    assert min(Looks.frozen[1:]) > 100_000
-    assert all(Looks.freed)
+def test_objects_are_frozen_from_the_first_step_to_the_end(run) -> None:
+    fit(run, fails=False)
+    assert RecordFrozen.frozen[0] == 0
+    assert min(RecordFrozen.frozen[1:]) > 100_000
+    assert all(RecordFrozen.freed)
     assert gc.get_freeze_count() == 0
 
 
 @pytest.mark.usefixtures("_thawed")
-def test_a_run_that_fails_leaves_the_collector_as_it_was(run) -> None:
-    with pytest.raises(RuntimeError, match="user's own code"):
-        look(run, fails=True)
-    assert Looks.frozen[-1] > 100_000
+def test_failed_run_unfreezes(run) -> None:
+    with pytest.raises(RuntimeError, match="user code"):
+        fit(run, fails=True)
+    assert RecordFrozen.frozen[-1] > 100_000
     assert gc.get_freeze_count() == 0
 
 
 @pytest.mark.usefixtures("_thawed")
-def test_a_second_training_is_left_alone_as_the_first() -> None:
+def test_second_training_freezes_again() -> None:
     callback = GarbageCollection()
     for _ in range(2):
         callback.on_train_batch_end()
@@ -82,11 +82,11 @@ def test_a_second_training_is_left_alone_as_the_first() -> None:
         assert gc.get_freeze_count() == 0
 
 
-def test_what_others_froze_stays_frozen(run) -> None:
+def test_objects_frozen_by_others_stay_frozen(run) -> None:
     before = gc.get_freeze_count()
     assert before > 100_000
-    look(run, fails=False)
-    # Some of it dies by itself; the run's own hundred thousand objects never join it.
-    assert 0.99 * before < min(Looks.frozen)
-    assert max(Looks.frozen) <= before
+    fit(run, fails=False)
+    # Some are freed meanwhile; the run's own hundred thousand objects are not added.
+    assert 0.99 * before < min(RecordFrozen.frozen)
+    assert max(RecordFrozen.frozen) <= before
     assert 0.99 * before < gc.get_freeze_count() <= before
