@@ -63,7 +63,7 @@ class Argument:
     @property
     def settings(self) -> list[Setting]:
         if self.name == "--config":
-            return [*_flatten(self.content, (), str(self.value))]
+            return settings_of(self.content, str(self.value))
         if self.value is None:
             return []
         try:
@@ -90,6 +90,11 @@ def _flatten(value: Any, key: tuple[str, ...], source: str) -> Iterator[Setting]
     elif key:
         parts = (part.removesuffix("+") for part in key if part != "init_args")
         yield Setting(".".join(parts), value, source)
+
+
+def settings_of(config: Mapping[str, Any], source: str = "") -> list[Setting]:
+    """The settings of a config that was read already."""
+    return [*_flatten(config, (), source)]
 
 
 class Arguments:

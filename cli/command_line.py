@@ -98,10 +98,10 @@ class CLI(LightningCLI):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         words = sys.argv[1:] if kwargs["args"] is None else kwargs["args"]
-        self.arguments = Arguments(words)
-        self.links = Links(self.arguments)
+        self.command = Arguments(words)
+        self.links = Links(self.command)
         parser = {"allow_abbrev": False, "exit_on_error": False}
-        kwargs["parser_kwargs"] = parser | {self.arguments.subcommand: dict(parser)}
+        kwargs["parser_kwargs"] = parser | {self.command.subcommand: dict(parser)}
         try:
             super().__init__(*args, **kwargs)  # parses, builds and runs
         except BaseException as error:
@@ -121,7 +121,7 @@ class CLI(LightningCLI):
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Only the subcommand at hand: the parser of each takes long to build."""
-        return {self.arguments.subcommand: super().subcommands()[self.arguments.subcommand]}
+        return {self.command.subcommand: super().subcommands()[self.command.subcommand]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name, (kind, default, text) in OPTIONS.items():
@@ -132,9 +132,9 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         try:
-            super().parse_arguments(parser, self.arguments.to_words())
+            super().parse_arguments(parser, self.command.to_words())
         except ArgumentError as error:
-            raise UserError(explain(error, self.arguments.settings, self.schema)) from error
+            raise UserError(explain(error, self.command.settings, self.schema)) from error
 
     @property
     def schema(self) -> Schema:
@@ -142,7 +142,7 @@ class CLI(LightningCLI):
         keys |= {"seed_everything": bool | int, "ckpt_path": str | None}
         keys |= {"model": L.LightningModule, "data": L.LightningDataModule}
         linked = [*self.links.targets, "data.seed"]
-        return Schema(keys, {**GROUPS, self.arguments.subcommand: type(None)}, linked)
+        return Schema(keys, {**GROUPS, self.command.subcommand: type(None)}, linked)
 
     def _parse_ckpt_path(self) -> None:
         """Do not let the checkpoint's hyper-parameters override config and flags."""
@@ -169,7 +169,7 @@ class CLI(LightningCLI):
         config = self.config[self.subcommand]
         check_config(config, self.subcommand)
         check_data_given(config, self.links.task)
-        self.not_judged = reason_not_judged(self.arguments)
+        self.not_judged = reason_not_judged(self.command)
         path = config.ckpt_path
         self.checkpoint = None if path is None else load_checkpoint(path)
         self.resumed = self.find_resumed() if self.subcommand == "fit" else None
@@ -218,7 +218,7 @@ class CLI(LightningCLI):
     @property
     def runs_of_experiment(self) -> Path:
         config = self.config[self.subcommand]
-        return self.arguments.experiment_folder(config.runs_dir, config.experiment)
+        return self.command.experiment_folder(config.runs_dir, config.experiment)
 
     # Building task, data and trainer
 

@@ -67,11 +67,14 @@ class _Checker:
     def check(self, setting: "Setting") -> str | None:
         key = setting.key
         self.given.add(key)
-        where = "" if setting.source.startswith("--") else f"{setting.source}: "
+        is_file = setting.source and not setting.source.startswith("--")
+        where = f"{setting.source}: " if is_file else ""
         if key in self.schema.keys:
             message = self._check_value(key, self.schema.keys[key], setting)
             return message and where + message
         owner = self._owner(key)
+        if typing.get_origin(self.schema.keys.get(key.partition(".")[0])) is dict:
+            return None
         if owner is None:
             message = self._unknown(key, setting)
             return where + message

@@ -24,7 +24,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 
-from cli.diagnosis import explain, root_cause
+from cli.arguments import settings_of
+from cli.diagnosis import Schema, explain, root_cause
 from engine.checkpoint.reading import load_task
 from engine.errors import UserError, exit_on_user_error
 from engine.process import prepare_process
@@ -179,8 +180,9 @@ def open_data(options: argparse.Namespace) -> L.LightningDataModule:
     try:
         made = parser.instantiate_classes(parser.parse_object({"data": description}))
     except ArgumentError as error:
-        keys = [key for key in parser.get_defaults().keys()]  # noqa: C416, SIM118
-        raise UserError(f"{config}: {explain(error, keys)}") from error
+        settings = settings_of({"data": description})
+        message = explain(error, settings, Schema({"data": L.LightningDataModule}))
+        raise UserError(f"{config}: {message}") from error
     except (TypeError, ValueError) as error:
         raise UserError(f"{config}: {root_cause(error)}") from error
     data: L.LightningDataModule = made.data

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 import yaml
-from jsonargparse import ArgumentError
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cli.command_line import CLI
 from cli.diagnosis import did_you_mean
+from engine.errors import UserError
 from engine.run.config_differences import flatten
 from engine.run.folder import experiment_name
 from tuning.report import as_yaml, brief
@@ -91,16 +91,11 @@ def read_plan(arguments: Sequence[str], search_file: Path) -> Plan:
 
 def check_parameters(search: Search, arguments: Sequence[str], search_file: Path) -> None:
     """Try each bound and each choice on the command line, which knows all keys and types."""
-    known = _keys(Plan.from_args(["fit", *arguments]))
     for probe in search.probes():
         try:
             plan = Plan.from_args(["fit", *arguments, *flags(probe)])
-        except ArgumentError as error:
-            why = str(error)
-            unknown = [key for key in probe if _plain(key) not in known]
-            if unknown and why.startswith("unknown key"):
-                why = f"unknown key {unknown[0]!r}.{did_you_mean(unknown[0], known)}"
-            raise MisconfigurationException(f"{search_file}: parameters: {why}") from error
+        except UserError as error:
+            raise UserError(f"{search_file}: parameters: {error}") from error
         reached = _keys(plan)
         for key, value in probe.items():
             if isinstance(value, int | float) and reached.get(_plain(key)) != value:
@@ -119,7 +114,7 @@ def check_run(search: Search, arguments: Sequence[str], search_file: Path) -> No
     if search.metric not in metrics:
         raise MisconfigurationException(
             f"{search_file}: there is no metric {search.metric!r}."
-            f"{did_you_mean(search.metric, metrics)} Known after a validation: {', '.join(metrics)}."
+            f"{did_you_mean(search.metric, metrics)} Known after validation: {', '.join(metrics)}."
         )
 
 

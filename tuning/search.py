@@ -33,8 +33,19 @@ from optuna.distributions import (
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, QMCSampler
 
-from cli.diagnosis import explain, root_cause, source_location
+from cli.arguments import settings_of
+from cli.diagnosis import Schema, explain, root_cause, source_location
 
+KEYS = {
+    "minimize": str | None,
+    "maximize": str | None,
+    "trials": int,
+    "sampler": BaseSampler,
+    "pruner": BasePruner | None,
+    "parameters": dict[str, Any],
+}
+REQUIRED = ("trials", "parameters")
+DEFAULT_SAMPLER = {"class_path": "optuna.samplers.TPESampler", "init_args": {"seed": 0}}
 KINDS = ("float", "int", "choice")
 FORMS = (
     "{float: [0.0001, 0.1], log: true}, {int: [16, 256], step: 16} or {choice: [relu, tanh]}; "
@@ -121,17 +132,13 @@ def read_search(path: Path) -> Search:
     if not isinstance(content, dict):
         raise MisconfigurationException(f"{path} is no search: it must hold `parameters:`.")
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--minimize", type=str | None)
-    parser.add_argument("--maximize", type=str | None)
-    parser.add_argument("--trials", type=int, required=True)
-    default = {"class_path": "optuna.samplers.TPESampler", "init_args": {"seed": 0}}
-    parser.add_argument("--sampler", type=BaseSampler, default=default)
-    parser.add_argument("--pruner", type=BasePruner | None)
-    parser.add_argument("--parameters", type=dict[str, Any], required=True)
+    for name, kind in KEYS.items():
+        parser.add_argument(f"--{name}", type=kind, required=name in REQUIRED)
+    parser.set_defaults(sampler=DEFAULT_SAMPLER)
     try:
         told = parser.parse_object(content)
     except ArgumentError as error:
-        why = explain(error, parser.get_defaults().keys())
+        why = explain(error, settings_of(content), Schema(KEYS))
         raise MisconfigurationException(f"{path}: {why}") from error
     directions: tuple[Literal["minimize", "maximize"], ...] = ("minimize", "maximize")
     goals = [goal for goal in directions if told[goal]]

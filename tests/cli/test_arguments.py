@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.arguments import Arguments
+from cli.arguments import Arguments, settings_of
+from cli.diagnosis import Schema, explain
 from cli.expectations import reason_not_judged
 from cli.help import help_text
 from engine.errors import UserError
@@ -154,6 +155,14 @@ def test_checkpoint_of_a_changed_run_is_not_judged(tmp_path: Path) -> None:
     assert "is not from the run" in (reason_not_judged(parse(*words)) or "")
     write(tmp_path / "a/001/config.yaml", "expect: {test/accuracy: '>= 0.9'}")
     assert reason_not_judged(parse(*words)) is None
+
+
+def test_keys_of_a_dict_are_not_diagnosed_as_arguments() -> None:
+    schema = Schema({"expect": dict[str, str], "trials": int})
+    settings = settings_of({"expect": {"test/accuracy": ">= 0.9"}, "trials": "many"})
+    message = explain(ValueError("parser"), settings, schema)
+    assert message == "trials: expected int, not 'many'."
+    assert explain(ValueError("parser"), settings[:1], schema) == "parser"
 
 
 def test_help_fits_two_screens_and_lists_our_classes() -> None:
