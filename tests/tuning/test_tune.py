@@ -239,7 +239,7 @@ def test_workers_that_take_turns_train_as_many_trials_as_asked_for(tmp_path: Pat
 @pytest.mark.parametrize(
     ("old", "new", "names"),
     [
-        ("model.optimizer.lr", "model.optimiser.lr", ["optimiser.lr'", "'model.optimizer.lr'"]),
+        ("model.optimizer.lr", "model.optimiser.lr", ["'optimiser'", "'optimizer'"]),
         ("model.optimizer.lr", "model.optimizer.lrr", ["'lrr'", "Did you mean 'lr'"]),
         ("model.net.channels", "model.net.chanels", ["'chanels'", "'channels'", "CNN"]),
         ("[2, 4]", "many", ["channels", "many"]),
