@@ -77,6 +77,9 @@ def main(args: list[str] | None = None) -> None:
     Raises:
         SystemExit: With code 2 and one message on stderr after a user error.
     """
+    from engine.process import escape_unencodable_output
+
+    escape_unencodable_output()
     options = parser().parse_args(args)
     import torch
 

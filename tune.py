@@ -50,11 +50,13 @@ def main(args: list[str] | None = None) -> Path:
         SystemExit: With code 2 after a user's mistake, told in one sentence on stderr; with 75
             when a signal stopped the study (the same command goes on); with 1 if no trial trained.
     """
+    from engine.process import escape_unencodable_output, prepare_process
+
+    escape_unencodable_output()
     given = sys.argv[1:] if args is None else list(args)
     options, arguments = parser().parse_known_args(given)
     from engine.errors import exit_on_user_error
     from engine.guards.preemption import EXIT_CODE, Preempted
-    from engine.process import prepare_process
 
     prepare_process()
     try:

@@ -86,6 +86,8 @@ def print_summary(
     """
     if metrics:
         Console().print(_table(metrics, judgments))
+    for reason in {one.reason: None for one in judgments.values() if one.reason}:
+        _print(f"Expectations not judged: {reason}")
     for title, place, patterns in (
         ("Figures", folder / "figures", ("*.png", "*.html")),
         ("Samples", folder / "samples", ("*.txt",)),

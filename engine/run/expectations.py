@@ -19,7 +19,8 @@ class Judgment:
 
     expected: str
     value: float | None
-    verdict: str  # "met", "not met", or "not judged: <reason>"
+    verdict: str  # "met", "not met" or "not judged"
+    reason: str | None = None  # of "not judged"
 
 
 def judge(
@@ -35,13 +36,11 @@ def judge(
     judgments = {}
     for name, expected in expectations.items():
         value = metrics.get(name)
-        if not_judged is not None:
-            verdict = f"not judged: {not_judged}"
-        elif value is None:
-            verdict = "not judged: not measured"
-        else:
+        reason = not_judged or (None if value is not None else "not measured in this run")
+        verdict = "not judged"
+        if reason is None and value is not None:
             verdict = "met" if is_met(expected, value) else "not met"
-        judgments[name] = Judgment(expected, value, verdict)
+        judgments[name] = Judgment(expected, value, verdict, reason)
     return judgments
 
 

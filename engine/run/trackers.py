@@ -1,8 +1,8 @@
 """Experiment trackers (W&B, MLflow, ...): one tracker run per run folder, also after a resume.
 
 `loggers.json` in the run folder holds the id of the run at each tracker, and `--resume` continues
-it there. Steps that ran after the last checkpoint of a killed run are logged a second time, with the
-same step and, because resuming is exact, the same values. (W&B's `resume_from` could rewind a run,
+it there. Steps that ran after the last checkpoint of a killed run are logged a second time, with
+the same step and, because resuming is exact, the same values. (W&B's `resume_from` could rewind a run,
 but not on every server and not offline; MLflow cannot.) In W&B, metrics are plotted over
 `trainer/global_step`.
 """
@@ -183,13 +183,12 @@ def _fill_in(logger: Any, folder: Path, ids: RunIds) -> None:
         arguments[argument] = arguments[argument] or saved
     if name == "TensorBoardLogger":
         arguments.default_hp_metric = False  # a constant -1 that means nothing
-    if name == "WandbLogger" and not arguments.offline:
-        if reason := _why_wandb_is_offline():
-            arguments.offline = True
-            arguments.mode = "offline"  # the environment variable is read at import
-            arguments.settings = {"silent": True}  # replaced by the line below
-            upload = f"wandb sync {folder}/wandb/offline-run-*"
-            sys.stderr.write(f"W&B runs offline: {reason}. Upload the run with: {upload}\n")
+    if name == "WandbLogger" and not arguments.offline and (reason := _why_wandb_is_offline()):
+        arguments.offline = True
+        arguments.mode = "offline"  # the environment variable is read at import
+        arguments.settings = {"silent": True}  # replaced by the line below
+        upload = f"wandb sync {folder}/wandb/offline-run-*"
+        sys.stderr.write(f"W&B runs offline: {reason}. Upload the run with: {upload}\n")
 
 
 def _id_argument(names: Iterable[str]) -> str | None:
