@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from cli.help import help_text
+from engine.process import escape_unencodable_output
 
 
 def main(args: list[str] | None = None) -> Path | None:
@@ -20,6 +21,7 @@ def main(args: list[str] | None = None) -> Path | None:
             disk is full, 75 when a signal stopped training, 76 when another process died (continue
             each with `--resume`); 0 after a request for help.
     """
+    escape_unencodable_output()
     words = [str(word) for word in (sys.argv[1:] if args is None else args)]
     text = help_text(words)
     if text is not None:

@@ -32,7 +32,7 @@ def test_epoch_means_average_the_last_epoch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-@pytest.mark.parametrize("program", ["reproduce.py", "tune.py"])
+@pytest.mark.parametrize("program", ["train.py", "generate.py", "reproduce.py", "tune.py"])
 def test_console_that_is_not_utf8_never_raises(program: str, encoding: str) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     command = [sys.executable, str(ROOT / program), "--help"]
