@@ -1,4 +1,4 @@
-"""The data: one data set, or one file format, a file."""
+"""LightningDataModules: one data set or file format per file."""
 
 from functools import partial
 

@@ -10,17 +10,17 @@ from preprocessing.special_tokens import PAD, UNK
 
 
 def texts_to_inputs(texts: Sequence[str], tokenizer: Tokenizer) -> dict[str, Tensor]:
-    """Cut texts into tokens and fill them up to a common length, as the DataModule did.
+    """Tokenize texts, truncate and pad them, as the DataModule did.
 
     Args:
         texts: Raw texts, one or more.
-        tokenizer: With cutting and padding enabled, as a text DataModule's `tokenizer_json` has it.
+        tokenizer: With truncation and padding enabled, as in a text DataModule's `tokenizer_json`.
 
     Returns:
-        `input_ids` and `attention_mask`, both (B, T); the mask is True where there is text.
+        `input_ids` and `attention_mask`, both (B, T); the mask is True at tokens.
     """
     found = tokenizer.encode_batch(list(texts))
-    # A text without a single token is read as one that is unknown: a mask must not be empty.
+    # A text without tokens becomes one [UNK]: an attention mask must not be empty.
     width = max([1, *(len(encoding.ids) for encoding in found)])
     pad, unknown = (int(tokenizer.token_to_id(name) or 0) for name in (PAD, UNK))
     ids = torch.full((len(found), width), pad)  # (B, T)

@@ -298,21 +298,21 @@ def test_figure_shows_images_and_their_augmentations(tmp_path: Path, monkeypatch
     seen = {}
     monkeypatch.setattr(
         "callbacks.figures.augmented_samples.augmented_figure",
-        lambda pictures, labels: (
-            seen.update(pictures=pictures, labels=labels) or augmented_figure(pictures, labels)
+        lambda images, labels: (
+            seen.update(images=images, labels=labels) or augmented_figure(images, labels)
         ),
     )
     recorder = fit(tmp_path, AugmentedSamples(3, 5), augmentation=PerImageAffine(**STRONG))
     data = Digits(batch_size=32)
     data.setup("fit")
-    pictures, labels = next(iter(data.train_dataloader()))
-    raw = pictures[:3].permute(0, 2, 3, 1).numpy() / 255
-    np.testing.assert_allclose(seen["pictures"][:, 0], raw, atol=1e-6)
-    cells = seen["pictures"].reshape(15, -1)
+    images, labels = next(iter(data.train_dataloader()))
+    raw = images[:3].permute(0, 2, 3, 1).numpy() / 255
+    np.testing.assert_allclose(seen["images"][:, 0], raw, atol=1e-6)
+    cells = seen["images"].reshape(15, -1)
     assert len({cell.tobytes() for cell in cells}) == 15  # all draws differ
     assert seen["labels"] == [[str(label) for label in labels[:3].tolist()]] * 5
-    picture = np.asarray(Image.open(tmp_path / "figures/augmented_samples.png").convert("L"))
-    assert picture.std() > 20
+    image = np.asarray(Image.open(tmp_path / "figures/augmented_samples.png").convert("L"))
+    assert image.std() > 20
     assert len(recorder.train) == 4
 
 
@@ -320,7 +320,7 @@ def test_figure_shows_the_fractions_of_mixed_images(tmp_path: Path, monkeypatch)
     seen: list[list[list[str]]] = []
     monkeypatch.setattr(
         "callbacks.figures.augmented_samples.augmented_figure",
-        lambda pictures, labels: seen.append(labels) or augmented_figure(pictures, labels),
+        lambda images, labels: seen.append(labels) or augmented_figure(images, labels),
     )
     fit(tmp_path, AugmentedSamples(4, 3), batch_mixing=v2.MixUp(alpha=5.0))
     first, *draws = seen[0]

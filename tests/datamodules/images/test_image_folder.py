@@ -178,9 +178,9 @@ def test_image_found_unreadable_later_is_left_out_of_its_batch(
 
 
 def test_16_bit_images_are_converted_and_float_images_skipped(copied: Path) -> None:
-    greys = np.tile(np.arange(0, 2**16, 2**10, dtype=np.uint16), (64, 1))  # mean 126 of 255
-    Image.fromarray(greys).save(copied / "train/ants/0.png")
-    Image.fromarray(greys / np.float32(2**16)).save(copied / "train/ants/1.tiff")
+    grays = np.tile(np.arange(0, 2**16, 2**10, dtype=np.uint16), (64, 1))  # mean 126 of 255
+    Image.fromarray(grays).save(copied / "train/ants/0.png")
+    Image.fromarray(grays / np.float32(2**16)).save(copied / "train/ants/1.tiff")
     with pytest.warns(UserWarning, match=r"skipped: train/ants/1.tiff \(broken, floating-point"):
         data = opened(copied, in_memory=True)
     train = data.datasets["train"]
