@@ -31,7 +31,6 @@ from engine.checkpoint.writing import Checkpoints, find_checkpoints
 from engine.errors import UserError
 from engine.guards.finite_loss import FiniteLoss
 from engine.guards.full_disk import disk_full_error, find_disk_full
-from engine.guards.monitored_metrics import MonitoredMetrics
 from engine.guards.preemption import Preemption
 from engine.guards.preflight import Preflight
 from engine.guards.rank_failure import find_rank_failure, limit_rendezvous

@@ -140,5 +140,6 @@ def image_mistakes_figure(
 def _heading(total: int, errors: int, cells: int) -> str:
     if errors > cells:
         return f"The {cells} most confident of {errors:,} errors among {total:,} samples"
-    heading = f"All {errors:,} errors of {total:,}" if errors else f"No errors of {total:,}"
+    number = {0: "No errors", 1: "The only error"}.get(errors, f"All {errors:,} errors")
+    heading = f"{number} of {total:,}"
     return heading + ("; blue: least confident correct predictions" if errors < cells else "")

@@ -304,8 +304,8 @@ def test_text_classifier_report_lists_mistakes_as_texts(
         )
     page = (folder / name / "mistakes.txt").read_text().splitlines()
     wrong = round(50 * (1 - expected["test/accuracy"]))
-    assert page[0].startswith(f"{wrong} of 50 wrong")
-    assert re.match(r"predicted (negative|positive) \(\d+%\), ", page[2])
+    assert page[0].startswith(f"All {wrong} errors of 50")
+    assert re.match(r"row \d+: predicted (negative|positive) \(\d+%\), ", page[2])
     (label,) = [
         r
         for r in (small_texts / "sst2/sentiment-test").read_text().splitlines()
