@@ -269,7 +269,7 @@ class CLI(LightningCLI):
         callbacks = given.callbacks or []
         callbacks = [*callbacks] if isinstance(callbacks, list) else [callbacks]
         callbacks += [Preflight(), TrainingHeader(precision_reason), ValidationLines()]
-        callbacks += [FiniteLoss(), MonitoredMetrics()]
+        callbacks += [FiniteLoss()]
         callbacks += [Preemption(), GarbageCollection(), *self.extra_callbacks]
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter())

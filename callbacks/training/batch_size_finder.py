@@ -63,4 +63,8 @@ class BatchSizeFinder(callbacks.BatchSizeFinder):
     def on_validation_start(self, *_: Any) -> None:
         """Evaluation needs less memory than training."""
 
-    on_test_start = on_predict_start = on_validation_start
+    def on_test_start(self, *_: Any) -> None:
+        """See `on_validation_start`."""
+
+    def on_predict_start(self, *_: Any) -> None:
+        """See `on_validation_start`."""
