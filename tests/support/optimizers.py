@@ -8,7 +8,7 @@ from modules.nets import MLP
 
 
 class Rates(L.Callback):
-    """The rate that each step was taken with, and the schedule's interval."""
+    """Record the learning rate of each step and the interval of the schedule."""
 
     def on_train_start(self, trainer, pl_module) -> None:
         self.rates, self.optimizer = [], trainer.optimizers[0]
