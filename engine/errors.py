@@ -10,15 +10,15 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 
 class UserError(MisconfigurationException):
-    """A mistake of the user: the message says what is wrong, where, and what to do."""
+    """An error of the user: the message says what is wrong, where, and what to do."""
 
 
 @contextmanager
 def exit_on_user_error(program: str) -> Iterator[None]:
-    """Print the paragraph of a user's mistake to stderr and exit with code 2.
+    """Print the message of a user error to stderr and exit with code 2.
 
-    A mistake is what raises MisconfigurationException; anything else is a bug and keeps its
-    traceback.
+    User errors are UserError, Lightning's MisconfigurationException and jsonargparse's
+    ArgumentError; any other exception is a bug and keeps its traceback.
     """
     try:
         yield

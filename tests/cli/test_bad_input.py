@@ -1,4 +1,4 @@
-"""A user's mistake is one clear paragraph and exit code 2, before anything is written."""
+"""User errors are one message with exit code 2, before anything is written."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ HERE = __name__
 
 
 class TooFewChannels(nn.Module):
-    """Takes RGB pictures whatever the data are."""
+    """A network for RGB images."""
 
     def __init__(self, num_classes: int = 10) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class TooFewChannels(nn.Module):
 
 
 class FixedSize(nn.Module):
-    """Takes as many pixels and gives as many logits as it is told, whatever the data are."""
+    """A network whose numbers of pixels and logits are not linked from the data."""
 
     def __init__(self, pixels: int = 784, logits: int = 10, one_row: bool = False) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class FixedSize(nn.Module):
 
 
 class NanLater(nn.Module):
-    """A softmax regression whose logits turn NaN in the training batch with a given number."""
+    """A softmax regression whose logits are NaN after a number of training batches."""
 
     def __init__(self, good_batches: int = 12) -> None:
         super().__init__()
@@ -77,23 +77,23 @@ def yaml_file(folder: Path, text: str) -> Path:
         ("--checkpoint.monitr", ["monitr", "'checkpoint.monitor'"]),
     ],
 )
-def test_an_unknown_flag_is_named_with_the_nearest_valid_one(refused, flag, names) -> None:
-    paragraph = refused(*FIT, flag, "3")
+def test_unknown_flag_suggests_a_similar_key(refused, flag, names) -> None:
+    message = refused(*FIT, flag, "3")
     for name in names:
-        assert name in paragraph
+        assert name in message
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("fti", *SMALL), "unknown subcommand 'fti'; choose from fit, validate, test, predict"),
         ((*SMALL, "fit"), "unknown subcommand '--config'"),
     ],
     ids=["misspelt", "not first"],
 )
-def test_what_to_do_is_the_first_word(refused, words: tuple, told: str) -> None:
+def test_unknown_subcommand_lists_the_subcommands(refused, words: tuple, message: str) -> None:
     text = refused(*words)
-    assert told in text
+    assert message in text
 
 
 @pytest.mark.parametrize(
@@ -111,16 +111,16 @@ def test_what_to_do_is_the_first_word(refused, words: tuple, told: str) -> None:
         ),
     ],
 )
-def test_an_unknown_key_in_yaml_is_named_with_the_nearest_valid_one(
+def test_unknown_key_in_yaml_suggests_a_similar_key(
     refused, tmp_path: Path, text: str, names: list[str]
 ) -> None:
-    paragraph = refused(*FIT, "--config", yaml_file(tmp_path, text))
+    message = refused(*FIT, "--config", yaml_file(tmp_path, text))
     for name in names:
-        assert name in paragraph
+        assert name in message
 
 
 @pytest.mark.parametrize(
-    ("flag", "value", "told"),
+    ("flag", "value", "message"),
     [
         ("--trainer.max_epochs", "many", "expected int or null, not 'many'"),
         ("--data.batch_size", "lots", "expected int, not 'lots'"),
@@ -136,22 +136,22 @@ def test_an_unknown_key_in_yaml_is_named_with_the_nearest_valid_one(
         ("--seed_everything", "abc", "expected bool or int, not 'abc'"),
     ],
 )
-def test_a_value_of_the_wrong_type_is_named_with_its_key(
-    refused, flag: str, value: str, told: str
+def test_value_of_wrong_type_names_key_and_type(
+    refused, flag: str, value: str, message: str
 ) -> None:
-    paragraph = refused(*FIT, "--model.optimizer", "SGD", flag, value)
-    assert f"{flag.removeprefix('--')}: expected" in paragraph
-    assert told in paragraph
+    message = refused(*FIT, "--model.optimizer", "SGD", flag, value)
+    assert f"{flag.removeprefix('--')}: expected" in message
+    assert message in message
 
 
-def test_a_value_of_the_wrong_type_in_a_file_is_named_with_its_key(refused, tmp_path: Path) -> None:
+def test_value_of_wrong_type_names_its_file(refused, tmp_path: Path) -> None:
     text = "model:\n  init_args:\n    net:\n      init_args: {channels: [4, many]}\n"
-    paragraph = refused(*FIT, "--config", yaml_file(tmp_path, text))
-    assert "mine.yaml: model.net.channels: expected list of int, not [4, 'many']" in paragraph
+    message = refused(*FIT, "--config", yaml_file(tmp_path, text))
+    assert "mine.yaml: model.net.channels: expected list of int, not [4, 'many']" in message
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (("--model.optimizer", "modules.optim.Muon", "--model.optimizer.lr", "-1"), "-1"),
         (("--model.optimizer", "SGD", "--model.optimizer.momentum", "-1"), "momentum value: -1"),
@@ -171,14 +171,14 @@ def test_a_value_of_the_wrong_type_in_a_file_is_named_with_its_key(refused, tmp_
         ),
     ],
 )
-def test_what_an_optimizer_or_schedule_refuses_is_told(refused, flags, told: str) -> None:
-    paragraph = refused(*FIT, *flags)
-    assert flags[0].removeprefix("--") in paragraph
-    assert told in paragraph
+def test_value_refused_by_optimizer_or_schedule_is_reported(refused, flags, message: str) -> None:
+    message = refused(*FIT, *flags)
+    assert flags[0].removeprefix("--") in message
+    assert message in message
 
 
 @pytest.mark.parametrize(
-    ("flag", "value", "told"),
+    ("flag", "value", "message"),
     [
         (
             *("--model.lr_scheduler", "torch.optim.lr_scheduler.StepLR"),
@@ -194,25 +194,27 @@ def test_what_an_optimizer_or_schedule_refuses_is_told(refused, flags, told: str
         ),
     ],
 )
-def test_what_a_class_can_not_do_without_is_told(refused, flag: str, value: str, told: str) -> None:
-    assert told in refused(*FIT, flag, value)
+def test_missing_required_argument_is_named_with_its_flag(
+    refused, flag: str, value: str, message: str
+) -> None:
+    assert message in refused(*FIT, flag, value)
 
 
-def test_what_lightning_refuses_is_told_without_a_line_of_ours(refused) -> None:
-    paragraph = refused(*FIT, "--trainer.devices", "3.5")
-    assert "`devices` selected with `CPUAccelerator` should be an int > 0" in paragraph
-    assert "cli/command_line.py" not in paragraph
+def test_error_of_lightning_names_no_line_of_this_project(refused) -> None:
+    message = refused(*FIT, "--trainer.devices", "3.5")
+    assert "`devices` selected with `CPUAccelerator` should be an int > 0" in message
+    assert "cli/command_line.py" not in message
     assert "Requirement 'torch_xla" in refused(*FIT, "--trainer.accelerator", "tpu")
 
 
-def test_a_config_that_is_not_utf_8_is_named(refused, tmp_path) -> None:
+def test_config_that_is_not_utf_8_is_named(refused, tmp_path) -> None:
     (tmp_path / "latin.yaml").write_bytes("trainer: {max_epochs: 1} # très".encode("latin-1"))
-    paragraph = refused(*FIT, "--config", tmp_path / "latin.yaml")
-    assert "latin.yaml is not valid YAML" in paragraph
+    message = refused(*FIT, "--config", tmp_path / "latin.yaml")
+    assert "latin.yaml is not valid YAML" in message
 
 
-def test_numbers_below_the_least_are_refused(refused) -> None:
-    for flag, value, told in (
+def test_numbers_below_the_minimum_are_refused(refused) -> None:
+    for flag, value, message in (
         ("--trainer.accumulate_grad_batches", 0, "must be at least 1 (no accumulation), got 0"),
         ("--trainer.log_every_n_steps", 0, "must be at least 1 (every step), got 0"),
         ("--trainer.gradient_clip_val", -1, "must be at least 0 (no clipping), got -1"),
@@ -225,38 +227,38 @@ def test_numbers_below_the_least_are_refused(refused) -> None:
             "less than or equal to the number of the training",
         ),
     ):
-        assert told in refused(*FIT, flag, value)
+        assert message in refused(*FIT, flag, value)
 
 
 @pytest.mark.parametrize("folder", [__file__, "/proc/nowhere"])
-def test_a_folder_that_cannot_be_made_is_named(refused, folder: str) -> None:
+def test_run_folder_that_cannot_be_created_is_named(refused, folder: str) -> None:
     assert f"no run folder can be made in {folder}" in refused(*FIT, "--experiment", folder)
 
 
 @pytest.mark.parametrize("value", ["0", "-5"])
-def test_a_batch_size_that_holds_nothing_is_refused(refused, value: str) -> None:
+def test_batch_size_below_one_is_refused(refused, value: str) -> None:
     assert "batch_size" in refused(*FIT, "--data.batch_size", value)
 
 
 @pytest.mark.parametrize(
     ("net", "near"), [("modules.nets.CN", "'CNN'"), ("moduls.nets.CNN", "moduls")]
 )
-def test_a_class_that_does_not_exist_is_named(refused, net: str, near: str) -> None:
+def test_unknown_class_is_named(refused, net: str, near: str) -> None:
     assert near in refused(*FIT, "--model.net", net)
 
 
-def test_a_missing_config_is_named(refused) -> None:
-    told = refused("fit", "--config", "configs/nowhere.yaml")
-    assert "there is no config file configs/nowhere.yaml." in told
+def test_missing_config_is_named(refused) -> None:
+    message = refused("fit", "--config", "configs/nowhere.yaml")
+    assert "there is no config file configs/nowhere.yaml." in message
 
 
-def test_a_syntax_error_in_yaml_is_named_with_file_and_line(refused, tmp_path: Path) -> None:
-    paragraph = refused("fit", "--config", yaml_file(tmp_path, "trainer:\n  a: [1, 2\ndata: x\n"))
-    assert "mine.yaml" in paragraph
-    assert "line 3" in paragraph
+def test_yaml_syntax_error_names_file_and_line(refused, tmp_path: Path) -> None:
+    message = refused("fit", "--config", yaml_file(tmp_path, "trainer:\n  a: [1, 2\ndata: x\n"))
+    assert "mine.yaml" in message
+    assert "line 3" in message
 
 
-def test_a_run_without_data_is_told_which_key_is_missing(refused) -> None:
+def test_missing_task_or_data_is_named(refused) -> None:
     net = ("--model", "modules.Classifier", "--model.net", "modules.nets.MLP")
     assert "error: data is missing: choose it, as in --data datamodules.Digits" in refused(
         "fit", *net
@@ -264,30 +266,30 @@ def test_a_run_without_data_is_told_which_key_is_missing(refused) -> None:
     assert "error: data and model are missing: choose an" in refused("fit")
 
 
-def test_a_trainer_without_keys_is_refused(tmp_path: Path, capsys) -> None:
+def test_trainer_without_keys_is_refused(tmp_path: Path, capsys) -> None:
     with pytest.raises(SystemExit):
         train.main([*FIT, "--config", str(yaml_file(tmp_path, "trainer: 5\n"))])
-    told = "trainer: expected keys with values, as in max_epochs: 3, not 5."
-    assert told in capsys.readouterr().err
+    message = "trainer: expected keys with values, as in max_epochs: 3, not 5."
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("promise", ["0.98", "=> 0.98", ">= much", ">= 1.2.3", ">= -", ""])
-def test_a_promise_that_cannot_be_read_is_quoted(refused, promise: str) -> None:
-    paragraph = refused(*FIT, "--expect", f'{{"test/accuracy": "{promise}"}}')
-    assert "test/accuracy" in paragraph
-    assert promise in paragraph
+def test_malformed_expectation_is_quoted(refused, promise: str) -> None:
+    message = refused(*FIT, "--expect", f'{{"test/accuracy": "{promise}"}}')
+    assert "test/accuracy" in message
+    assert promise in message
 
 
 def test_missing_data_without_network_says_what_to_do(refused, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(FashionMNIST.source, "mirrors", ["http://127.0.0.1:9/"])
     where = ("--data.data_dir", tmp_path / "empty")
-    paragraph = refused("fit", "--config", TINY, "--data", "datamodules.FashionMNIST", *where)
+    message = refused("fit", "--config", TINY, "--data", "datamodules.FashionMNIST", *where)
     for part in ("train-images-idx3-ubyte.gz", "127.0.0.1:9", "md5:", "DATA_DIR", "digits/cnn"):
-        assert part in paragraph
+        assert part in message
 
 
 @pytest.mark.parametrize("damage", ["wrong byte", "cut off"])
-def test_a_damaged_data_file_is_named(
+def test_data_file_with_wrong_checksum_is_named(
     refused, small_data: Path, tmp_path: Path, damage: str
 ) -> None:
     shutil.copytree(small_data, tmp_path / "data")
@@ -295,13 +297,13 @@ def test_a_damaged_data_file_is_named(
     whole = file.read_bytes()
     file.write_bytes(whole[:-20] if damage == "cut off" else whole[:50] + b"x" + whole[51:])
     data = ("--data", "datamodules.MNIST", "--data.data_dir", tmp_path / "data")
-    paragraph = refused("fit", "--config", TINY, *data)
-    assert str(file) in paragraph
-    assert "md5" in paragraph
+    message = refused("fit", "--config", TINY, *data)
+    assert str(file) in message
+    assert "md5" in message
 
 
 @pytest.mark.slow
-def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path: Path) -> None:
+def test_batch_size_not_divisible_by_processes_is_refused(tmp_path: Path) -> None:
     two = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
     where = ["--data.batch_size=129", f"--runs_dir={tmp_path / 'runs'}"]
     command = [sys.executable, str(ROOT / "train.py"), *map(str, FIT), *two, *where]
@@ -326,7 +328,7 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path: Path) -> N
         ),
     ],
 )
-def test_a_net_that_does_not_fit_the_data_is_named(refused, tmp_path, net, flags, parts) -> None:
+def test_network_that_does_not_fit_the_data_is_named(refused, tmp_path, net, flags, parts) -> None:
     arguments = "".join(f"\n        {flag.replace('=', ': ')}" for flag in flags)
     init_args = f"\n      init_args:{arguments}" if flags else ""
     text = f"""
@@ -337,9 +339,9 @@ model:
       class_path: {HERE}.{net}{init_args}
 data: datamodules.Digits
 """
-    paragraph = refused("fit", "--config", yaml_file(tmp_path, text))
+    message = refused("fit", "--config", yaml_file(tmp_path, text))
     for part in parts:
-        assert part in paragraph
+        assert part in message
 
 
 def test_probabilities_out_of_bounds_are_refused(refused) -> None:
@@ -351,36 +353,36 @@ def test_probabilities_out_of_bounds_are_refused(refused) -> None:
         assert "dropout probability" in refused(*FIT, *net)
 
 
-def test_an_augmentation_that_does_not_fit_the_pictures_is_told(refused) -> None:
+def test_augmentation_that_does_not_fit_the_images_is_reported(refused) -> None:
     crop = ("--data.augmentation", "torchvision.transforms.v2.RandomCrop")
-    paragraph = refused(*FIT, *crop, "--data.augmentation.size", "28")
-    assert "Digits cannot prepare a batch of shape (2, 1, 8, 8) (uint8)" in paragraph
-    assert "Required crop size (28, 28) is larger" in paragraph
+    message = refused(*FIT, *crop, "--data.augmentation.size", "28")
+    assert "Digits cannot prepare a batch of shape (2, 1, 8, 8) (uint8)" in message
+    assert "Required crop size (28, 28) is larger" in message
 
 
-def test_a_picture_too_small_for_the_net_is_refused(refused) -> None:
-    paragraph = refused(*FIT, "--model.net.channels", "[4, 4, 4, 4, 4]", "--model.net.padding", "0")
-    assert "8x8 pixels are too small" in paragraph
+def test_image_too_small_for_the_network_is_refused(refused) -> None:
+    message = refused(*FIT, "--model.net.channels", "[4, 4, 4, 4, 4]", "--model.net.padding", "0")
+    assert "8x8 pixels are too small" in message
 
 
-def test_a_nan_loss_stops_and_keeps_the_last_good_checkpoint(refused, tmp_path, runs) -> None:
+def test_nan_loss_stops_and_keeps_the_last_finite_checkpoint(refused, tmp_path, runs) -> None:
     text = f"model: {{class_path: modules.Classifier, init_args: {{net: {HERE}.NanLater}}}}\n"
     config = yaml_file(tmp_path, text + "data: datamodules.Digits\ntrainer: {max_epochs: 3}\n")
-    paragraph = refused("fit", "--config", config, leaves=1)
-    assert "step 12 (epoch 1)" in paragraph  # steps and epochs are counted from 0; 9 in an epoch
-    (kept,) = re.findall(r"kept: (\S+)", paragraph)
+    message = refused("fit", "--config", config, leaves=1)
+    assert "step 12 (epoch 1)" in message  # steps and epochs are counted from 0; 9 in an epoch
+    (best,) = re.findall(r"Best checkpoint so far: (\S+\.ckpt)", message)
     for name in ("best.ckpt", "last.ckpt"):
-        weights = torch.load(Path(kept).with_name(name), weights_only=True)["state_dict"]
+        weights = torch.load(Path(best).with_name(name), weights_only=True)["state_dict"]
         assert all(weight.isfinite().all() for weight in weights.values())
 
 
-def test_a_nan_loss_at_the_first_step_leaves_no_checkpoint(refused) -> None:
-    paragraph = refused(*FIT, "--model.optimizer", "SGD", "--model.optimizer.lr", "1e30")
-    assert "NaN or infinite at step" in paragraph
-    assert "No checkpoint was saved yet" in paragraph
+def test_nan_loss_at_the_first_step_leaves_no_checkpoint(refused) -> None:
+    message = refused(*FIT, "--model.optimizer", "SGD", "--model.optimizer.lr", "1e30")
+    assert "NaN or infinite at step" in message
+    assert "No checkpoint was saved yet" in message
 
 
-def test_weights_to_be_tested_must_be_named(refused) -> None:
+def test_evaluation_requires_a_checkpoint(refused) -> None:
     for command in ("test", "validate", "predict"):
         assert "--ckpt_path" in refused(command, *FIT[1:])
 

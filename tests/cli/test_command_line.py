@@ -27,7 +27,7 @@ def config(folder: Path) -> dict:
     return yaml.safe_load((folder / "config.yaml").read_text())
 
 
-def test_a_run_leaves_its_folder_laid_out_as_promised(run: Run, runs: Path) -> None:
+def test_run_folder_has_the_documented_files(run: Run, runs: Path) -> None:
     folder = run("fit", *SMALL)
     assert folder == runs / "digits-tiny" / "001"
     for name in ("config.yaml", "results.json", "metrics.csv"):
@@ -39,7 +39,7 @@ def test_a_run_leaves_its_folder_laid_out_as_promised(run: Run, runs: Path) -> N
         assert "state_dict" in torch.load(file, weights_only=True)
 
 
-def test_results_hold_what_compares_two_runs(run: Run) -> None:
+def test_results_contain_what_compares_two_runs(run: Run) -> None:
     found = results(run("fit", *SMALL))
     wanted = "metrics net parameters seconds samples_per_second config versions git_commit date"
     assert set(wanted.split()) <= set(found)
@@ -51,7 +51,7 @@ def test_results_hold_what_compares_two_runs(run: Run) -> None:
     assert found["config"]["model"]["init_args"]["net"]["init_args"]["channels"] == [4]
 
 
-def test_samples_per_second_are_those_of_the_whole_fit(run: Run) -> None:
+def test_samples_per_second_exclude_validation(run: Run) -> None:
     found = results(run("fit", *SMALL, "--trainer.max_epochs", 3, "--data.batch_size", 50))
     assert found["steps"] == 3 * (1257 // 50)
     by_hand = found["steps"] * 50 / found["seconds"]
@@ -59,7 +59,7 @@ def test_samples_per_second_are_those_of_the_whole_fit(run: Run) -> None:
     assert by_hand * 0.99 <= found["samples_per_second"] < by_hand * 20
 
 
-def test_seconds_are_those_of_the_whole_fit_however_early_the_best_was(run: Run) -> None:
+def test_seconds_are_of_the_full_fit_even_if_the_best_epoch_was_early(run: Run) -> None:
     worst_first = ("--checkpoint.mode", "max", "--trainer.max_epochs", 3)
     folder = run("fit", *SMALL, *worst_first, "--test_after_fit", "true")
     seconds = {}
@@ -70,7 +70,7 @@ def test_seconds_are_those_of_the_whole_fit_however_early_the_best_was(run: Run)
     assert seconds["best"] < seconds["last"] <= results(folder)["seconds"] + 0.5
 
 
-def test_a_run_that_is_over_can_be_judged_by_its_last_weights(run: Run) -> None:
+def test_completed_run_can_be_evaluated_with_its_last_checkpoint(run: Run) -> None:
     worst = run("fit", *SMALL, "--checkpoint.mode", "max", "--trainer.max_epochs", 3)
     before = results(worst)["metrics"]
     again = run("fit", "--resume", worst, "--checkpoint.monitor", "null")
@@ -80,7 +80,7 @@ def test_a_run_that_is_over_can_be_judged_by_its_last_weights(run: Run) -> None:
     assert after["test/loss"] < before["test/loss"]
 
 
-def test_metrics_csv_holds_a_row_of_validation_an_epoch(run: Run) -> None:
+def test_metrics_csv_has_a_validation_row_per_epoch(run: Run) -> None:
     folder = run("fit", *SMALL, "--trainer.max_epochs", 2, "--test_after_fit", "false")
     with (folder / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["val/loss"]]
@@ -88,7 +88,7 @@ def test_metrics_csv_holds_a_row_of_validation_an_epoch(run: Run) -> None:
     assert float(rows[1]["val/loss"]) == pytest.approx(results(folder)["metrics"]["val/loss"])
 
 
-def test_the_config_in_the_folder_runs_again_with_the_same_result(run: Run) -> None:
+def test_recorded_config_reproduces_the_result(run: Run) -> None:
     first = run("fit", *SMALL, "--model.optimizer", "SGD", "--model.optimizer.lr", "0.05")
     second = run("fit", "--config", first / "config.yaml", "--experiment", "again")
     assert results(second)["metrics"] == results(first)["metrics"]
@@ -98,13 +98,13 @@ def test_the_config_in_the_folder_runs_again_with_the_same_result(run: Run) -> N
     assert again == ours
 
 
-def test_the_config_in_the_folder_tells_commit_and_versions(run: Run) -> None:
+def test_recorded_config_names_commit_and_versions(run: Run) -> None:
     head = (run("fit", *SMALL) / "config.yaml").read_text().splitlines()[:4]
     assert head[0].startswith("# git commit: ")
     assert head[1].startswith("# python: 3.")
 
 
-def test_the_last_printed_line_names_the_run_folder(run: Run, capsys) -> None:
+def test_last_printed_line_names_the_run_folder(run: Run, capsys) -> None:
     folder = run("fit", *SMALL)
     assert capsys.readouterr().out.splitlines()[-1] == f"run folder: {folder}"
 
@@ -117,13 +117,13 @@ def test_versions_are_numbered_and_never_overwritten(run: Run, runs: Path) -> No
     assert {p: p.stat().st_mtime_ns for p in first.rglob("*")} == before
 
 
-def test_the_same_seed_gives_the_same_result_and_another_seed_another(run: Run) -> None:
+def test_results_depend_on_the_seed_only(run: Run) -> None:
     seeds = [results(run("fit", *SMALL, "--seed_everything", s))["metrics"] for s in (1, 1, 2)]
     assert seeds[0] == seeds[1]
     assert seeds[0] != seeds[2]
 
 
-def test_the_seed_of_the_run_is_the_seed_of_the_data(run: Run) -> None:
+def test_seed_everything_seeds_the_order_of_the_data(run: Run) -> None:
     orders = []
     for seed in (1, 2):
         cli_seed = ("--seed_everything", seed, "--trainer.limit_train_batches", 1)
@@ -175,18 +175,18 @@ def test_expectations_are_judged_in_results_and_summary(run: Run, capsys) -> Non
     assert "expected test > 0: not judged" in nothing
 
 
-def test_testing_after_fit_can_be_left_out(run: Run) -> None:
+def test_test_after_fit_can_be_disabled(run: Run) -> None:
     metrics = results(run("fit", *SMALL, "--test_after_fit", "false"))["metrics"]
     assert metrics
     assert not [name for name in metrics if name.startswith("test/")]
 
 
-def test_a_fast_dev_run_leaves_nothing(run: Run, runs: Path, tmp_path: Path) -> None:
+def test_fast_dev_run_writes_nothing(run: Run, runs: Path, tmp_path: Path) -> None:
     assert run("fit", *SMALL, "--trainer.fast_dev_run", "true") is None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_test_and_validate_give_the_figures_that_fit_gave(run: Run) -> None:
+def test_test_and_validate_reproduce_the_metrics_of_fit(run: Run) -> None:
     fitted = run("fit", *SMALL)
     told = results(fitted)["metrics"]
     weights = ("--ckpt_path", fitted / "checkpoints/best.ckpt")
@@ -198,7 +198,7 @@ def test_test_and_validate_give_the_figures_that_fit_gave(run: Run) -> None:
         assert results(folder)["metrics"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_predict_writes_an_answer_for_each_test_sample(run: Run) -> None:
+def test_predict_writes_a_prediction_for_each_test_sample(run: Run) -> None:
     fitted = run("fit", *SMALL)
     weights = ("--ckpt_path", fitted / "checkpoints/best.ckpt")
     folder = run("predict", *SMALL, *weights)
@@ -214,7 +214,7 @@ def test_predict_writes_an_answer_for_each_test_sample(run: Run) -> None:
     assert all(0.1 <= float(answer["confidence"]) <= 1 for answer in answers)
 
 
-def test_fit_goes_on_from_a_checkpoint(run: Run) -> None:
+def test_fit_resumes_from_a_run_folder(run: Run) -> None:
     first = run("fit", *SMALL)
     steps = results(first)["steps"]
     second = run("fit", "--resume", first, "--trainer.max_epochs", 2)
@@ -224,21 +224,21 @@ def test_fit_goes_on_from_a_checkpoint(run: Run) -> None:
 
 @pytest.fixture
 def worsened(run: Run) -> Path:
-    """A run whose rate grows a thousandfold after a good first epoch, which ruins the net."""
+    """A run whose learning rate grows a thousandfold after the first epoch, which ruins it."""
     name = "torch.optim.lr_scheduler.StepLR"
     schedule = ("--model.lr_scheduler", name, "--model.lr_scheduler.step_size", 1)
     worse = (*schedule, "--model.lr_scheduler.gamma", 1e3)
     return run("fit", *SMALL, "--trainer.max_epochs", 2, *worse)
 
 
-def test_the_best_checkpoint_is_tested_and_not_the_last(worsened: Path) -> None:
+def test_best_checkpoint_is_tested_not_the_last(worsened: Path) -> None:
     with (worsened / "metrics.csv").open() as file:
         losses = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
     assert losses[1] > losses[0]
     assert results(worsened)["metrics"]["val/loss"] == pytest.approx(losses[0])
 
 
-def test_the_last_checkpoint_is_the_last_state_though_it_is_worse(worsened: Path) -> None:
+def test_last_checkpoint_is_the_last_state_even_if_worse(worsened: Path) -> None:
     best, last = (
         torch.load(worsened / f"checkpoints/{name}.ckpt", weights_only=True)["global_step"]
         for name in ("best", "last")
@@ -246,7 +246,7 @@ def test_the_last_checkpoint_is_the_last_state_though_it_is_worse(worsened: Path
     assert (best, last) == (9, 18)
 
 
-def test_every_subcommand_explains_itself(capsys) -> None:
+def test_help_exits_with_code_zero(capsys) -> None:
     for arguments in (["--help"], ["fit", "--help"]):
         with pytest.raises(SystemExit) as exit:
             train.main(arguments)
@@ -254,7 +254,7 @@ def test_every_subcommand_explains_itself(capsys) -> None:
     assert "--test_after_fit" in capsys.readouterr().out
 
 
-def test_the_experiment_is_named_after_its_config(run: Run, runs: Path) -> None:
+def test_experiment_is_named_after_its_config(run: Run, runs: Path) -> None:
     elsewhere = runs.parent / "mine.yaml"
     elsewhere.write_text(TINY.read_text())
     short = ("--trainer.limit_train_batches", 1, "--test_after_fit", "false")
@@ -268,7 +268,7 @@ def test_nothing_is_written_into_the_repository(run: Run) -> None:
     assert {p for p in ROOT.iterdir() if p.name != "__pycache__"} == before
 
 
-def test_one_batch_is_not_all_of_them_whoever_imported_typing_first() -> None:
+def test_int_is_tried_before_float_in_cached_unions() -> None:
     def trains(batches: Optional[Union[float, int]], name: int | str | None) -> None: ...  # noqa: UP007, UP045
 
     prefer_int(trains)
@@ -276,7 +276,7 @@ def test_one_batch_is_not_all_of_them_whoever_imported_typing_first() -> None:
     assert get_args(trains.__annotations__["name"]) == (int, str, type(None))
 
 
-def test_a_number_of_batches_stays_a_whole_number(run: Run) -> None:
+def test_limit_train_batches_of_one_stays_an_int(run: Run) -> None:
     folder = run("fit", *SMALL, "--trainer.limit_train_batches", 1, "--test_after_fit", "false")
     told = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["limit_train_batches"]
     assert (told, type(told)) == (1, int)

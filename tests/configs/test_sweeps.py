@@ -24,7 +24,7 @@ def values_of(parameter: dict[str, Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("sweep", SWEEPS, ids=name)
-def test_a_sweep_is_one_that_wandb_knows(sweep: Path) -> None:
+def test_sweep_has_the_keys_that_wandb_documents(sweep: Path) -> None:
     told = yaml.safe_load(sweep.read_text())
     assert sweep.read_text().startswith("# ")
     assert f"wandb sweep configs/{name(sweep)}.yaml" in sweep.read_text()
@@ -46,7 +46,7 @@ def test_a_sweep_is_one_that_wandb_knows(sweep: Path) -> None:
 
 
 @pytest.mark.parametrize("sweep", SWEEPS, ids=name)
-def test_the_command_of_an_agent_is_read_by_train_py(
+def test_command_of_a_sweep_agent_is_parsed_completely(
     sweep: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
@@ -80,5 +80,5 @@ def test_the_command_of_an_agent_is_read_by_train_py(
         ]
 
 
-def test_there_are_sweeps() -> None:
+def test_sweeps_are_found() -> None:
     assert len(SWEEPS) >= 2
