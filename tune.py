@@ -1,16 +1,15 @@
-"""Search a config's hyper-parameters: trial after trial, each an ordinary run of train.py.
+"""Search the hyper-parameters of a config; each trial is an ordinary run of train.py.
 
     python tune.py --config configs/digits/mlp.yaml --search configs/search/digits_mlp.yaml
     python tune.py --config … --search … --workers 4
     python tune.py --config … --config configs/trainer/bf16.yaml --search … --trainer.max_epochs 5
 
-What else stands on the command line is train.py's, and goes to every trial. Trials are the runs of
-an experiment named after the search file (`--experiment` names another); runs/<experiment>/study/
-holds the study (study.db, Optuna's), its figures and best.yaml, a config for train.py.
+Other options are passed to train.py in every trial. Trials are the runs of an experiment named after
+the search file (or by `--experiment`); runs/<experiment>/study/ holds Optuna's database study.db,
+figures, and best.yaml, a config for train.py.
 
-The same command goes on with a study that was stopped, however it was: trials that were under way
-go on from their last checkpoint. Raise `trials:` in the search file for more. Trials validate and
-never test: that is for the best one.
+The same command continues an interrupted study: unfinished trials resume from their last checkpoint.
+Raise `trials:` in the search file for more trials. Trials validate but never test; test the best one.
 """
 
 import argparse
@@ -47,8 +46,8 @@ def main(args: list[str] | None = None) -> Path:
         The study's folder.
 
     Raises:
-        SystemExit: With code 2 after a user's mistake, told in one sentence on stderr; with 75
-            when a signal stopped the study (the same command goes on); with 1 if no trial trained.
+        SystemExit: With code 2 after a user's mistake, reported in one message on stderr; 75 when
+            a signal stopped the study (the same command continues it); 1 if no trial finished.
     """
     from engine.process import escape_unencodable_output, prepare_process
 
@@ -63,7 +62,7 @@ def main(args: list[str] | None = None) -> Path:
         with exit_on_user_error("tune.py"):
             return tune(options, arguments, given)
     except Preempted as stop:
-        sys.stderr.write(f"tune.py: {stop} The same command goes on with the study.\n")
+        sys.stderr.write(f"tune.py: {stop} Run the same command to continue the study.\n")
         sys.exit(EXIT_CODE)
 
 
@@ -94,7 +93,7 @@ def tune(options: argparse.Namespace, arguments: list[str], given: list[str]) ->
     if options.worker is None and options.workers > 1 and not shared.done():
         start_workers(given, options.workers)
         if not shared.done():
-            sys.exit("tune.py: all workers have died; the same command goes on with the study.")
+            sys.exit("tune.py: all workers died; run the same command to continue the study.")
     else:
         if options.worker is not None:
             share_cores(options.workers)
@@ -105,7 +104,7 @@ def tune(options: argparse.Namespace, arguments: list[str], given: list[str]) ->
 
 
 def train_trials(shared: "SharedStudy", arguments: list[str]) -> None:
-    """Take one trial after the other until there are none. One that fails is told and recorded."""
+    """Train trials until none is left; a trial that fails is reported and recorded."""
     import optuna
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -137,7 +136,7 @@ def train_trials(shared: "SharedStudy", arguments: list[str]) -> None:
 
 
 def free_memory() -> None:
-    """A trial must not pay for the one before it."""
+    """Free the memory of the previous trial."""
     import torch
 
     gc.collect()
@@ -152,10 +151,10 @@ def share_cores(workers: int) -> None:
 
 
 def start_workers(given: list[str], number: int) -> None:
-    """Train trials in several processes, each this very command, and wait for all.
+    """Run this command in several worker processes and wait for all.
 
     Raises:
-        Preempted: After a signal, when each worker has finished its step and saved.
+        Preempted: After a signal, when every worker has saved its checkpoint.
     """
     from engine.guards.preemption import SIGNALS, Preempted
 
@@ -163,7 +162,7 @@ def start_workers(given: list[str], number: int) -> None:
         raise Preempted(f"stopped by {signal.Signals(told).name}.")
 
     before = {told: signal.signal(told, stop) for told in SIGNALS}
-    # In sessions of their own: Ctrl-C comes to this process alone, which passes it on.
+    # In sessions of their own, so that Ctrl-C reaches this process only, which terminates them.
     workers = [
         subprocess.Popen(
             [sys.executable, str(Path(__file__).resolve()), *given, "--worker", str(worker)],
@@ -194,15 +193,15 @@ def tell(shared: "SharedStudy", arguments: Sequence[str], given: list[str]) -> N
     Console().print(table(trials, shared.search))
     if not any(trial.state.name == "COMPLETE" for trial in trials):
         errors = [trial.user_attrs["error"] for trial in trials if "error" in trial.user_attrs]
-        sys.exit(f"tune.py: no trial came to its end; {errors[-1] if errors else 'all pruned'}")
+        sys.exit(f"tune.py: no trial finished; {errors[-1] if errors else 'all pruned'}")
     best = shared.study.best_trial
     file = shared.folder / "best.yaml"
     config = best_config(arguments, best.params, f"{shared.study.study_name}-best")
     file.write_text(preamble(shared, best, given, file) + config)
     figures = write_figures(shared.study, shared.folder, shared.search.metric)
     print(f"best: trial {best.number}, {shared.search.metric} {show(best.value)}")
-    print(f"look at, in {shared.folder}: {', '.join(path.name for path in [file, *figures])}")
-    print(f"train the best and test it: python train.py fit --config {file}")
+    print(f"Figures ({shared.folder}): {', '.join(path.name for path in figures)}")
+    print(f"train and test it: python train.py fit --config {file}")
     print(f"runs: {shared.folder.parent}")
     print(f"study: {shared.folder}")
 

@@ -1,1 +1,1 @@
-"""A search for hyper-parameters: what is searched, the study, its trials, and what they tell."""
+"""Hyper-parameter search: search file, study, trials, report."""

@@ -1,4 +1,4 @@
-"""What a study tells: a table, figures, and `best.yaml`, a config to train."""
+"""Report of a study: a table, figures, and `best.yaml`, a config to train."""
 
 import importlib
 import inspect
@@ -35,12 +35,12 @@ ORDER = ("experiment", "seed_everything", "expect", "auto_precision", "model", "
 
 
 def show(value: Any) -> str:
-    """A parameter or a metric for people to read."""
+    """Format a parameter or a metric."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def line(trial: FrozenTrial, metric: str) -> str:
-    """One trial in one line."""
+    """Return one line about a finished trial."""
     parameters = ", ".join(f"{key} {show(value)}" for key, value in trial.params.items())
     seconds = trial.duration.total_seconds() if trial.duration else 0.0
     ended = {
@@ -52,7 +52,7 @@ def line(trial: FrozenTrial, metric: str) -> str:
 
 
 def table(trials: Sequence[FrozenTrial], search: Search) -> Table:
-    """Trials from the best to the worst, then those that were pruned, then those that failed."""
+    """Return a table of the trials from best to worst, then the pruned and the failed ones."""
     sign = -1 if search.direction == "maximize" else 1
     kinds = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
     finished = sorted(
@@ -80,7 +80,7 @@ def table(trials: Sequence[FrozenTrial], search: Search) -> Table:
 
 
 def preamble(shared: "SharedStudy", best: FrozenTrial, given: Sequence[str], file: Path) -> str:
-    """The comment above best.yaml."""
+    """Return the comment at the top of best.yaml."""
     states = [trial.state for trial in shared.trials()]
     pruned, failed = states.count(TrialState.PRUNED), states.count(TrialState.FAIL)
     metric, run = shared.search.metric, best.user_attrs["run"]
@@ -95,19 +95,19 @@ def preamble(shared: "SharedStudy", best: FrozenTrial, given: Sequence[str], fil
 
 
 def write_figures(study: optuna.Study, folder: Path, metric: str) -> list[Path]:
-    """Optuna's own figures, those that the study has enough trials for."""
+    """Write those of Optuna's figures for which the study has enough trials."""
     written = []
     plt.switch_backend("Agg")  # no display is needed; Optuna draws with pyplot
     for name, plot in FIGURES.items():
 
         def figure(plot: Callable[..., Axes] = plot) -> Figure:
-            return _dressed(plot(study, target_name=metric).get_figure(root=True))
+            return _styled(plot(study, target_name=metric).get_figure(root=True))
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 png = render(figure)
-            except (ValueError, RuntimeError):  # too few trials to tell anything
+            except (ValueError, RuntimeError):  # too few trials
                 continue
             finally:
                 plt.close("all")
@@ -117,8 +117,8 @@ def write_figures(study: optuna.Study, folder: Path, metric: str) -> list[Path]:
     return written
 
 
-def _dressed(figure: Figure | None) -> Figure:
-    """Optuna's figure, on white and with room."""
+def _styled(figure: Figure | None) -> Figure:
+    """Restyle a figure of Optuna: white background, larger."""
     assert figure is not None  # it has just been drawn
     figure.set_size_inches(9, 5)
     for axes in figure.axes:
@@ -132,7 +132,7 @@ def _dressed(figure: Figure | None) -> Figure:
 
 
 def brief(config: Any) -> Any:
-    """A resolved config without the arguments that are their class's defaults anyway."""
+    """Remove arguments that equal the defaults of their class from a resolved config."""
     if isinstance(config, list):
         return [brief(item) for item in config]
     if not isinstance(config, dict):
@@ -157,7 +157,7 @@ def _same(value: Any, default: Any) -> bool:
 
 
 def as_yaml(config: Mapping[str, Any]) -> str:
-    """A config as one would write it: the keys in our order, short lists and maps on one line."""
+    """Return a config as YAML in the usual order of keys, short lists and maps on one line."""
     known = {key: config[key] for key in ORDER if key in config}
     between = {key: value for key, value in config.items() if key not in known}
     trainer = {"trainer": known.pop("trainer")} if "trainer" in known else {}

@@ -1,4 +1,4 @@
-"""A study in a SQLite file: several processes work on it, and it outlives each of them."""
+"""An Optuna study in a SQLite file, shared by several processes."""
 
 import time
 import warnings
@@ -29,16 +29,16 @@ SECONDS_BETWEEN_LOOKS = 0.5  # at the trials of other processes
 
 
 class SharedStudy:
-    """Optuna's study, its trials handed out one by one.
+    """Assign the trials of an Optuna study to worker processes.
 
-    A worker holds a lock on a file of its own while it works, which the system takes away when the
-    process ends, however it ends: so it is known at once, and for sure, whose trials are orphaned.
-    Such a trial is handed out again, with its run folder to go on in.
+    A worker holds a file lock while it runs, which the operating system releases when the process
+    ends for any reason. Trials of workers without a lock are assigned again and resume in their run
+    folder.
 
     Args:
-        folder: Where the database and the locks are; made if missing.
-        search: What is searched.
-        config: The resolved config that all trials share.
+        folder: Folder of the database and the locks; created if missing.
+        search: The search.
+        config: The resolved config common to all trials.
 
     Raises:
         MisconfigurationException: If the study in the folder searches something else.
@@ -80,7 +80,7 @@ class SharedStudy:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """While this process takes trials."""
+        """Hold the lock of this worker."""
         own = self._lock_of(self.worker)
         try:
             with own:
@@ -89,9 +89,9 @@ class SharedStudy:
             Path(own.lock_file).unlink(missing_ok=True)
 
     def next_trial(self) -> optuna.Trial | None:
-        """The next trial for this worker; None when all are done.
+        """Return the next trial for this worker; None when all are finished.
 
-        Waits while other workers have the last ones: a worker may die.
+        While other workers run the last trials, wait: their processes may end.
         """
         while True:
             with self.lock:
@@ -108,7 +108,7 @@ class SharedStudy:
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials but those that were handed out again, under another number."""
+        """Return all trials except those assigned again under another number."""
         trials = self.study.get_trials(deepcopy=False)
         replaced = {
             number for t in trials for number in RetryHeartbeatStaleTrialCallback.retry_history(t)

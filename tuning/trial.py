@@ -1,4 +1,4 @@
-"""A trial: one ordinary training with the parameters that the study suggested."""
+"""A trial: one run of train.py with the parameters that the study suggests."""
 
 import io
 import json
@@ -20,15 +20,15 @@ from tuning.search import Search, flags
 
 
 class Pruning(L.Callback):
-    """Tell the study of every validation, and end the training where its pruner says so.
+    """Report every validation to the study, and stop training when its pruner asks for it.
 
-    A pruner compares trials at the same validation, 0, 1, 2, …: whatever their batch
-    size, they have then seen as many epochs. So its `n_warmup_steps` are validations. Training ends
-    as by early stopping: the run folder is whole.
+    A pruner's steps (`n_warmup_steps`) are validations 0, 1, 2, …, so that trials with different
+    batch sizes are compared after the same number of epochs. A pruned run ends like one stopped
+    early, with a complete run folder.
 
     Args:
-        trial: Whose training this is.
-        metric: What to tell.
+        trial: The trial of this run.
+        metric: The metric to report.
     """
 
     def __init__(self, trial: optuna.Trial, metric: str) -> None:
@@ -39,7 +39,7 @@ class Pruning(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        # A run that goes on may repeat a validation: the step tells which one it is.
+        # A resumed run may repeat a validation; the step identifies it.
         steps = self.trial.user_attrs.get("validated_at", [])
         if trainer.global_step not in steps:
             steps = [*steps, trainer.global_step]
@@ -51,11 +51,11 @@ class Pruning(L.Callback):
 
 
 class TrialRun(CLI):
-    """train.py's fit for a trial. The test set is left alone: it is for whoever has chosen.
+    """train.py's fit for a trial, without a test: the test set must not influence the choice.
 
     Args:
-        trial: Its parameters are in the command line already.
-        metric: What the study watches.
+        trial: The trial; its parameters are on the command line already.
+        metric: The metric that the study optimizes.
         *args: See LightningCLI.
         **kwargs: See LightningCLI.
     """
@@ -71,7 +71,7 @@ class TrialRun(CLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         trainer = super().instantiate_trainer(**kwargs)
-        # Known from here on, so that whoever takes over a trial finds its checkpoint.
+        # From here on another worker can resume the trial from its checkpoint.
         self.trial.set_user_attr("run", str(self.run_folder))
         return trainer
 
@@ -82,16 +82,16 @@ class TrialRun(CLI):
 
 
 def resumable(run: str | None) -> bool:
-    """Whether a run folder has a checkpoint to go on from."""
+    """Return whether a run folder has a checkpoint to resume from."""
     return run is not None and checkpoint_of(Path(run), read_checkpoint) is not None
 
 
 def train(trial: optuna.Trial, search: Search, arguments: Sequence[str]) -> float:
-    """Train as the trial suggests, or go on where a process that died had taken the trial.
+    """Train with the parameters of a trial, or resume it where another process left it.
 
     Args:
         trial: With all parameters suggested.
-        search: What is searched.
+        search: The search.
         arguments: train.py's command line without subcommand and parameters.
 
     Returns:
@@ -99,7 +99,7 @@ def train(trial: optuna.Trial, search: Search, arguments: Sequence[str]) -> floa
 
     Raises:
         optuna.TrialPruned: If the pruner ended it.
-        Exception: Whatever ended the training.
+        Exception: Any error of the training.
     """
     before = trial.user_attrs.get("run")
     if before is not None and resumable(before):

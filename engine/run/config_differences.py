@@ -1,11 +1,11 @@
-"""What differs between configs: their values by dotted key, and the keys whose values differ."""
+"""Compare configs by dotted keys."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 
 def flatten(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys of a config and their values; lists are values."""
+    """Yield the dotted keys of a config and their values; a list is one value."""
     if isinstance(config, Mapping) and config:
         for key, value in config.items():
             yield from flatten(value, f"{path}.{key}" if path else str(key))
@@ -14,14 +14,13 @@ def flatten(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Keys that do not have the same value in all configs.
+    """Return the keys whose values differ between configs.
 
     Args:
-        configs: As `yaml.safe_load` gives them.
+        configs: Configs as returned by `yaml.safe_load`.
 
     Returns:
-        Key to its value in each config, None where a config does not have it; in the order in
-        which the configs tell the keys.
+        Key to its value in each config (None if missing), in the order of the keys.
     """
     flat = [dict(flatten(config)) for config in configs]
     keys = dict.fromkeys(key for config in flat for key in config)
