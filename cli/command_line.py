@@ -204,7 +204,7 @@ class CLI(LightningCLI):
         try:  # as a config file: an argument that is newer than the run takes its default
             saved = parser.parse_object(upgrade(read_config(folder / "config.yaml")))
         except ArgumentError as error:
-            words = [self.subcommand, "--config", str(folder / "config.yaml")]
+            words = ["fit", "--config", str(folder / "config.yaml")]
             message = explain(error, Arguments(words).settings, self.schema)
             raise UserError(f"--resume: {message}") from error
         then, now = (yaml.safe_load(parser.dump(c, skip_none=False)) for c in (saved, config))
