@@ -4,12 +4,12 @@
     python tune.py --config … --search … --workers 4
     python tune.py --config … --config configs/trainer/bf16.yaml --search … --trainer.max_epochs 5
 
-Other options are passed to train.py in every trial. Trials are the runs of an experiment named after
-the search file (or by `--experiment`); runs/<experiment>/study/ holds Optuna's database study.db,
+Other options are passed to train.py in every trial. Trials are the runs of an experiment named
+after the search file (or by `--experiment`); runs/<experiment>/study/ holds Optuna's database study.db,
 figures, and best.yaml, a config for train.py.
 
-The same command continues an interrupted study: unfinished trials resume from their last checkpoint.
-Raise `trials:` in the search file for more trials. Trials validate but never test; test the best one.
+The same command continues an interrupted study: unfinished trials resume from their last
+checkpoint. Raise `trials:` in the search file for more trials. Trials validate but never test.
 """
 
 import argparse

@@ -2,7 +2,8 @@
 
 `loggers.json` in the run folder holds the id of the run at each tracker, and `--resume` continues
 it there. Steps that ran after the last checkpoint of a killed run are logged a second time, with
-the same step and, because resuming is exact, the same values. (W&B's `resume_from` could rewind a run,
+the same step and, because resuming is exact, the same values. (W&B's `resume_from` could rewind a
+run,
 but not on every server and not offline; MLflow cannot.) In W&B, metrics are plotted over
 `trainer/global_step`.
 """
