@@ -132,8 +132,8 @@ def check_fits(checkpoint: dict[str, Any], task: L.LightningModule, path: str | 
             raise UserError(f"{path} holds the {what} {found}, but the config has {expected}.")
     weights = task.state_dict()
     for name in [*weights, *checkpoint["state_dict"]]:
-        expected, found = weights.get(name), checkpoint["state_dict"].get(name)
-        shapes = [None if w is None else tuple(w.shape) for w in (expected, found)]
+        pair = weights.get(name), checkpoint["state_dict"].get(name)
+        shapes = [None if weight is None else tuple(weight.shape) for weight in pair]
         if shapes[0] != shapes[1]:
             raise UserError(
                 f"{path} does not fit the config: {name} is {shapes[1] or 'missing'} in the "
