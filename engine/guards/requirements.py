@@ -50,7 +50,7 @@ def class_logits(callback: Callback, outputs: Any, batch: Any) -> tuple[Any, Any
     if getattr(logits, "ndim", 0) == 2 and getattr(targets, "ndim", 0) == 1:
         return logits, targets
     rank_zero_warn(
-        f"{type(callback).__name__} draws nothing: it needs batches `(inputs, targets)` with targets "
-        '(B,) and a `test_step` that returns `{"logits": (B, K)}`.'
+        f"{type(callback).__name__} draws nothing: it needs batches `(inputs, targets)` with "
+        'targets (B,) and a `test_step` that returns `{"logits": (B, K)}`.'
     )
     return None, None

@@ -1,4 +1,4 @@
-"""Transfer: any net of torchvision with a new head, and its backbone frozen, then learning."""
+"""Transfer learning: torchvision networks with a new head, and a backbone frozen at first."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,14 +28,14 @@ FAMILIES = [
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photographs, and the weights of a net of 1,000 classes."""
+    """Return a folder with images, and weights of networks with 1,000 classes."""
     folder = tmp_path_factory.mktemp("data")
     make_image_folder(folder / "insects", {"train": 8, "val": 4, "test": 2}, side=40)
     torch.manual_seed(7)
     torch.save(models.squeezenet1_1().state_dict(), folder / "squeezenet.pth")
     net = models.shufflenet_v2_x0_5()
     for norm in (module for module in net.modules() if isinstance(module, nn.BatchNorm2d)):
-        norm.momentum = 1.0  # with the statistics of noise: without, nothing gets through the norms
+        norm.momentum = 1.0  # statistics of noise, so that activations do not vanish
     with torch.no_grad():
         net(torch.randn(64, 3, 33, 33))
     torch.save(net.state_dict(), folder / "shufflenet.pth")
@@ -60,12 +60,9 @@ FINETUNING = (
 )
 
 
-# The net.
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.slow
-def test_in_every_family_the_head_is_what_the_number_of_classes_changes(name: str) -> None:
+def test_only_the_head_depends_on_the_number_of_classes(name: str) -> None:
     ours, other = TorchvisionNet(name, 7), TorchvisionNet(name, 8)
     changed = {
         key.rpartition(".")[0]
@@ -78,24 +75,22 @@ def test_in_every_family_the_head_is_what_the_number_of_classes_changes(name: st
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "shufflenet_v2_x0_5"])
-def test_with_its_weights_it_is_torchvisions_net_but_for_the_head(
-    name: str, data_dir: Path
-) -> None:
+def test_pretrained_weights_are_loaded_into_all_but_the_head(name: str, data_dir: Path) -> None:
     file = f"{name.partition('_')[0].removesuffix('1')}.pth"
     theirs = models.get_model(name)
     theirs.load_state_dict(torch.load(data_dir / file))
     ours = TorchvisionNet(name, 5, pretrained=file, data_dir=str(data_dir)).eval()
     same = TorchvisionNet(name, 1000, pretrained=str(data_dir / file)).eval()
-    pictures = torch.randn(2, 3, 64, 64)
-    assert torch.equal(same(pictures), theirs.eval()(pictures))
-    assert ours(pictures).shape == (2, 5)
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(same(images), theirs.eval()(images))
+    assert ours(images).shape == (2, 5)
     backbone = dict(ours.model.named_parameters())
     fitting = {n: w for n, w in theirs.named_parameters() if w.shape == backbone[n].shape}
     assert len(backbone) - len(fitting) == 2
     assert all(torch.equal(weight, backbone[n]) for n, weight in fitting.items())
 
 
-def test_torchvisions_own_weights_are_taken_by_its_loader(data_dir: Path, monkeypatch) -> None:
+def test_weights_are_downloaded_by_torchvision(data_dir: Path, monkeypatch) -> None:
     weights = torch.load(data_dir / "squeezenet.pth")
     asked = []
 
@@ -109,7 +104,7 @@ def test_torchvisions_own_weights_are_taken_by_its_loader(data_dir: Path, monkey
     assert torch.equal(net.model.features[0].weight, weights["features.0.weight"])
 
 
-def test_the_old_names_of_densenets_weights_are_understood(tmp_path: Path) -> None:
+def test_old_parameter_names_of_densenet_are_converted(tmp_path: Path) -> None:
     saved = models.densenet121().state_dict()
     old = {n.replace("norm1.", "norm.1.").replace("conv2.", "conv.2."): w for n, w in saved.items()}
     torch.save(old, tmp_path / "densenet.pth")
@@ -119,7 +114,7 @@ def test_the_old_names_of_densenets_weights_are_understood(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"name": "squeezenet"}, "did you mean squeezenet1_1 or squeezenet1_0?"),
         ({"name": "gpt"}, "known: alexnet, "),
@@ -134,33 +129,30 @@ def test_the_old_names_of_densenets_weights_are_understood(tmp_path: Path) -> No
         ({"in_channels": 2}, "in_channels must be 1 or 3"),
     ],
 )
-def test_what_can_not_be_had_is_told(arguments: dict, told: str, data_dir: Path) -> None:
+def test_invalid_arguments_are_reported(arguments: dict, message: str, data_dir: Path) -> None:
     (data_dir / "text.pth").write_text("weights")
     torch.save([1, 2], data_dir / "list.pth")
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         TorchvisionNet(**{"name": "squeezenet1_1", "data_dir": str(data_dir), **arguments})
 
 
-# The backbone.
-
-
 @pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
-    """What there is to see at the end of each epoch of training."""
+def epochs(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """Record weights and parameter groups at the end of each training epoch."""
     seen: list[dict] = []
 
-    def look(self: Any, trainer: L.Trainer, pl_module: Any) -> None:
+    def record(self: Any, trainer: L.Trainer, pl_module: Any) -> None:
         (optimizer,) = trainer.optimizers
         weights = {n: w.detach().clone() for n, w in pl_module.net.model.state_dict().items()}
         groups = [{**group, "params": len(group["params"])} for group in optimizer.param_groups]
         seen.append({"weights": weights, "groups": groups, "head_groups": dict(self.head_groups)})
 
-    monkeypatch.setattr(BackboneFinetuning, "on_train_epoch_end", look, raising=False)
+    monkeypatch.setattr(BackboneFinetuning, "on_train_epoch_end", record, raising=False)
     return seen
 
 
-def test_the_backbone_is_frozen_then_learns_at_the_rate_of_the_config(
-    run: Callable[..., Path], data_dir: Path, watched: list[dict]
+def test_backbone_is_frozen_then_trained_at_a_fraction_of_the_learning_rate(
+    run: Callable[..., Path], data_dir: Path, epochs: list[dict]
 ) -> None:
     run(*small(data_dir, "shufflenet_v2_x0_5", "shufflenet.pth"), *FINETUNING)
     pretrained = torch.load(data_dir / "shufflenet.pth")
@@ -169,35 +161,35 @@ def test_the_backbone_is_frozen_then_learns_at_the_rate_of_the_config(
         & {n for n, w in epoch["weights"].items() if not torch.equal(w, pretrained[n])}
         if i == 0
         else {n for n, w in epoch["weights"].items() if not torch.equal(w, before["weights"][n])}
-        for i, (epoch, before) in enumerate(zip(watched, [{}, *watched], strict=False))
+        for i, (epoch, before) in enumerate(zip(epochs, [{}, *epochs], strict=False))
     ]
-    assert moved[0] == set()  # all but the head, statistics of norms included
+    assert moved[0] == set()  # nothing but the head, including the statistics of norms
     assert {"fc.weight", "fc.bias", "conv1.0.weight"} <= moved[1]
     norms = {n.rpartition(".")[0] for n in pretrained if n.endswith("running_mean")}
     assert not any(name.rpartition(".")[0] in norms for name in moved[3])
-    # Head 0.001 with a cosine over all: the backbone's share is 0.1, 0.2, 0.4 of it.
-    assert [len(epoch["groups"]) for epoch in watched] == [2, 3, 3, 3]
-    for epoch, share in zip(watched[1:], (0.1, 0.2, 0.4), strict=True):
+    # The head follows a cosine from 0.001; the backbone has 0.1, 0.2 and 0.4 times its rate.
+    assert [len(epoch["groups"]) for epoch in epochs] == [2, 3, 3, 3]
+    for epoch, share in zip(epochs[1:], (0.1, 0.2, 0.4), strict=True):
         head, _, backbone = (group["lr"] for group in epoch["groups"])
         assert backbone == pytest.approx(share * head)
         assert 0 <= head < 0.001
-    assert watched[1]["groups"][2]["lr"] > 1e-5
+    assert epochs[1]["groups"][2]["lr"] > 1e-5
 
 
-def test_norms_learn_where_it_is_wished_and_vectors_are_not_decayed(
-    run: Callable[..., Path], data_dir: Path, watched: list[dict]
+def test_train_norms_trains_norms_without_weight_decay(
+    run: Callable[..., Path], data_dir: Path, epochs: list[dict]
 ) -> None:
     norms = ("--trainer.callbacks.train_norms", "true")
     run(*small(data_dir, "shufflenet_v2_x0_5", "shufflenet.pth"), *FINETUNING, *norms)
-    first, last = watched[0]["weights"], watched[-1]["weights"]
+    first, last = epochs[0]["weights"], epochs[-1]["weights"]
     assert not torch.equal(first["conv1.1.running_mean"], last["conv1.1.running_mean"])
     assert not torch.equal(first["conv1.1.weight"], last["conv1.1.weight"])
-    decays = [group["weight_decay"] for group in watched[-1]["groups"]]
+    decays = [group["weight_decay"] for group in epochs[-1]["groups"]]
     assert decays == [0.01, 0.0, 0.01, 0.0]
-    assert watched[-1]["head_groups"] == {2: 0, 3: 1}
+    assert epochs[-1]["head_groups"] == {2: 0, 3: 1}
     net = models.shufflenet_v2_x0_5(num_classes=2)
     vectors = sum(parameter.ndim < 2 for parameter in net.parameters())
-    assert [group["params"] for group in watched[-1]["groups"]][1::2] == [1, vectors - 1]
+    assert [group["params"] for group in epochs[-1]["groups"]][1::2] == [1, vectors - 1]
 
 
 SCHEDULES: dict[str, tuple] = {
@@ -214,41 +206,41 @@ SCHEDULES: dict[str, tuple] = {
     ),
     "lambda": (
         *("--model.lr_scheduler", "torch.optim.lr_scheduler.LambdaLR"),
-        *("--model.lr_scheduler.lr_lambda", f"{__name__}.halved"),
+        *("--model.lr_scheduler.lr_lambda", f"{__name__}.halve"),
     ),
 }
 
 
-def halved(epoch: int) -> float:
+def halve(epoch: int) -> float:
     return 0.5**epoch
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_every_schedule_moves_the_backbone_with_the_head(
-    run: Callable[..., Path], data_dir: Path, watched: list[dict], schedule: str
+def test_backbone_follows_every_schedule(
+    run: Callable[..., Path], data_dir: Path, epochs: list[dict], schedule: str
 ) -> None:
     sgd = ("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", 0.01)
     few = ("--trainer.limit_train_batches", 2, "--trainer.callbacks.growth", 1)
     run(*small(data_dir), *sgd, *SCHEDULES[schedule], *FINETUNING, *few)
-    rates = [[group["lr"] for group in epoch["groups"]] for epoch in watched[1:]]
+    rates = [[group["lr"] for group in epoch["groups"]] for epoch in epochs[1:]]
     for head, backbone in rates:
         assert backbone == pytest.approx(0.1 * head)
     assert (rates[0][0] == rates[-1][0]) == (schedule == "none")
 
 
-def test_a_net_without_a_backbone_is_told(refused) -> None:
+def test_network_without_backbone_is_reported(refused) -> None:
     tiny = ROOT / "tests/configs/digits/tiny.yaml"
     message = refused("fit", "--config", tiny, *FINETUNING)
     assert "BackboneFinetuning needs a network with a `backbone`" in message
 
 
 @pytest.mark.parametrize("wrong", [{"ratio": 0}, {"growth": 0.5}, {"unfreeze_at_epoch": -1}])
-def test_numbers_out_of_their_range_are_refused(wrong: dict) -> None:
+def test_numbers_out_of_range_are_reported(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         BackboneFinetuning(**wrong)
 
 
-def test_the_checkpoint_alone_names_a_raw_photograph(
+def test_checkpoint_alone_classifies_a_raw_image(
     run: Callable[..., Path], data_dir: Path, tmp_path: Path, monkeypatch
 ) -> None:
     folder = run(*small(data_dir), "--trainer.max_epochs", 1)
@@ -257,14 +249,14 @@ def test_the_checkpoint_alone_names_a_raw_photograph(
     assert not {"pretrained", "data_dir"} & set(description)
     monkeypatch.setattr(
         TorchvisionNet, "_read_weights", None
-    )  # no pretrained weights are asked for
+    )  # pretrained weights must not be read
     task = Classifier.load_from_checkpoint(path, weights_only=True)
     ((name, probability),) = task.classify([Image.open(data_dir / "insects/val/ants/0.jpg")])
     assert name in ("ants", "bees")
     assert 0.5 <= probability <= 1
 
 
-def test_a_task_built_in_python_keeps_no_pretrained_file_either(data_dir: Path) -> None:
+def test_task_built_in_python_does_not_store_the_pretrained_file(data_dir: Path) -> None:
     net = TorchvisionNet("squeezenet1_1", 2, pretrained="squeezenet.pth", data_dir=str(data_dir))
     task = Classifier(net, 2)
     assert task.hparams["net"]["init_args"]["name"] == "squeezenet1_1"
@@ -273,11 +265,16 @@ def test_a_task_built_in_python_keeps_no_pretrained_file_either(data_dir: Path) 
 
 
 @pytest.mark.slow
-def test_two_processes_keep_one_backbone(data_dir: Path, run: Callable[..., Path]) -> None:
-    """DDP looks once for what learns: what joins later must be told to it, or copies drift."""
-    net = small(data_dir, "shufflenet_v2_x0_5", "shufflenet.pth")  # no dropout, norms at rest
+def test_two_processes_keep_equal_backbones(data_dir: Path, run: Callable[..., Path]) -> None:
+    """DDP must register the parameters that are unfrozen later, or replicas diverge."""
+    net = small(data_dir, "shufflenet_v2_x0_5", "shufflenet.pth")  # no dropout, frozen norms
     sgd = ("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", 0.0003)
-    sgd += ("--model.lr_scheduler", "null", "--trainer.callbacks.ratio", 1)  # copies drift fast
+    sgd += (
+        "--model.lr_scheduler",
+        "null",
+        "--trainer.callbacks.ratio",
+        1,
+    )
     still = ("--data.augmentation", "null", "--trainer.max_epochs", 2)
     folders = [
         run(*net, *FINETUNING, *sgd, *still, *flags)
@@ -295,7 +292,7 @@ HYMENOPTERA = REAL_DIR / "hymenoptera/hymenoptera_data.zip"
 
 
 @pytest.mark.skipif(not HYMENOPTERA.exists(), reason=f"no {HYMENOPTERA}")
-def test_the_real_photographs_are_those_of_the_tutorial() -> None:
+def test_real_images_are_those_of_the_tutorial() -> None:
     from datamodules import ImageFolder
 
     data = ImageFolder(str(HYMENOPTERA), in_memory=False)
