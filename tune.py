@@ -5,7 +5,7 @@
     python tune.py --config … --config configs/trainer/bf16.yaml --search … --trainer.max_epochs 5
 
 Other options are passed to train.py in every trial. Trials are the runs of an experiment named
-after the search file (or by `--experiment`); runs/<experiment>/study/ holds Optuna's database study.db,
+after the search file (or by `--experiment`); runs/<experiment>/study/ holds Optuna's database,
 figures, and best.yaml, a config for train.py.
 
 The same command continues an interrupted study: unfinished trials resume from their last
