@@ -78,10 +78,10 @@ def test_rate_of_ordinary_tokens_is_masked() -> None:
     number = chosen.sum(dim=1)
     assert set(number[1:-1].tolist()) == {4}  # 15 % of 30, rounded to even
     assert number[-1] == 2  # of 14
-    words = tokens.gather(1, hidden.places)
+    words = tokens.gather(1, hidden.positions)
     assert torch.equal(words[chosen], hidden.targets[chosen])
     assert words[chosen].min() >= 5
-    everywhere = torch.zeros_like(tokens, dtype=torch.bool).scatter(1, hidden.places, chosen)
+    everywhere = torch.zeros_like(tokens, dtype=torch.bool).scatter(1, hidden.positions, chosen)
     assert everywhere.sum() == chosen.sum()  # none is chosen twice
     assert torch.equal(hidden.tokens[~everywhere], tokens[~everywhere])
 
@@ -90,7 +90,7 @@ def test_chosen_tokens_are_masked_replaced_or_unchanged_in_80_10_10_percent() ->
     tokens = texts(6000)
     hidden = mask_tokens(tokens, torch.arange(6000) + 2**40, ORDINARY, MASK, 0.15)
     chosen = hidden.targets != IGNORE_INDEX
-    shown = hidden.tokens.gather(1, hidden.places)[chosen]
+    shown = hidden.tokens.gather(1, hidden.positions)[chosen]
     n = len(shown)
     masked = (shown == MASK).float().mean().item()
     same = (shown == hidden.targets[chosen]).float().mean().item()
@@ -108,11 +108,11 @@ def test_all_positions_are_masked_equally_often() -> None:
     tokens = texts(6000)[1:-1]
     hidden = mask_tokens(tokens, torch.arange(len(tokens)), ORDINARY, MASK, 0.15)
     chosen = hidden.targets != IGNORE_INDEX
-    counts = hidden.places[chosen].bincount(minlength=T)[1:-1].float()
+    counts = hidden.positions[chosen].bincount(minlength=T)[1:-1].float()
     expected = len(tokens) * 4 / 30
     assert (counts - expected).abs().max() < 5 * math.sqrt(expected)
     # Neighbours are hidden together as often as chance has it: 4 of 30, then 3 of 29.
-    everywhere = torch.zeros(len(tokens), T).scatter(1, hidden.places, chosen.float())[:, 1:-1]
+    everywhere = torch.zeros(len(tokens), T).scatter(1, hidden.positions, chosen.float())[:, 1:-1]
     together = (everywhere[:, 1:] * everywhere[:, :-1]).mean().item()
     assert together == pytest.approx(4 / 30 * 3 / 29, rel=0.1)
 
@@ -122,9 +122,9 @@ def test_masking_depends_on_draw_only() -> None:
     whole = mask_tokens(tokens, draw, ORDINARY, MASK, 0.15)
     part = mask_tokens(tokens[10:20], draw[10:20], ORDINARY, MASK, 0.15)
     assert torch.equal(part.tokens, whole.tokens[10:20])
-    assert torch.equal(part.places, whole.places[10:20])
+    assert torch.equal(part.positions, whole.positions[10:20])
     other = mask_tokens(tokens, draw + 1, ORDINARY, MASK, 0.15)
-    same = (other.places.sort(dim=1).values == whole.places.sort(dim=1).values).all(dim=1)
+    same = (other.positions.sort(dim=1).values == whole.positions.sort(dim=1).values).all(dim=1)
     assert same.float().mean() < 0.1
 
 
@@ -338,8 +338,8 @@ def test_val_metrics_are_means_over_all_masked_tokens(
         hidden = task.mask_tokens(inputs)
         with torch.no_grad():
             said = task(inputs | {"input_ids": hidden.tokens}).log_softmax(dim=-1)  # (B, T, V)
-        for row, places in enumerate(hidden.places.tolist()):
-            for place, target in zip(places, hidden.targets[row].tolist(), strict=True):
+        for row, positions in enumerate(hidden.positions.tolist()):
+            for place, target in zip(positions, hidden.targets[row].tolist(), strict=True):
                 if target != IGNORE_INDEX:
                     assert target == tokens[row, place]
                     nats.append(-said[row, place, target].item())
@@ -465,7 +465,7 @@ def test_tokenizer_without_mask_is_an_error(refused: Callable[..., str], small_t
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (("--model.rate", 1.5), "rate must be above 0 and at most 1"),
+        (("--model.rate", 1.5), "rate must be in"),
         (("--data.context", 3), "context must be at least 4"),
     ],
 )
