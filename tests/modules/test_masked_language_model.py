@@ -31,6 +31,7 @@ from callbacks.samples.masked_words import bracket_masked, masked_passage, maske
 from datamodules import SST2, PackedFiles, PackedIMDB
 from datamodules.language_modeling.packed_texts import SeededTrainingSampler, pack
 from datamodules.text.tokenizers import train_tokenizer
+from engine.errors import UserError
 from modules import Classifier, MaskedLanguageModel
 from modules.masked_language_model import hash_values, mask_tokens
 from modules.nets import BertMLM
@@ -360,7 +361,7 @@ def test_checkpoint_alone_fills_masks(pretrained: Path) -> None:
         sure = [p for _, p in words]
         assert sure == sorted(sure, reverse=True)
         assert 0 < sum(sure) <= 1
-    with pytest.raises(ValueError, match=r"no \[MASK\] in the text"):
+    with pytest.raises(UserError, match=r"no \[MASK\]"):
         task.fill_mask("nothing is hidden")
 
 
@@ -559,9 +560,9 @@ def test_masked_word_is_a_full_word_near_the_middle() -> None:
 def test_data_without_draw_is_a_user_error(pretrained: Path) -> None:
     best = pretrained / "checkpoints/best.ckpt"
     task = MaskedLanguageModel.load_from_checkpoint(best, weights_only=True)
-    with pytest.raises(MisconfigurationException, match="a number `draw` for every text"):
+    with pytest.raises(MisconfigurationException, match="a number `draw` for every sequence"):
         task.mask_tokens({"input_ids": texts(2)})
-    with pytest.raises(ValueError, match="needs a tokenizer"):
+    with pytest.raises(ValueError, match="requires `tokenizer`"):
         MaskedLanguageModel(task.net)
 
 
