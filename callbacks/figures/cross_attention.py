@@ -88,7 +88,7 @@ def attention_figure(alignments: list[Alignment]) -> Figure:
     tallest = max(len(target) for _, target, _ in alignments)
     cell = 0.22  # inches
     figure = Figure(figsize=(columns * (cell * widest + 1.3), rows * (cell * tallest + 1.2) + 0.4))
-    panels = figure.subplots(rows, columns, squeeze=False).flat
+    panels = [*figure.subplots(rows, columns, squeeze=False).flat]
     for axes in panels:
         axes.axis("off")
     for axes, (source, target, weights) in zip(panels, alignments, strict=False):
