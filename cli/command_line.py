@@ -166,7 +166,7 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        check_config(config, self.subcommand)
+        check_config(config, self.command.subcommand)
         check_data_given(config, self.links.task)
         self.not_judged = reason_not_judged(self.command)
         path = config.ckpt_path

@@ -34,7 +34,7 @@ def find_class(path: str | None, base: type) -> type | None:
 
 
 def _subclasses(base: type) -> set[type]:
-    direct = base.__subclasses__()
+    direct: list[type] = base.__subclasses__()
     return {*direct, *(cls for sub in direct for cls in _subclasses(sub))}
 
 

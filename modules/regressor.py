@@ -1,6 +1,6 @@
 """LightningModule for regression of one number per image or text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import lightning as L
@@ -21,7 +21,11 @@ from modules.training.gradients import rescale_short_accumulation, should_log
 from modules.training.hyperparameters import save_arguments
 from modules.training.metrics import MeanLoss
 
-LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": F.mse_loss,
+    "mae": F.l1_loss,
+    "huber": F.huber_loss,
+}
 
 
 class Regressor(L.LightningModule):
@@ -62,7 +66,7 @@ class Regressor(L.LightningModule):
             raise UserError(f"model.target_std must be above 0, got {target_std}.")
         save_arguments(self)
         self.net = net.to(memory_format=torch.channels_last)
-        self.loss = LOSSES[loss]
+        self.loss_function = LOSSES[loss]
         self.target_mean = target_mean
         self.target_std = target_std
         self.optimizer = optimizer
@@ -100,7 +104,7 @@ class Regressor(L.LightningModule):
         predictions = self._predict(inputs)  # (B,)
         # In units of standard deviations, so that learning rates do not depend on the targets'
         # unit.
-        loss = self.loss(predictions / self.target_std, targets.float() / self.target_std)
+        loss = self.loss_function(predictions / self.target_std, targets.float() / self.target_std)
         count = len(targets)
         if stage != "train" and count:  # with more processes than samples, some have none
             self.metrics[stage].update(  # type: ignore[operator]

@@ -122,7 +122,7 @@ def write_llama_weights(net: GPT) -> tuple[dict[str, Tensor], dict[str, Any]]:
     kv_heads = net.num_kv_heads or net.num_heads
     size = net.dim // net.num_heads
     ours = net.state_dict()
-    weights = {}
+    weights: dict[str, Tensor] = {}
     for name, theirs in llama_names(net).items():
         heads = [net.num_heads * size, kv_heads * size, kv_heads * size]
         sizes = heads if "qkv" in name else [len(ours[name]) // len(theirs)] * len(theirs)
