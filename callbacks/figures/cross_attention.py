@@ -87,7 +87,8 @@ def attention_figure(alignments: list[Alignment]) -> Figure:
     widest = max(len(source) for source, _, _ in alignments)
     tallest = max(len(target) for _, target, _ in alignments)
     cell = 0.22  # inches
-    figure = Figure(figsize=(columns * (cell * widest + 1.3), rows * (cell * tallest + 1.2) + 0.4))
+    width = max(columns * (cell * widest + 1.3), 5.8)  # at least that of the title
+    figure = Figure(figsize=(width, rows * (cell * tallest + 1.2) + 0.4))
     panels = [*figure.subplots(rows, columns, squeeze=False).flat]
     for axes in panels:
         axes.axis("off")

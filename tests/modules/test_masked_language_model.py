@@ -369,7 +369,7 @@ def test_figures_show_the_most_probable_words(pretrained: Path) -> None:
     told = sorted(path.name for path in (pretrained / "samples").glob("masked-words-*.txt"))
     assert told == ["masked-words-step-20.txt", "masked-words-step-40.txt"]
     lines = (pretrained / "samples" / told[0]).read_text().splitlines()
-    assert re.fullmatch(r"(\S+ \d+%, ){4}\S+ \d+%", lines[0])
+    assert re.fullmatch(r"predicted (\S+ \(\d+%\), ){4}\S+ \(\d+%\)", lines[0])
     assert re.search(r"\[[a-z]{5,}\]", lines[1])
     page = (pretrained / "figures/masked_words.html").read_text()
     assert page.count("<p><b") == 8

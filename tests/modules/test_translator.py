@@ -153,7 +153,7 @@ def test_alignment_weights_sum_to_one(task: Translator) -> None:
     assert " ".join(written[:-1]) == task.translate("kalo kami karu")
     assert weights.shape == (4, 4)
     assert weights.sum(axis=1) == pytest.approx(np.ones(4))
-    assert attention_figure([(source, written, weights)]).axes
+    assert attention_figure([(source, written, weights)]).axes[0].images
 
 
 def small_task(**arguments) -> tuple[Translator, ReversedWords]:
