@@ -32,8 +32,8 @@ def parser() -> argparse.ArgumentParser:
     prompts.add_argument(
         "--prompt",
         metavar="TEXT",
-        help='text to continue; "" starts from the beginning-of-sequence token. Special tokens, such '
-        "as <|endoftext|>, are recognized",
+        help='text to continue; "" starts from the beginning-of-sequence token; special tokens, '
+        "such as <|endoftext|>, are recognized",
     )
     prompts.add_argument(
         "--prompts_file",

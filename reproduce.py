@@ -5,7 +5,7 @@
     python reproduce.py --seeds 3 configs/mnist/mlp.yaml -- --trainer.accelerator cpu
     python reproduce.py configs/mnist/mlp.yaml --runs runs/mnist-mlp/001 runs/mnist-mlp/002
 
-Each config is trained once per seed (0, 1, ...), each time in a new process; the mean over the seeds
+Each config is trained once per seed (0, 1, ...), each time in a new process; the mean over seeds
 is compared with the config's expectation. Flags after `--` are passed to every run. `--runs` trains
 nothing and evaluates finished runs of one config with different seeds. The exit code is 1 if an
 expectation is not met.
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent
 RESULTS = ROOT / "docs" / "results.md"
 HEAD = """# Results
 
-Written by `reproduce.py`: each row compares an expectation of a config with the mean over the seeds.
+Written by `reproduce.py`: each row compares an expectation of a config with the mean over seeds.
 Time is that of one training, including validation, without start-up.
 
 """

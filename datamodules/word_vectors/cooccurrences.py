@@ -54,8 +54,8 @@ class Cooccurrences(RunningText):
         if len(tensors[0]) < HELD_OUT:
             raise UserError(
                 f"The text is too short: it has {len(tensors[0])} distinct pairs of words and "
-                f"needs {HELD_OUT}. Give more text in --data.text, or a smaller --data.min_count or "
-                "--data.min_pair_count."
+                f"needs {HELD_OUT}. Use more text in --data.text, or a smaller "
+                "--data.min_count or --data.min_pair_count."
             )
         generator = torch.Generator().manual_seed(0)  # the same split in every run
         held_out = (

@@ -126,7 +126,7 @@ class RecurrentEncoder(nn.Module):
     def _run_fused(self, layer: nn.Module, x: Tensor, state: State) -> tuple[Tensor, State]:
         h = tuple(part.unsqueeze(0) for part in state)  # each (1, B, D)
         outputs, after = layer(x, h if self.cell == "lstm" else h[0])  # (B, T, D)
-        # Contiguous: on CPUs without native bfloat16, compiled code after strided outputs gives NaN.
+        # Contiguous: without native bfloat16, compiled code after strided outputs gives NaN.
         return outputs.contiguous(), tuple(
             part.squeeze(0) for part in (after if self.cell == "lstm" else (after,))
         )

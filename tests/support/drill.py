@@ -1,4 +1,4 @@
-"""Kill a training run repeatedly, resume it, and compare: `python tests/support/drill.py`.
+"""Kill a training run repeatedly, resume it, and compare: `python -m tests.support.drill`.
 
 Each `kill -9` comes at a random moment after training started. A checkpoint is written every second
 step, so that many kills interrupt a write. In the end the run must equal the uninterrupted one bit
@@ -107,7 +107,7 @@ def main() -> None:
         counts = drill(Path(folder), options.kills, options.seed, options.epochs)
     report = (
         f"{TITLE}\n\n"
-        f"`python tests/support/drill.py --kills {options.kills} --seed {options.seed}`, "
+        f"`python -m tests.support.drill --kills {options.kills} --seed {options.seed}`, "
         f"{time.strftime('%Y-%m-%d')}, torch {torch.__version__}: a run of {counts['steps']} "
         f"steps was killed {counts['kills']} times by `kill -9`, "
         f"{counts['while a checkpoint was written']} of them while a checkpoint was written, "
