@@ -8,6 +8,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from engine.errors import UserError
+from engine.eval_mode import eval_mode
 
 
 class Preflight(L.Callback):
@@ -31,11 +32,8 @@ class Preflight(L.Callback):
             "test": data.test_dataloader,
             "predict": data.predict_dataloader,
         }[stage]()
-        training = pl_module.training
-        pl_module.eval()
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with eval_mode(pl_module), torch.random.fork_rng(devices=[]), torch.no_grad():
             _check(pl_module, data, _first_two(next(iter(loader))))
-        pl_module.train(training)
         self._done = stage == "fit"
 
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
