@@ -4,6 +4,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,14 @@ PURPOSES = {
 }
 OVERLAYS = ("trainer", "logger", "optimizer", "schedule", "size", "adapter")
 NOT_CONFIGS = ("search", "sweep")
-LISTS = {  # key: packages of its classes, and what they are
-    "model": (("modules",), "tasks"),
-    "model.net": (("modules.nets",), "networks"),
-    "model.optimizer": (("modules.optim",), "optimizers and schedules beside those of torch.optim"),
-    "model.lr_scheduler": (("modules.optim",), "optimizers and schedules beside those of torch"),
-    "data": (("datamodules",), "data modules and augmentations"),
-    "trainer.callbacks": (("callbacks",), "callbacks beside those of lightning.pytorch.callbacks"),
+LISTS = {  # key: package of its classes, their base class ("" for any), and what they are
+    "model": ("modules", "", "tasks"),
+    "model.net": ("modules.nets", "", "networks"),
+    "model.optimizer": ("modules.optim", "", "optimizers and schedules, in addition to torch's"),
+    "model.lr_scheduler": ("modules.optim", "", "optimizers and schedules, in addition to torch's"),
+    "data": ("datamodules", "LightningDataModule", "data modules"),
+    "data.augmentation": ("datamodules", "Module", "transforms, in addition to torchvision's"),
+    "trainer.callbacks": ("callbacks", "", "callbacks, in addition to Lightning's"),
 }
 GROUPS = {  # key: class whose arguments are below it
     "trainer": "lightning.Trainer",
@@ -106,9 +108,9 @@ def subcommand_help(subcommand: str) -> str:
         "",
         "Task, network and data: --KEY.help lists classes, --KEY.help CLASS its arguments",
     ]
-    for key, (packages, _) in LISTS.items():
+    for key, (package, base, _) in LISTS.items():
         if key not in ("model.lr_scheduler", "model.optimizer"):
-            lines += _entry(f"--{key} CLASS", ", ".join(n for n, _ in list_classes(packages)))
+            lines += _entry(f"--{key} CLASS", ", ".join(n for n, _ in list_classes(package, base)))
     lines += _entry(
         "--model.optimizer CLASS", "SGD, Adam, AdamW, … of torch.optim; then --model.optimizer.lr X"
     )
@@ -135,10 +137,10 @@ def key_help(key: str, chosen: str) -> str:
         return class_help(chosen, key)
     if key not in LISTS:
         return f"There is no list of classes for {key}. Lists: {', '.join([*LISTS, *GROUPS])}."
-    packages, kind = LISTS[key]
+    package, base, kind = LISTS[key]
     lines = [f"--{key} CLASS: {kind}", ""]
-    for name, text in list_classes(packages):
-        lines += _entry(f"{packages[0]}.{name}", text, width=38)
+    for name, text in list_classes(package, base):
+        lines += _entry(f"{package}.{name}", text, width=38)
     return "\n".join([*lines, "", f"--{key}.help CLASS lists the arguments of a class."])
 
 
@@ -182,28 +184,59 @@ def _documented_arguments(owner: Any) -> dict[str, str]:
     return found
 
 
-def list_classes(packages: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield name and first docstring sentence of each exported class, without importing it."""
-    for package in packages:
-        folder = PROJECT / package.replace(".", "/")
-        tree = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
-        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-        found = {a.asname or a.name: f"{i.module}.{a.name}" for i in imports for a in i.names}
-        for name, path in sorted(found.items()):
-            if name[0].isupper() and path.partition(".")[0] == package.partition(".")[0]:
-                yield name, _purpose(path)
+def list_classes(package: str, base: str = "") -> Iterator[tuple[str, str]]:
+    """Yield name and first docstring sentence of each exported class, without importing it.
+
+    Args:
+        package: Package whose `__init__.py` exports the classes.
+        base: Name of a direct or indirect base class of all listed classes; empty for any.
+    """
+    exported = _imports(_parse(f"{package}.__init__"))
+    for name, path in sorted(exported.items()):
+        ours = path.partition(".")[0] == package.partition(".")[0]
+        if name[0].isupper() and ours and (not base or base in _base_names(path)):
+            yield name, _purpose(path)
+
+
+@cache
+def _parse(module: str) -> ast.Module:
+    """Parse a module of this project; any other module is empty."""
+    file = PROJECT / (module.replace(".", "/") + ".py")
+    return ast.parse(file.read_text(encoding="utf-8") if file.is_file() else "")
+
+
+def _imports(tree: ast.Module) -> dict[str, str]:
+    """Return the names that a module imports with `from`, and their full paths."""
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {a.asname or a.name: f"{node.module}.{a.name}" for node in nodes for a in node.names}
+
+
+@cache
+def _definition(path: str) -> tuple[ast.Module, ast.ClassDef | None]:
+    """Return the module of a class and the definition of the class, if it is of this project."""
+    module, _, name = path.rpartition(".")
+    tree = _parse(module)
+    classes = (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    return tree, next((node for node in classes if node.name == name), None)
+
+
+def _base_names(path: str) -> set[str]:
+    """Return the names of the direct and indirect base classes of a class."""
+    tree, definition = _definition(path)
+    imports = _imports(tree)
+    names: set[str] = set()
+    for base in definition.bases if definition else []:
+        name = ast.unparse(base)
+        names |= {name.rpartition(".")[2]}
+        names |= _base_names(imports.get(name, f"{path.rpartition('.')[0]}.{name}"))
+    return names
 
 
 def _purpose(path: str) -> str:
-    """First sentence of a class's docstring, read from its file."""
-    module, _, name = path.rpartition(".")
-    file = PROJECT / (module.replace(".", "/") + ".py")
-    if not file.is_file():
-        return ""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return (ast.get_docstring(node) or "").partition("\n\n")[0].replace("\n", " ")
-    return ""
+    """Return the first sentence of a class's docstring, read from its file."""
+    _, definition = _definition(path)
+    text = (ast.get_docstring(definition) if definition else None) or ""
+    return text.partition("\n\n")[0].replace("\n", " ")
 
 
 def _entry(name: str, text: str, width: int = 26) -> list[str]:

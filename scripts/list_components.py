@@ -31,7 +31,7 @@ def page() -> str:
     lines = [HEAD]
     for package, title in PACKAGES.items():
         lines += [f"## {title}", "", "| class | purpose |", "| --- | --- |"]
-        lines += [f"| `{package}.{name}` | {text} |" for name, text in list_classes([package])]
+        lines += [f"| `{package}.{name}` | {text} |" for name, text in list_classes(package)]
         lines.append("")
     return "\n".join(lines)
 

@@ -175,6 +175,16 @@ def test_help_fits_two_screens_and_lists_our_classes() -> None:
     assert help_text(["fit", "--config", "x", "--trainer.max_epochs", "3"]) is None
 
 
+def test_help_lists_data_modules_and_augmentations_apart() -> None:
+    data, augmentation = (
+        help_text(["fit", f"--{key}.help"]) or "" for key in ("data", "data.augmentation")
+    )
+    assert "datamodules.PackedIMDB " in data  # its base class is two modules away
+    assert "PerImage" not in data
+    assert "datamodules.PerImageElastic " in augmentation
+    assert "ImageFolder" not in augmentation
+
+
 def test_help_of_a_class_lists_arguments_of_its_bases() -> None:
     text = help_text(["fit", "--data.help", "ImageFolder"]) or ""
     assert text.count("\n") < 80
