@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny nets: two threads mostly wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # more threads slow tiny networks down
 os.environ.setdefault("WANDB_SILENT", "true")
-os.environ["HF_HUB_OFFLINE"] = "1"  # else `datasets` reports each opening
+os.environ["HF_HUB_OFFLINE"] = "1"  # otherwise `datasets` sends a request per data set
 
 import pytest
 import torch
@@ -24,34 +24,34 @@ torch.set_num_threads(1)
 
 
 def pytest_report_header() -> str:
-    """Say on which data the tests run."""
+    """Report which data sets are real and which are synthetic."""
     kinds = (f"{name} {'real' if name in REAL else 'synthetic'}" for name in DATA_SETS)
-    return f"data: {', '.join(kinds)}; Digits real (looked in {REAL_DIR}, from DATA_DIR)"
+    return f"data: {', '.join(kinds)}; Digits real (DATA_DIR: {REAL_DIR})"
 
 
 def pytest_collection_finish() -> None:
-    """All is imported: else the collector would go through it in every run of every test."""
+    """Exclude all imported objects from garbage collection, which every run of a test triggers."""
     gc.freeze()
 
 
 def pytest_unconfigure() -> None:
-    gc.unfreeze()  # what is frozen at the end of Python is taken for a leak
+    gc.unfreeze()  # objects still frozen at exit are reported as leaks
 
 
 @pytest.fixture(autouse=True)
-def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test works in a folder of its own, without network or accounts."""
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run every test in its own folder, without network access or accounts."""
     true_connect = socket.socket.connect
 
     def connect(self: socket.socket, address: tuple | str) -> None:
         if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1"):
-            raise OSError(f"tests use no network, but {address} was asked for")
+            raise OSError(f"tests must not use the network, but one connects to {address}")
         true_connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv("COLUMNS", "200")  # rich breaks no line of a table
+    monkeypatch.setenv("COLUMNS", "200")  # wide enough for every table
     for name in ("DATA_DIR", "WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     torch.manual_seed(0)
@@ -61,14 +61,14 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def synthetic_data(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, dict[str, dict[str, str]]]:
-    """A data folder with a small copy of each data set, and the md5s of its files."""
-    folder = tmp_path_factory.mktemp("made-data")
+    """Return a data folder with small synthetic data sets, and the md5 of each file."""
+    folder = tmp_path_factory.mktemp("synthetic-data")
     return folder, {name: make_mnist(folder, name) for name in DATA_SETS}
 
 
 @pytest.fixture
 def small_data(synthetic_data: tuple[Path, dict], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of small data sets, whose checksums are right for the time of this test."""
+    """Return the folder of synthetic data sets; the expected checksums are patched to theirs."""
     folder, checksums = synthetic_data
     for name, source in DATA_SETS.items():
         resources = [(file, checksums[name][file]) for file, _ in source.resources]
@@ -77,21 +77,21 @@ def small_data(synthetic_data: tuple[Path, dict], monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture(scope="session")
-def made_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with a small copy of each set of labelled texts."""
-    return make_texts(tmp_path_factory.mktemp("made-texts"))
+def synthetic_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a data folder with small synthetic text data sets."""
+    return make_texts(tmp_path_factory.mktemp("synthetic-texts"))
 
 
 @pytest.fixture
-def small_texts(made_texts: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of small texts, whose checksums are right for the time of this test."""
-    patch_checksums(made_texts, monkeypatch)
-    return made_texts
+def small_texts(synthetic_texts: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of synthetic texts; the expected checksums are patched to theirs."""
+    patch_checksums(synthetic_texts, monkeypatch)
+    return synthetic_texts
 
 
 @pytest.fixture(autouse=True)
-def _no_run_left_at_wandb() -> Iterator[None]:
-    """A W&B run that a test leaves open would be taken for the next test's own."""
+def _finish_wandb_run() -> Iterator[None]:
+    """Finish a W&B run that a test leaves open; otherwise the next test would reuse it."""
     yield
     wandb = sys.modules.get("wandb")
     if wandb is not None and hasattr(wandb, "finish"):
@@ -101,7 +101,7 @@ def _no_run_left_at_wandb() -> Iterator[None]:
 
 @pytest.fixture
 def data_of(request: pytest.FixtureRequest) -> Callable[[str], Path]:
-    """The data folder for a data set: the real one where it is there, else the small one."""
+    """Return a function from a data set to its folder: the real one if present, else synthetic."""
 
     def data_of(name: str) -> Path:
         return REAL_DIR if name in REAL else request.getfixturevalue("small_data")
@@ -111,13 +111,13 @@ def data_of(request: pytest.FixtureRequest) -> Callable[[str], Path]:
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """The folder of a test's runs."""
+    """Return the folder of a test's runs."""
     return tmp_path / "runs"
 
 
 @pytest.fixture
 def run(runs: Path) -> Callable[..., Path]:
-    """Call train.py's main in this process; returns the run folder."""
+    """Return a function that calls train.py's main in this process and returns the run folder."""
 
     def run(*arguments: str | Path) -> Path:
         quiet = ["--trainer.enable_progress_bar", "false", "--runs_dir", str(runs)]
@@ -128,7 +128,7 @@ def run(runs: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def refused(runs: Path, run: Callable, capsys) -> Callable[..., str]:
-    """Run train.py with a mistake in it; returns the paragraph that it prints."""
+    """Return a function that runs train.py, expects a user error and returns its message."""
 
     def refused(*arguments: str | Path, leaves: int = 0) -> str:
         folders = len(list(runs.glob("*/*")))

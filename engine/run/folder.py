@@ -1,20 +1,24 @@
-"""The run folder `runs/<experiment>/<version>/`, and where it is."""
+"""Run folders: `runs/<experiment>/<version>/`."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from engine.errors import UserError
 from engine.guards.full_disk import find_disk_full
 
 
 def new_run_folder(runs_dir: Path, experiment: str) -> Path:
-    """Make the experiment's next numbered folder: 001, 002, …; never one that is there already.
+    """Create the next numbered folder of an experiment: 001, 002, …; never reuse an existing one.
+
+    Args:
+        runs_dir: Folder of all experiments.
+        experiment: Name of the experiment, its subfolder.
 
     Raises:
-        MisconfigurationException: If no folder can be made there.
+        UserError: If the folder cannot be created.
     """
     parent = runs_dir / experiment
     try:
@@ -25,19 +29,23 @@ def new_run_folder(runs_dir: Path, experiment: str) -> Path:
             folder = parent / f"{number:03d}"
             try:
                 folder.mkdir()
-            except FileExistsError:  # another run took it in this very moment
+            except FileExistsError:  # created by a concurrent run
                 continue
             return folder
     except OSError as error:
         if find_disk_full(error):
             raise
-        raise MisconfigurationException(
-            f"--runs_dir: no run folder can be made in {parent} ({error.strerror}): name another."
+        raise UserError(
+            f"cannot create a run folder in {parent} ({error.strerror}). "
+            "Choose another folder with --runs_dir."
         ) from error
 
 
 def experiment_name(configs: Sequence[str | Path]) -> str:
-    """`configs/mnist/cnn.yaml` is the experiment `mnist-cnn`; overlays add nothing."""
+    """Return the name of an experiment: `mnist-cnn` for `configs/mnist/cnn.yaml`.
+
+    Overlays, `configs/trainer/*.yaml` and all configs after the first, do not change it.
+    """
     if not configs:
         return "unnamed"
     experiments = [path for path in configs if Path(path).parts[-3:-1] != ("configs", "trainer")]
@@ -50,9 +58,9 @@ def experiment_name(configs: Sequence[str | Path]) -> str:
 
 
 def run_folder(trainer: L.Trainer) -> Path:
-    """The folder of a trainer's run. Only rank zero knows it without asking the others.
+    """Return the run folder of a trainer; on other ranks than zero a broadcast may be needed first.
 
-    A CSVLogger of the user's own comes after the one of the run.
+    Our CSVLogger is the first one; any that the user adds follows.
     """
     own = next(logger for logger in trainer.loggers if isinstance(logger, CSVLogger))
     return Path(own.log_dir)

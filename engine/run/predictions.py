@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engine.run.folder import run_folder
 
-THRESHOLD = 0.5  # probability from which a class is predicted, if samples have several
+THRESHOLD = 0.5  # minimum probability of a predicted label in multi-label classification
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -37,24 +37,24 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         local: Any = _concatenate(predictions)
         shards: list[Any] = [local]
-        if trainer.world_size > 1:  # each process has the rows that follow those of the last rank
+        if trainer.world_size > 1:  # ranks hold consecutive rows
             shards = [None] * trainer.world_size
             torch.distributed.all_gather_object(shards, local)
         if not trainer.is_global_zero:
             return
-        found = _concatenate(shards)
+        outputs = _concatenate(shards)
         folder = run_folder(trainer)
         columns: dict[str, list[Any]] = {}
-        if isinstance(found, list):
-            lines = "".join(f"{' '.join(text.split())}\n" for text in found)
+        if isinstance(outputs, list):
+            lines = "".join(f"{' '.join(text.split())}\n" for text in outputs)
             (folder / "predictions.txt").write_text(lines, encoding="utf-8")
-            header, rows = ["text"], [[text] for text in found]
+            header, rows = ["text"], [[text] for text in outputs]
         else:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            header, rows = _table(found, pl_module, getattr(data, "target", "class"))
+            header, rows = _table(outputs, pl_module, getattr(data, "target", "class"))
             columns = getattr(data, "predict_columns", {})
-            if trainer.world_size > 1 and any(len(c) != len(found) for c in columns.values()):
-                columns = {}  # `limit_predict_batches` cut off rows of every rank
+            if trainer.world_size > 1 and any(len(c) != len(outputs) for c in columns.values()):
+                columns = {}  # with limit_predict_batches every rank lacks some of its rows
         with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(["row", *columns, *header])
@@ -63,14 +63,14 @@ class PredictionWriter(BasePredictionWriter):
 
 
 def _table(
-    found: Tensor, task: L.LightningModule, target: str
+    outputs: Tensor, task: L.LightningModule, target: str
 ) -> tuple[list[str], list[list[Any]]]:
-    """Return the columns and rows of numbers (N,) or class probabilities (N, K)."""
-    if found.ndim == 1:
-        return ["prediction"], [[number] for number in found.tolist()]
+    """Return header and rows for numbers (N,) or class probabilities (N, K)."""
+    if outputs.ndim == 1:
+        return ["prediction"], [[number] for number in outputs.tolist()]
     names: list[str] = task.class_names  # type: ignore[assignment]
     rows = []
-    for probabilities in found.tolist():
+    for probabilities in outputs.tolist():
         best = max(probabilities)
         chosen = [name for name, p in zip(names, probabilities, strict=True) if p >= THRESHOLD]
         single = names[probabilities.index(best)]
@@ -80,7 +80,7 @@ def _table(
 
 
 def _concatenate(parts: Sequence[Any]) -> Any:
-    """Join tensors (B, …) to one (N, …), or lists of texts to one."""
+    """Concatenate tensors (B, …) to one (N, …), or lists of texts."""
     if any(isinstance(part, list) for part in parts):
         return [text for part in parts for text in part]
     return torch.cat(list(parts)).float().cpu()

@@ -1,4 +1,4 @@
-"""A table for the console and the same as Markdown."""
+"""Tables for the console and in Markdown."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -9,12 +9,12 @@ Rows = Sequence[Sequence[str]]
 
 
 def console_table(head: Sequence[str], rows: Rows, numbers_from: int = 1) -> Table:
-    """A rich table.
+    """Return a rich table.
 
     Args:
-        head: Names of the columns.
+        head: Column names.
         rows: Cells.
-        numbers_from: This column and those after it stand to the right.
+        numbers_from: First column of numbers; it and those after it are right-aligned.
     """
     table = Table(box=None, header_style="bold")
     for index, name in enumerate(head):
@@ -26,7 +26,7 @@ def console_table(head: Sequence[str], rows: Rows, numbers_from: int = 1) -> Tab
 
 
 def markdown_table(head: Sequence[str], rows: Rows) -> str:
-    """Lines of a Markdown table, the last one ended too."""
+    """Return a Markdown table that ends with a newline."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(
         "| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines

@@ -1,4 +1,4 @@
-"""One command, config files in, a run folder out."""
+"""The command line: config files in, a run folder out."""
 
 import csv
 import json
@@ -35,17 +35,17 @@ def test_run_folder_has_the_documented_files(run: Run, runs: Path) -> None:
     for name in ("best.ckpt", "last.ckpt"):
         file = folder / "checkpoints" / name
         assert file.is_file()
-        assert not file.is_symlink()  # a copy of the folder must be a copy of the run
+        assert not file.is_symlink()  # so that copying the folder copies the run
         assert "state_dict" in torch.load(file, weights_only=True)
 
 
-def test_results_contain_what_compares_two_runs(run: Run) -> None:
+def test_results_have_all_that_a_comparison_of_runs_needs(run: Run) -> None:
     found = results(run("fit", *SMALL))
-    wanted = "metrics net parameters seconds samples_per_second config versions git_commit date"
-    assert set(wanted.split()) <= set(found)
-    kinds = {"loss", "accuracy", "f1", "precision", "recall", "auroc", "ece"}
-    stages = {f"{stage}/{kind}" for stage in ("val", "test") for kind in kinds}
-    assert stages <= set(found["metrics"])
+    keys = "metrics net parameters seconds samples_per_second config versions git_commit date"
+    assert set(keys.split()) <= set(found)
+    metrics = {"loss", "accuracy", "f1", "precision", "recall", "auroc", "ece"}
+    expected = {f"{stage}/{metric}" for stage in ("val", "test") for metric in metrics}
+    assert expected <= set(found["metrics"])
     assert (found["net"], found["epochs"], found["steps"]) == ("CNN", 1, 1257 // 128)
     assert 0 <= found["metrics"]["test/accuracy"] <= 1
     assert found["config"]["model"]["init_args"]["net"]["init_args"]["channels"] == [4]
@@ -54,19 +54,18 @@ def test_results_contain_what_compares_two_runs(run: Run) -> None:
 def test_samples_per_second_exclude_validation(run: Run) -> None:
     found = results(run("fit", *SMALL, "--trainer.max_epochs", 3, "--data.batch_size", 50))
     assert found["steps"] == 3 * (1257 // 50)
-    by_hand = found["steps"] * 50 / found["seconds"]
-    # Validation and checkpoints count in `seconds` and not in the speed of training.
-    assert by_hand * 0.99 <= found["samples_per_second"] < by_hand * 20
+    average = found["steps"] * 50 / found["seconds"]  # including validation and checkpoints
+    assert average * 0.99 <= found["samples_per_second"] < average * 20
 
 
-def test_seconds_are_of_the_full_fit_even_if_the_best_epoch_was_early(run: Run) -> None:
+def test_seconds_cover_the_full_fit_even_if_the_best_epoch_is_the_first(run: Run) -> None:
     worst_first = ("--checkpoint.mode", "max", "--trainer.max_epochs", 3)
     folder = run("fit", *SMALL, *worst_first, "--test_after_fit", "true")
     seconds = {}
     for name in ("best", "last"):
         saved = torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)
         seconds[name] = saved["callbacks"]["RunRecord"]["seconds"]
-    # last.ckpt is written after the clock of the fit has stopped.
+    # 0.5: last.ckpt may be written after the time of the fit was recorded
     assert seconds["best"] < seconds["last"] <= results(folder)["seconds"] + 0.5
 
 
@@ -76,7 +75,7 @@ def test_completed_run_can_be_evaluated_with_its_last_checkpoint(run: Run) -> No
     again = run("fit", "--resume", worst, "--checkpoint.monitor", "null")
     assert again == worst
     after = results(worst)["metrics"]
-    assert after["val/loss"] < before["val/loss"]  # `max` had chosen the worst
+    assert after["val/loss"] < before["val/loss"]  # mode max selected the worst checkpoint
     assert after["test/loss"] < before["test/loss"]
 
 
@@ -128,12 +127,12 @@ def test_seed_everything_seeds_the_order_of_the_data(run: Run) -> None:
     for seed in (1, 2):
         cli_seed = ("--seed_everything", seed, "--trainer.limit_train_batches", 1)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("modules.Classifier.on_train_batch_start", _remember(orders))
+            patch.setattr("modules.Classifier.on_train_batch_start", _append_labels(orders))
             run("fit", *SMALL, *cli_seed)
     assert orders[0] != orders[1]
 
 
-def _remember(orders: list) -> Callable:
+def _append_labels(orders: list) -> Callable:
     def on_train_batch_start(self: object, batch: tuple, batch_idx: int) -> None:
         orders.append(batch[1].tolist())
 
@@ -150,7 +149,7 @@ def test_later_configs_and_flags_override_earlier_ones(run: Run, tmp_path: Path)
     assert stacked["trainer"]["gradient_clip_val"] == 0.5
     flagged = run("fit", *SMALL, *both, "--data.batch_size", 64)
     assert config(flagged)["data"]["init_args"]["batch_size"] == 64
-    assert flagged.parent.name == "digits-tiny"  # overlays add nothing to the name
+    assert flagged.parent.name == "digits-tiny"  # overlays do not change the name
 
 
 def test_flags_are_never_abbreviated(run: Run, runs: Path) -> None:
@@ -188,13 +187,13 @@ def test_fast_dev_run_writes_nothing(run: Run, runs: Path, tmp_path: Path) -> No
 
 def test_test_and_validate_reproduce_the_metrics_of_fit(run: Run) -> None:
     fitted = run("fit", *SMALL)
-    told = results(fitted)["metrics"]
+    metrics = results(fitted)["metrics"]
     weights = ("--ckpt_path", fitted / "checkpoints/best.ckpt")
     for command, stage in (("test", "test"), ("validate", "val")):
         folder = run(command, "--config", fitted / "config.yaml", *weights)
         assert folder != fitted
-        # 1e-6: sums of 128 rows in fp32.
-        expected = {name: v for name, v in told.items() if name.startswith(stage)}
+        # 1e-6: float32 sums over 128 samples
+        expected = {name: v for name, v in metrics.items() if name.startswith(stage)}
         assert results(folder)["metrics"] == pytest.approx(expected, abs=1e-6)
 
 
@@ -204,14 +203,14 @@ def test_predict_writes_a_prediction_for_each_test_sample(run: Run) -> None:
     folder = run("predict", *SMALL, *weights)
     assert folder != fitted
     with (folder / "predictions.csv").open() as file:
-        answers = list(csv.DictReader(file))
+        rows = list(csv.DictReader(file))
     data = Digits()
     data.setup("predict")
     targets = [data.class_names[label] for label in data.splits["test"][1].tolist()]
-    right = [a["prediction"] == target for a, target in zip(answers, targets, strict=False)]
-    tested = results(fitted)["metrics"]["test/accuracy"]
-    assert sum(right) / len(right) == pytest.approx(tested)
-    assert all(0.1 <= float(answer["confidence"]) <= 1 for answer in answers)
+    correct = [row["prediction"] == target for row, target in zip(rows, targets, strict=True)]
+    accuracy = results(fitted)["metrics"]["test/accuracy"]
+    assert sum(correct) / len(correct) == pytest.approx(accuracy)
+    assert all(0.1 <= float(row["confidence"]) <= 1 for row in rows)
 
 
 def test_fit_resumes_from_a_run_folder(run: Run) -> None:
@@ -224,7 +223,7 @@ def test_fit_resumes_from_a_run_folder(run: Run) -> None:
 
 @pytest.fixture
 def worsened(run: Run) -> Path:
-    """A run whose learning rate grows a thousandfold after the first epoch, which ruins it."""
+    """Return a run whose second epoch is worse, at a thousandfold learning rate."""
     name = "torch.optim.lr_scheduler.StepLR"
     schedule = ("--model.lr_scheduler", name, "--model.lr_scheduler.step_size", 1)
     worse = (*schedule, "--model.lr_scheduler.gamma", 1e3)
@@ -278,5 +277,5 @@ def test_int_is_tried_before_float_in_cached_unions() -> None:
 
 def test_limit_train_batches_of_one_stays_an_int(run: Run) -> None:
     folder = run("fit", *SMALL, "--trainer.limit_train_batches", 1, "--test_after_fit", "false")
-    told = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["limit_train_batches"]
-    assert (told, type(told)) == (1, int)
+    limit = config(folder)["trainer"]["limit_train_batches"]
+    assert (limit, type(limit)) == (1, int)

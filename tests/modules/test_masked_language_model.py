@@ -316,12 +316,12 @@ def test_wordpiece_training_is_deterministic() -> None:
 
 
 @pytest.fixture(scope="module")
-def pretrained(tmp_path_factory, made_texts: Path) -> Path:
+def pretrained(tmp_path_factory, synthetic_texts: Path) -> Path:
     """The folder of a run of the MLM config, but small."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
-        patch_checksums(made_texts, patch)
-        where = ("--data.data_dir", made_texts, "--runs_dir", folder)
+        patch_checksums(synthetic_texts, patch)
+        where = ("--data.data_dir", synthetic_texts, "--runs_dir", folder)
         arguments = [*MLM, *where, "--trainer.enable_progress_bar", "false"]
         return train.main([*map(str, arguments)])
 

@@ -30,13 +30,13 @@ SMALL = (
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, made_texts: Path) -> Path:
+def trained(tmp_path_factory, synthetic_texts: Path) -> Path:
     """The folder of a run of the LSTM with attention, as its config has it but small."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
-        patch_checksums(made_texts, patch)
+        patch_checksums(synthetic_texts, patch)
         config = ROOT / "configs/sst2/lstm_attention.yaml"
-        where = ("--data.data_dir", made_texts, "--runs_dir", folder)
+        where = ("--data.data_dir", synthetic_texts, "--runs_dir", folder)
         arguments = ("fit", "--config", config, *where, *SMALL, "--trainer.accelerator", "cpu")
         return train.main([*map(str, arguments), "--trainer.enable_progress_bar", "false"])
 

@@ -161,13 +161,13 @@ def planted(path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, made_texts: Path) -> dict[str, Path]:
+def made(tmp_path_factory: pytest.TempPathFactory, synthetic_texts: Path) -> dict[str, Path]:
     """A run of each net on the made text, through its config."""
     folder = tmp_path_factory.mktemp("words")
     text = planted(folder / "text.txt")
     runs = {}
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
-        patch_checksums(made_texts, patch)
+        patch_checksums(synthetic_texts, patch)
         for name, (config, *more) in CONFIGS.items():
             arguments = [
                 *("fit", "--config", ROOT / f"configs/{config}.yaml", "--data.text", text),

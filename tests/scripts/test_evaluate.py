@@ -274,14 +274,15 @@ def test_user_errors_are_one_line(
 
 
 @pytest.fixture(scope="module")
-def text_runs(tmp_path_factory: pytest.TempPathFactory, made_texts: Path) -> tuple[Path, Path]:
+def text_runs(tmp_path_factory: pytest.TempPathFactory, synthetic_texts: Path) -> tuple[Path, Path]:
     """Return two runs on SST-2 with different contexts."""
     folder = tmp_path_factory.mktemp("texts")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
-        patch_checksums(made_texts, patch)
+        patch_checksums(synthetic_texts, patch)
         common = (
             *("fit", "--config", ROOT / "configs/sst2/bag_of_words.yaml", "--runs_dir", folder),
-            *("--data.data_dir", made_texts, "--data.batch_size", 16, "--trainer.max_epochs", 1),
+            *("--data.data_dir", synthetic_texts, "--data.batch_size", 16),
+            *("--trainer.max_epochs", 1),
             *("--trainer.callbacks", "[]", "--trainer.enable_progress_bar", "false"),
         )
         first, second = (

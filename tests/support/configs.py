@@ -11,39 +11,21 @@ from datamodules.text.tokenizers import character_tokenizer
 from tests.support import DATA_SETS, REAL_DIR, ROOT
 from tests.support.synthetic_data import PAIR_SETS, RUNNING_TEXTS, TEXT_SETS, make_shards
 
-OVERLAYS = sorted((ROOT / "configs").glob("trainer/*.yaml")) + sorted(
-    (ROOT / "configs").glob("logger/*.yaml")
-)
-
-
-CHOICES = [
-    *(ROOT / "configs").glob("optimizer/*.yaml"),
-    *(ROOT / "configs").glob("schedule/*.yaml"),
-]
-
-
-SIZES = sorted((ROOT / "configs").glob("size/*.yaml"))
-
-
-SWEEPS = sorted((ROOT / "configs").glob("sweep/*.yaml"))
-
-
-SEARCHES = sorted((ROOT / "configs").glob("search/*.yaml"))  # tests/test_tune.py
-
-
+CONFIGS = ROOT / "configs"
+OVERLAYS = sorted(CONFIGS.glob("trainer/*.yaml")) + sorted(CONFIGS.glob("logger/*.yaml"))
+CHOICES = [*CONFIGS.glob("optimizer/*.yaml"), *CONFIGS.glob("schedule/*.yaml")]
+SIZES = sorted(CONFIGS.glob("size/*.yaml"))
+SWEEPS = sorted(CONFIGS.glob("sweep/*.yaml"))
+SEARCHES = sorted(CONFIGS.glob("search/*.yaml"))
 EXPERIMENTS = sorted(
-    set((ROOT / "configs").glob("*/*.yaml")) - {*OVERLAYS, *CHOICES, *SIZES, *SWEEPS, *SEARCHES}
+    set(CONFIGS.glob("*/*.yaml")) - {*OVERLAYS, *CHOICES, *SIZES, *SWEEPS, *SEARCHES}
 )
-
-
 ONE_STEP = (
     *("--trainer.max_epochs", 1, "--trainer.max_steps", 1, "--trainer.accelerator", "cpu"),
     *("--trainer.limit_train_batches", 1, "--trainer.limit_val_batches", 1),
     *("--trainer.limit_test_batches", 1, "--trainer.val_check_interval", 1),
 )
-
-
-# The crash, in the fourth batch, is within the second epoch: each has two.
+# Two batches per epoch: a crash in the fourth batch is within the second epoch.
 SOME_STEPS = (
     *("--trainer.max_epochs", 3, "--trainer.max_steps", 6, "--trainer.accelerator", "cpu"),
     *("--trainer.limit_train_batches", 2, "--trainer.limit_val_batches", 1),
@@ -51,11 +33,9 @@ SOME_STEPS = (
     *("--trainer.log_every_n_steps", 1, "--checkpoint.every_n_steps", 1),
     *("--test_after_fit", "false"),
 )
-
-
-# What is too large for a test is made small: everything else in the config stays as it is.
+# Arguments that shrink what is too large for a test; the rest of the config is unchanged.
 SMALLER: dict[str, tuple] = {
-    # tests/test_bare_loop.py compiles it.
+    # tests/benchmarks/test_bare_loop.py covers the compiled model
     "shakespeare/gpt": ("--model.compile", "false", "--data.batch_size", 4),
     "mnist/champion_gpu": ("--model.compile", "false", "--model.net.width", 8),
     "source/bert": ("--data.max_vocab_size", 300),
@@ -63,7 +43,7 @@ SMALLER: dict[str, tuple] = {
         *("--model.net.num_layers", 2, "--model.net.num_heads", 2, "--model.net.dim", 16),
         *("--model.compile", "false", "--data.context", 32, "--data.batch_size", 8),
     ),
-    **dict.fromkeys(  # a net that has learnt nothing writes as long sentences as it may
+    **dict.fromkeys(  # untrained networks generate sentences of the maximum length
         (f"multi30k/{net}" for net in ("seq2seq", "seq2seq_bahdanau", "seq2seq_luong")),
         ("--model.net.dim", 16, "--model.net.hidden_size", 16, "--data.batch_size", 16),
     ),
@@ -73,19 +53,11 @@ SMALLER: dict[str, tuple] = {
         ("--data.in_memory", "false", "--data.batch_size", 4, "--trainer.precision", "32-true"),
     ),
 }
-
-
-# The made reviews have some thousand words.
+# The synthetic reviews have a few thousand words.
 SMALLER |= dict.fromkeys(("imdb/skip_gram", "imdb/cbow"), ("--data.batch_size", 512))
-
-
 SMALLER["imdb/glove"] = ("--data.batch_size", 32)
-
-
-# What begins with a checkpoint, by the path that it would have here: the runs that make it.
+# Config that starts from a checkpoint: the config whose run writes it.
 AFTER = dict.fromkeys(("sst2/bert_scratch", "sst2/bert_finetuned"), "imdb/bert_mlm")
-
-
 MISSING = (
     *("does not exist and could not be downloaded", "there are no images"),
     "no pretrained weights",
@@ -96,20 +68,26 @@ def name(path: Path) -> str:
     return f"{path.parent.name}/{path.stem}"
 
 
+def write_config(folder: Path, text: str) -> Path:
+    """Write `mine.yaml` into a folder and return its path."""
+    (folder / "mine.yaml").write_text(text)
+    return folder / "mine.yaml"
+
+
 def data_for(
     config: Path, data_of: Callable[[str], Path], small_texts: Path, tmp_path: Path
 ) -> Path:
-    """A data folder with what the config trains on: the real data, or made data, or a skip."""
+    """Return the folder of real or synthetic data for a config."""
     data = yaml.safe_load(config.read_text())["data"]
     kind = (data if isinstance(data, str) else data["class_path"]).rpartition(".")[2]
-    if kind == "TokenShards":  # the real ones are too large for any machine of a test
+    if kind == "TokenShards":  # the real shards are too large for a test
         alphabet = "".join(map(chr, range(32, 127)))
         make_shards(
             tmp_path / "data" / data["init_args"]["folder"],
             tokenizer=character_tokenizer(alphabet),
         )
         return tmp_path / "data"
-    # The real ones take seconds to read: tests of their own do it.
+    # Reading the real texts takes seconds; the tests of each data module do it.
     if kind in (*TEXT_SETS, *RUNNING_TEXTS, *PAIR_SETS, "PackedIMDB"):
         return small_texts
     return data_of(kind) if kind in DATA_SETS else REAL_DIR
@@ -117,18 +95,18 @@ def data_for(
 
 @contextmanager
 def skipped_without_data(capsys) -> Iterator[None]:
-    """Skips the test where train.py says that the data are neither there nor to be had."""
+    """Skip the test if train.py reports that data are missing and cannot be downloaded."""
     try:
         yield
     except SystemExit:
-        told = capsys.readouterr().err
-        if any(missing in told for missing in MISSING):
-            pytest.skip(f"no data for it: {told.strip()[:300]}")
+        stderr = capsys.readouterr().err
+        if any(message in stderr for message in MISSING):
+            pytest.skip(f"no data: {stderr.strip()[:300]}")
         raise
 
 
 def run_before(config: Path, run: Callable[..., Path], where: tuple) -> None:
-    """One step of the run that a config begins with, if it does."""
+    """Train one step of the run whose checkpoint a config starts from, if any."""
     if name(config) in AFTER:
         before = ROOT / f"configs/{AFTER[name(config)]}.yaml"
         run("fit", "--config", before, *where, *ONE_STEP, "--trainer.callbacks", "[]")

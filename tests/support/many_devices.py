@@ -1,8 +1,8 @@
-"""Program of several processes: all their runs one after the other, because starting is slow.
+"""Run all experiments of several processes in one start, because starting is slow.
 
-`start(2, folder)` starts two processes in a folder. They leave run folders, error messages in
-`messages-2.json`, weights in `padded-2.pt`, and in `joined-2-0.json` whether rank 0 still had a
-process group when it ended.
+`start(2, folder)` starts two processes in a folder. They write run folders, error messages to
+`messages-2.json`, weights to `padded-2.pt`, and to `joined-2-0.json` whether rank 0 still had a
+process group at exit.
 """
 
 import atexit
@@ -150,7 +150,7 @@ RUNS: dict[int, dict[str, tuple[tuple, ...]]] = {
             ("fit", GPT, (*FSDP, *FOLDER, *AUTO)),
         ),
         "stopped-tp": (("fit", GPT, (*TP, *CRASH)), ("fit", GPT, (*TP, *AUTO))),
-        # There is a run folder of one process already.
+        # the test has created a run folder of one process before
         "started-by-one": (("fit", GPT, (*FSDP, *AUTO)),),
         "refused-lstm-tp": (("fit", EXPERIMENTS["lstm"], TP),),
         "refused-heads": (("fit", GPT, (*TP, "--model.net.num_heads", 3)),),
@@ -174,7 +174,7 @@ RUNS: dict[int, dict[str, tuple[tuple, ...]]] = {
 
 
 class OddDigits(Digits):
-    """169 images for validation: one process has 85 of them, 7 batches of 12 and one of 1."""
+    """169 validation images: one of two processes has 85, in 7 batches of 12 and one of 1."""
 
     def load(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         splits = super().load()
@@ -184,7 +184,7 @@ class OddDigits(Digits):
 
 
 class Padded(L.LightningDataModule):
-    """Sequences of very different lengths: a mean over batches is not a mean over tokens."""
+    """Sequences of very different lengths: the mean of batch means is not the mean over tokens."""
 
     def __init__(self, rows: int = 8, steps: int = 8) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ class Padded(L.LightningDataModule):
 
 
 def train_padded(**arguments: Any) -> dict[str, torch.Tensor]:
-    """Return the weights after some steps of two batches each."""
+    """Train with gradients accumulated over two batches and return the full weights."""
     from modules import LanguageModel
     from modules.nets import GPT
 

@@ -19,7 +19,15 @@ class Rates(L.Callback):
 
 
 def fit(optimizer=None, lr_scheduler=None, callbacks=(), **arguments) -> Rates:
-    watch = Rates()
+    """Train an MLP on Digits and return the recorded rates.
+
+    Args:
+        optimizer: Factory of the optimizer, as in a config.
+        lr_scheduler: Factory of the schedule.
+        callbacks: Further callbacks.
+        arguments: Further arguments of the Trainer.
+    """
+    rates = Rates()
     net = MLP(image_size=8, hidden_sizes=[4])
     task = Classifier(net, optimizer=optimizer, lr_scheduler=lr_scheduler)
     trainer = L.Trainer(
@@ -28,9 +36,9 @@ def fit(optimizer=None, lr_scheduler=None, callbacks=(), **arguments) -> Rates:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[watch, *callbacks],
+        callbacks=[rates, *callbacks],
         **{"max_epochs": 2, "limit_train_batches": 5, "limit_val_batches": 1} | arguments,
     )
     trainer.fit(task, Digits())
-    watch.rate_after = watch.optimizer.param_groups[0]["lr"]
-    return watch
+    rates.rate_after = rates.optimizer.param_groups[0]["lr"]
+    return rates

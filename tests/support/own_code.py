@@ -1,4 +1,4 @@
-"""Tasks and data modules as a user writes them for plain LightningCLI."""
+"""Tasks, data modules and callbacks as users write them for plain LightningCLI."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -38,7 +38,7 @@ class VectorData(L.LightningDataModule):
 
 
 class TrainingOnly(VectorData):
-    """Without validation or test data."""
+    """No validation or test data."""
 
     val_dataloader = L.LightningDataModule.val_dataloader
     test_dataloader = L.LightningDataModule.test_dataloader
@@ -85,7 +85,7 @@ class ThreeClasses(TwoClasses):
 
 
 class Regression(L.LightningModule):
-    """Float targets, a network without forward() in the task, metrics under names of its own."""
+    """Float targets, no `forward` in the task, metrics under its own names."""
 
     def __init__(self, net: nn.Module | None = None, lr: float = 0.01) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ class OwnLoaders(Regression):
 
 
 class Factories(Regression):
-    """Optimizer and required sizes from the config."""
+    """Optimizer and a required argument from the config."""
 
     def __init__(self, num_classes: int, optimizer: Any = None) -> None:
         super().__init__(nn.Linear(4, num_classes))
@@ -197,7 +197,7 @@ class Sign(torch.optim.Optimizer):
 
 
 class OwnLogger(CSVLogger):
-    """A logger by class path."""
+    """A logger given by class path."""
 
 
 class LinkedData(VectorData):

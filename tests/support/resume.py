@@ -1,4 +1,4 @@
-"""Interrupt a run, and compare two runs bit for bit."""
+"""Interrupt runs, and compare two runs bit for bit."""
 
 import os
 import signal
@@ -12,13 +12,11 @@ import torch
 from tests.support import ROOT
 
 Run = Callable[..., Path]
-
-
 TINY = ROOT / "tests/configs/digits/tiny.yaml"
 
 
 class Crash(Exception):
-    """Stands for anything that ends a process."""
+    """A failure of the process during training."""
 
 
 class CrashAfter(L.Callback):
@@ -54,31 +52,20 @@ AUGMENTED = (
     *("--data.augmentation", "torchvision.transforms.v2.RandomCrop"),
     *("--data.augmentation.size", 8, "--data.augmentation.padding", 1),
 )
-
-
 COSINE = (
     *("--model.lr_scheduler", "modules.optim.WarmupCosine"),
     *("--model.lr_scheduler.warmup_steps", 3),
 )
-
-
 PLATEAU = (
     *("--model.lr_scheduler", "lightning.pytorch.cli.ReduceLROnPlateau"),
     *("--model.lr_scheduler.monitor", "val/loss", "--model.lr_scheduler.patience", 0),
-    *(
-        "--model.lr_scheduler.threshold",
-        0.1,
-    ),  # so the learning rate decreases every epoch
+    *("--model.lr_scheduler.threshold", 0.1),  # high enough to reduce the rate every epoch
 )
-
-
 IMAGES = (
     *("--config", TINY, "--model.net", "modules.nets.CNN", "--model.net.channels", "[4]"),
     *("--model.net.hidden_size", 8, "--trainer.log_every_n_steps", 1, "--data.batch_size", 64),
     *("--trainer.limit_train_batches", 10, "--trainer.max_epochs", 3),
 )
-
-
 TEXT = (
     *(
         "--config",
@@ -90,27 +77,19 @@ TEXT = (
     *("--trainer.limit_val_batches", 2, "--trainer.log_every_n_steps", 1),
     *("--trainer.precision", "32-true", "--model.lr_scheduler.warmup_steps", 3),
 )
-
-
 PAIRS = (
     *("--config", ROOT / "configs/toy/reversed_words.yaml", "--data.sizes", "[160, 8, 8]"),
     *("--data.batch_size", 16, "--model.net.dim", 16, "--model.net.dropout", 0.1),
     *("--model.label_smoothing", 0.1, "--trainer.log_every_n_steps", 1),
     *("--model.lr_scheduler.warmup_steps", 3, "--trainer.callbacks", "[]"),
 )
-
-
 SMALL_WORDS = (
     *("--data.text", ROOT / "README.md", "--data.min_count", 2, "--data.val_fraction", 0.1),
     *("--data.batch_size", 100, "--model.net.dim", 8, "--trainer.max_epochs", 3),
     *("--trainer.log_every_n_steps", 1, "--trainer.callbacks", "null"),
     *("--checkpoint.every_n_steps", 4),
 )
-
-
 ACROSS_EPOCHS = ("--trainer.check_val_every_n_epoch", "null")
-
-
 CASES = {
     "mid-epoch": (*IMAGES, *COSINE, "--checkpoint.every_n_steps", 4),
     "augmentation": (*IMAGES, *AUGMENTED, "--checkpoint.every_n_steps", 4),
@@ -175,8 +154,6 @@ CASES = {
         *("--trainer.accumulate_grad_batches", 2, "--checkpoint.every_n_steps", 1),
     ),
 }
-
-
 FAST_CASES = (
     *("mid-epoch", "augmentation", "plateau", "exponential moving average"),
     *(
@@ -191,6 +168,7 @@ SHORT = (*CASES["mid-epoch"], "--test_after_fit", "false", "--experiment", "shor
 
 
 def crash_after(batches: int, callback: type[L.Callback] = CrashAfter) -> tuple[str, ...]:
+    """Return the flags of a callback that interrupts the run after a number of batches."""
     return (
         f"--trainer.callbacks+={__name__}.{callback.__name__}",
         f"--trainer.callbacks.batches={batches}",
@@ -215,6 +193,13 @@ def assert_equal_nested(a: Any, b: Any, where: str = "") -> None:
 
 
 def assert_same_run(one: Path, other: Path, but: str = "") -> None:
+    """Compare metrics and checkpoints of two runs bit for bit.
+
+    Args:
+        one: A run folder.
+        other: Another.
+        but: Key of the checkpoints that may differ.
+    """
     assert (one / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
     names = [path.name for path in sorted((one / "checkpoints").iterdir())]
     assert names == [path.name for path in sorted((other / "checkpoints").iterdir())]

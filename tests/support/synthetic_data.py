@@ -23,7 +23,7 @@ SIZES = {"train": 5_600, "t10k": 300}  # 5,000 training images become the valida
 
 
 def make_mnist(folder: Path, name: str = "MNIST") -> dict[str, str]:
-    """Write the four files of an MNIST in which each class has a bright square of its own.
+    """Write the four files of an MNIST whose classes differ in the position of a bright square.
 
     Returns:
         File name → md5.
@@ -54,7 +54,7 @@ def idx(values: np.ndarray) -> bytes:
 def make_shards(
     folder: Path, shard_tokens: int = 10_000, tokenizer: Tokenizer | None = None, highest: int = 59
 ) -> Path:
-    """Write 3,000 random training and 400 validation tokens, by default of 60 kinds."""
+    """Write 3,000 random training and 400 validation tokens, by default with a vocabulary of 60."""
     alphabet = "".join(map(chr, range(32, 91)))
     made, end = add_end_of_text(tokenizer or character_tokenizer(alphabet))
     dtype = np.dtype(token_dtype(made))
@@ -103,7 +103,7 @@ COMMON = "the a film it is and of this with for 's , . not very plot cast scene 
 
 
 def make_text(random: np.random.Generator, label: int, words: int) -> str:
-    """Create a text of common words, some class words among them, the last word included."""
+    """Return a text of common words and words of the class; the last word is one of the class."""
     class_words = CLASS_WORDS[label].split()
     drawn = [
         random.choice(class_words if random.random() < 0.3 else COMMON.split())
@@ -170,7 +170,7 @@ def make_sentence_pairs(folder: Path) -> Path:
 
 
 def make_benchmarks(folder: Path) -> None:
-    """Write small word-vector benchmarks in which the words of a class are similar."""
+    """Write small word-vector benchmarks in which words of the same class are similar."""
     folder.mkdir()
     dull, fine = (words.split() for words in CLASS_WORDS[:2])
     pairs = [f"{a}\t{b}\t{score}" for score, other in ((9, dull), (1, fine)) for a, b in

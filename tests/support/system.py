@@ -1,4 +1,4 @@
-"""What tests need of the operating system."""
+"""Ports, timeouts and privileges for tests."""
 
 import os
 import socket

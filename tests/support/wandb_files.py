@@ -1,4 +1,4 @@
-"""Read W&B's offline files back."""
+"""Read W&B's offline files."""
 
 import json
 import struct
@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.support import ROOT
 
-BLOCK, HEADER = 32_768, struct.Struct("<IHB")  # LevelDB's log: checksum, length, type
+BLOCK, HEADER = 32_768, struct.Struct("<IHB")  # LevelDB's log format: checksum, length, type
 
 
 def overlay(name: str) -> tuple[str, Path]:
@@ -17,50 +17,51 @@ def overlay(name: str) -> tuple[str, Path]:
 
 
 def records(path: Path) -> Iterator[bytes]:
-    """The records of a log file, pieced together from its blocks of 32 KiB."""
-    data, position, parts = path.read_bytes(), 7, []  # 7 bytes ":W&B" and version before all
+    """Yield the records of a log file, joined across its blocks of 32 KiB."""
+    data, parts = path.read_bytes(), []
+    position = 7  # after ":W&B" and the version
     assert data[:4] in (b":W&B", b"")
     while position + HEADER.size <= len(data):
         left = BLOCK - position % BLOCK
-        if left < HEADER.size:  # too little room for a header: zeros until the next block
+        if left < HEADER.size:  # too few bytes for a header: zeros until the next block
             position += left
             continue
         _, length, kind = HEADER.unpack_from(data, position)
         position += HEADER.size
         parts.append(data[position : position + length])
         position += length
-        if kind in (1, 4):  # full, or the last of several; 2 is a first and 3 a middle part
+        if kind in (1, 4):  # 1: complete record, 2: first part, 3: middle part, 4: last part
             yield b"".join(parts)
             parts = []
 
 
 def read_wandb(folder: Path) -> dict[str, Any]:
-    """What the one W&B file in a run folder holds."""
+    """Return the content of the only W&B file in a run folder."""
     (found,) = read_all_wandb(folder)
     return found
 
 
 def read_all_wandb(folder: Path, number: int = 1) -> list[dict[str, Any]]:
-    """The W&B files in a run folder, one a process that logged, in order of time.
+    """Return the content of the W&B files in a run folder, one per process, oldest first.
 
-    W&B writes them by a process of its own, which may end after `wandb.finish` has returned.
+    A separate process of W&B writes them; it may still be writing after `wandb.finish` returned.
     """
     limit = time.monotonic() + 60
     while True:
         paths = folder.glob("wandb/offline-run-*/*.wandb")
         found = [_read(path) for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns)]
-        if len(found) >= number and all(one["over"] for one in found):
+        if len(found) >= number and all(file["complete"] for file in found):
             return found
-        assert time.monotonic() < limit, "W&B has not ended its files"
+        assert time.monotonic() < limit, "W&B did not complete its files"
         time.sleep(0.1)
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Run, configuration, history, axes, artifacts and files."""
+    """Return run, configuration, history, axes, artifacts and files."""
     from wandb.proto import wandb_internal_pb2
 
     found: dict[str, Any] = {"config": {}, "history": [], "files": [], "folder": path.parent}
-    found |= {"axes": {}, "artifacts": [], "over": False}
+    found |= {"axes": {}, "artifacts": [], "complete": False}
     for data in records(path):
         record = wandb_internal_pb2.Record.FromString(data)
         kind = record.WhichOneof("record_type")
@@ -80,7 +81,7 @@ def _read(path: Path) -> dict[str, Any]:
         elif kind == "request":
             found["artifacts"] += [record.request.log_artifact.artifact]
         elif kind == "exit":
-            found["over"] = True
+            found["complete"] = True
         elif kind == "files":
             found["files"] += [file.path for file in record.files.files]
     return found

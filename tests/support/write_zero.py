@@ -1,7 +1,7 @@
-"""Write checkpoints of a GPT as DeepSpeed does on a CPU: `python tests/write_zero.py FOLDER`.
+"""Write ZeRO checkpoints of a GPT on a CPU: `python tests/support/write_zero.py FOLDER`.
 
-Lightning runs DeepSpeed on GPUs only; this is the engine that it drives, with the same calls. In
-FOLDER are then `zero2`, `zero3`, and `seen.pt` with the logits of both nets.
+Lightning runs DeepSpeed on GPUs only, so this makes the same calls to DeepSpeed's engine. It writes
+the checkpoints `zero2` and `zero3`, and `logits.pt` with the logits of both networks.
 """
 
 import importlib
@@ -18,7 +18,7 @@ TOKENS = torch.arange(8)[None]
 
 
 def train(stage: int, folder: Path) -> Tensor:
-    """Two steps; returns the logits of the net that was saved."""
+    """Train two steps, save a checkpoint, return the logits of the saved network."""
     import deepspeed
 
     from datamodules.text.tokenizers import character_tokenizer
@@ -60,11 +60,11 @@ def main(folder: Path) -> None:
     sys.path[:0] = [str(Path(__file__).parent.parent.parent)]
     import deepspeed
 
-    # What it would compile first, for minutes, is for several processes.
+    # DeepSpeed would compile a shared-memory operator for minutes.
     importlib.import_module("deepspeed.comm.torch").build_shm_op = lambda: None
     deepspeed.init_distributed("gloo")
-    seen = {f"zero{stage}": train(stage, folder / f"zero{stage}") for stage in (2, 3)}
-    torch.save(seen, folder / "seen.pt")
+    logits = {f"zero{stage}": train(stage, folder / f"zero{stage}") for stage in (2, 3)}
+    torch.save(logits, folder / "logits.pt")
 
 
 if __name__ == "__main__":
