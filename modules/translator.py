@@ -213,11 +213,11 @@ class Translator(L.LightningModule):
         pad, bos, eos = (int(target.token_to_id(name) or 0) for name in (PAD, BOS, EOS))
         source = {name: inputs[name] for name in ("input_ids", "attention_mask")}
         net: Any = self.net
-        found, _ = beam_search(net, source, bos, eos, beam_size, penalty, exclude=(pad, bos))
+        rows, _ = beam_search(net, source, bos, eos, beam_size, penalty, exclude=(pad, bos))
         lengths = source["attention_mask"].sum(dim=1).tolist()  # including [EOS]
         # An empty source gives an empty translation; the model never saw one in training.
         return self._decode(
-            1, [tokens if n > 1 else [] for tokens, n in zip(found, lengths, strict=True)]
+            1, [tokens if n > 1 else [] for tokens, n in zip(rows, lengths, strict=True)]
         )
 
     @torch.inference_mode()
@@ -274,8 +274,7 @@ class Translator(L.LightningModule):
         if truncated:
             rank_zero_warn(
                 f"{truncated} of {len(sentences)} sentences are longer than the network's context "
-                f"and "
-                "were truncated. Split them at the ends of sentences."
+                "and were truncated. Split them into shorter ones."
             )
         result = [""] * len(sentences)
         by_length = sorted(range(len(sentences)), key=lambda row: len(sentences[row]))
@@ -284,8 +283,8 @@ class Translator(L.LightningModule):
                 rows = by_length[start : start + batch_size]
                 inputs = texts_to_inputs([sentences[row] for row in rows], source)
                 inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
-                found = self._search(inputs, beam_size, penalty)
-                for row, text in zip(rows, found, strict=True):
+                translations = self._search(inputs, beam_size, penalty)
+                for row, text in zip(rows, translations, strict=True):
                     result[row] = text
         return result[0] if isinstance(texts, str) else result
 

@@ -1,4 +1,4 @@
-"""generate.py and export.py, run in this process, and Hugging Face folders."""
+"""generate.py and export.py, called in this process, and Hugging Face folders."""
 
 import json
 import pickle
@@ -46,13 +46,13 @@ TOKENIZERS = {
 
 def language_model(net=GPT, tokenizer="characters", **sizes) -> LanguageModel:
     torch.manual_seed(0)
-    built_tokenizer = TOKENIZERS[tokenizer]()
+    trained_tokenizer = TOKENIZERS[tokenizer]()
     if net is GPT:
         sizes = {"context": 16, "num_layers": 2, "num_heads": 2, "dim": 16} | sizes
-    built = net(built_tokenizer.get_vocab_size(), **sizes)
-    for parameter in built.parameters():
+    network = net(trained_tokenizer.get_vocab_size(), **sizes)
+    for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    return LanguageModel(built, tokenizer=built_tokenizer.to_str())
+    return LanguageModel(network, tokenizer=trained_tokenizer.to_str())
 
 
 def save(task: L.LightningModule, path: Path) -> Path:
@@ -80,9 +80,7 @@ def user_error(capsys, command, *options) -> str:
     assert captured.out == ""
     assert "Traceback" not in captured.err
     *before, message = captured.err.strip().split("\n")
-    assert all("%|" in line for line in before), (
-        before
-    )  # progress bars of transformers, which wrote a folder
+    assert all("%|" in line for line in before), before  # progress bars of transformers
     return message
 
 
@@ -94,17 +92,17 @@ def user_error(capsys, command, *options) -> str:
     [("32-true", torch.float32), ("bf16-true", torch.bfloat16), ("16-true", torch.float16)],
 )
 def test_precision_converts_the_weights(checkpoint, capsys, monkeypatch, precision, dtype):
-    seen = set()
+    dtypes = set()
     forward = GPT.forward
 
     def recorded(self, *inputs):
-        seen.update(parameter.dtype for parameter in self.parameters())
+        dtypes.update(parameter.dtype for parameter in self.parameters())
         return forward(self, *inputs)
 
     monkeypatch.setattr(GPT, "forward", recorded)
     options = ("--prompt", "To be", "--seed", "1", "--max_new_tokens", "60")
     run(checkpoint, *options, "--precision", precision)
-    assert seen == {dtype}
+    assert dtypes == {dtype}
     assert len(capsys.readouterr().out) == len("To be") + 60 + len("\n")
 
 
@@ -121,18 +119,18 @@ def test_prompt_is_continued_reproducibly_with_a_seed(checkpoint, capsys):
 
 
 def test_text_is_streamed(checkpoint, capsys, monkeypatch):
-    shown = []
+    printed = []
     step = LanguageModel.stream
 
     def recorded(self, *args, **kwargs):
         for pieces in step(self, *args, **kwargs):
-            shown.append(capsys.readouterr().out)
+            printed.append(capsys.readouterr().out)
             yield pieces
 
     monkeypatch.setattr(LanguageModel, "stream", recorded)
     run(checkpoint, "--prompt", "To be", "--max_new_tokens", "5")
-    assert shown[0] == "To be"
-    assert [len(piece) for piece in shown[1:]] == [1] * 4
+    assert printed[0] == "To be"
+    assert [len(piece) for piece in printed[1:]] == [1] * 4
 
 
 def test_options_are_passed_to_sampling(checkpoint, monkeypatch):
@@ -172,9 +170,9 @@ def test_greedy_does_not_depend_on_the_seed(checkpoint, capsys):
 
 
 def test_empty_prompt_starts_from_the_bos_token(tmp_path, capsys):
-    ours = language_model(tokenizer="gpt2-like")
-    run(save(ours, tmp_path / "best.ckpt"), "--prompt", "", "--greedy", "--max_new_tokens", "8")
-    assert capsys.readouterr().out == ours.generate("<|endoftext|>", 8, top_k=1) + "\n"
+    model = language_model(tokenizer="gpt2-like")
+    run(save(model, tmp_path / "best.ckpt"), "--prompt", "", "--greedy", "--max_new_tokens", "8")
+    assert capsys.readouterr().out == model.generate("<|endoftext|>", 8, top_k=1) + "\n"
 
 
 def test_special_token_in_a_prompt_is_one_token():
@@ -239,7 +237,7 @@ def test_invalid_prompts_file_is_a_user_error(checkpoint, tmp_path, capsys):
         assert message in error
 
 
-@pytest.mark.parametrize("option", [["--temp", "1"], ["--colour", "red"]])
+@pytest.mark.parametrize("option", [["--temp", "1"], ["--color", "red"]])
 def test_unknown_and_abbreviated_options_are_errors(checkpoint, capsys, option):
     with pytest.raises(SystemExit) as exit:
         run(checkpoint, "--prompt", "To", *option)
@@ -344,18 +342,18 @@ def export_to(folder: Path, format: str, checkpoint: Path) -> Path:
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 def test_exported_folder_gives_equal_logits_in_transformers(tmp_path, tokenizer):
-    ours = language_model(tokenizer=tokenizer).eval()
-    folder = export_to(tmp_path / "hf", "huggingface", save(ours, tmp_path / "best.ckpt"))
+    model = language_model(tokenizer=tokenizer).eval()
+    folder = export_to(tmp_path / "hf", "huggingface", save(model, tmp_path / "best.ckpt"))
     net = AutoModelForCausalLM.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokens = tokenizer(TEXT)["input_ids"]
-    assert tokens == ours.encode(TEXT)
+    assert tokens == model.encode(TEXT)
     assert tokenizer.decode(tokens) == TEXT
-    assert len(tokenizer) == ours.net.vocab_size
+    assert len(tokenizer) == model.net.vocab_size
     batch = torch.tensor([tokens[:16]])
     with torch.inference_mode():
-        torch.testing.assert_close(net(batch).logits, ours.net(batch)[0], atol=1e-4, rtol=1e-4)
-    end = ours.tokenizer.token_to_id("<|endoftext|>")
+        torch.testing.assert_close(net(batch).logits, model.net(batch)[0], atol=1e-4, rtol=1e-4)
+    end = model.tokenizer.token_to_id("<|endoftext|>")
     assert tokenizer.eos_token_id == net.config.eos_token_id == end
     if end is not None:
         assert tokenizer("To<|endoftext|>")["input_ids"][-1] == end
@@ -373,27 +371,27 @@ def test_exported_folder_gives_equal_logits_in_transformers(tmp_path, tokenizer)
     ],
 )
 def test_exported_folder_generates_the_same_text(tmp_path, capsys, tokenizer, sizes):
-    ours = language_model(tokenizer=tokenizer, **sizes)
-    folder = export_to(tmp_path / "hf", "huggingface", save(ours, tmp_path / "best.ckpt"))
+    model = language_model(tokenizer=tokenizer, **sizes)
+    folder = export_to(tmp_path / "hf", "huggingface", save(model, tmp_path / "best.ckpt"))
     capsys.readouterr()
     run(folder, "--prompt", "To be", "--seed", "1", "--max_new_tokens", "30")
-    assert capsys.readouterr().out == f"To be{ours.generate('To be', 30, seed=1)}\n"
+    assert capsys.readouterr().out == f"To be{model.generate('To be', 30, seed=1)}\n"
 
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("net", [GPT, RNNLM])
 def test_safetensors_contain_each_weight_once_and_hyper_parameters(tmp_path, net, tied):
-    ours = language_model(net, tie_embeddings=tied)
-    folder = export_to(tmp_path / "st", "safetensors", save(ours, tmp_path / "best.ckpt"))
+    model = language_model(net, tie_embeddings=tied)
+    folder = export_to(tmp_path / "st", "safetensors", save(model, tmp_path / "best.ckpt"))
     path = folder / "model.safetensors"
     with safe_open(path, "pt") as file:
         hyper_parameters = json.loads(file.metadata()["hyper_parameters"])
-    assert hyper_parameters["tokenizer"] == ours.tokenizer.to_str()
+    assert hyper_parameters["tokenizer"] == model.tokenizer.to_str()
     loaded = net(**hyper_parameters["net"]["init_args"])
     loaded.load_state_dict(load_file(path))
-    for name, tensor in ours.net.state_dict().items():
+    for name, tensor in model.net.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
-    size = sum(4 * parameter.numel() for parameter in ours.net.parameters())
+    size = sum(4 * parameter.numel() for parameter in model.net.parameters())
     assert path.stat().st_size < size + 20_000
 
 

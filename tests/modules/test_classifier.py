@@ -99,10 +99,10 @@ def test_only_training_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     compile_module = nn.Module.compile
     backend = lambda graph, inputs: graphs.append(graph) or graph.forward  # noqa: E731
     monkeypatch.setattr(nn.Module, "compile", lambda net: compile_module(net, backend=backend))
-    task, seen = fit_of_cnn(compiled=True)
+    task, metrics = fit_of_cnn(compiled=True)
     task.eval()(torch.rand(7, 1, 8, 8))
     assert len(graphs) == 1  # evaluation with other batch sizes does not recompile
-    assert seen == pytest.approx(expected)
+    assert metrics == pytest.approx(expected)
     for name, tensor in eager.state_dict().items():
         torch.testing.assert_close(task.state_dict()[name], tensor)
 

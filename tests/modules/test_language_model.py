@@ -22,6 +22,7 @@ from modules.language_model import characters_per_token
 from modules.nets import GPT, MLPLM, RNNLM, Bigram
 from modules.optim.schedules import WarmupCosine
 from preprocessing.special_tokens import IGNORE_INDEX
+from tests.support import QUIET
 
 V, T = 17, 8
 GPT_SIZES = {"context": T, "num_layers": 2, "num_heads": 2, "dim": 32}
@@ -38,23 +39,21 @@ TEXT = "Der Künstler 漢字 😀 sagt, was ist; was ist, sagt er. " * 30
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    threads = torch.get_num_threads()  # for nets of this size a second one only waits
+    threads = torch.get_num_threads()  # networks of this size gain nothing from a second one
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 
 
 def trainer(**options) -> L.Trainer:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    quiet |= {"enable_model_summary": False, "accelerator": "cpu", "num_sanity_val_steps": 0}
-    return L.Trainer(**quiet | options)
+    return L.Trainer(**QUIET | {"accelerator": "cpu", "num_sanity_val_steps": 0} | options)
 
 
 def batches(*pairs: tuple[Tensor, Tensor]) -> DataLoader:
     return DataLoader(list(pairs), batch_size=None)
 
 
-def draw(rows: int, seed: int = 1, length: int = T) -> tuple[Tensor, Tensor]:
+def random_batch(rows: int, seed: int = 1, length: int = T) -> tuple[Tensor, Tensor]:
     tokens = torch.randint(V, (rows, length + 1), generator=torch.Generator().manual_seed(seed))
     return tokens[:, :-1], tokens[:, 1:]
 
@@ -82,7 +81,7 @@ def test_val_metrics_do_not_depend_on_the_batch_size(text, tokenizer):
     net = GPT(data.vocab_size, **GPT_SIZES)
     tokens = torch.from_numpy(data.val_tokens.astype("int64"))
     nats = 0.0
-    with torch.no_grad():  # window after window, as SequentialWindows says it cuts
+    with torch.no_grad():  # consecutive windows, as in SequentialWindows
         for start in range(0, len(tokens) - 1, T):
             window = tokens[start : start + T + 1]
             nats += F.cross_entropy(net(window[None, :-1])[0][0], window[1:], reduction="sum")
@@ -92,13 +91,13 @@ def test_val_metrics_do_not_depend_on_the_batch_size(text, tokenizer):
     for batch_size in (1, 3, 64):
         data = text(tokenizer=tokenizer, bpe_vocab_size=280, batch_size=batch_size)
         task = LanguageModel(net, tokenizer=data.tokenizer_json)
-        found = validated(task, data.val_dataloader())
-        assert found["val/loss"] == pytest.approx(loss, rel=1e-5)
-        assert found["val/perplexity"] == pytest.approx(math.exp(loss), rel=1e-4)
+        metrics = validated(task, data.val_dataloader())
+        assert metrics["val/loss"] == pytest.approx(loss, rel=1e-5)
+        assert metrics["val/perplexity"] == pytest.approx(math.exp(loss), rel=1e-4)
         bits = float(nats) / math.log(2) / characters
-        assert found["val/bits_per_character"] == pytest.approx(bits, rel=1e-5)
+        assert metrics["val/bits_per_character"] == pytest.approx(bits, rel=1e-5)
     validated(task, data.train_dataloader())
-    assert validated(task, data.val_dataloader()) == found  # nothing is left of the other text
+    assert validated(task, data.val_dataloader()) == metrics  # the state is reset between runs
 
 
 def test_characters_per_token_sum_to_the_length_of_the_text():
@@ -121,15 +120,15 @@ def test_byte_tokens_of_sentencepiece_count_as_bytes():
 def test_padding_does_not_change_the_metrics():
     torch.manual_seed(0)
     task = LanguageModel(GPT(V, **GPT_SIZES))
-    inputs, targets = draw(4)
+    inputs, targets = random_batch(4)
     padded = torch.cat([targets, torch.full((3, T), IGNORE_INDEX)])
-    with_padding = validated(task, batches((torch.cat([inputs, draw(3, 9)[0]]), padded)))
+    with_padding = validated(task, batches((torch.cat([inputs, random_batch(3, 9)[0]]), padded)))
     assert with_padding == pytest.approx(validated(task, batches((inputs, targets))), rel=1e-6)
 
 
 def weights_after(loader: DataLoader, accumulate: int, **options) -> Tensor:
     torch.manual_seed(0)
-    # SGD: the weights then differ as the gradients do; Adam would hide their length.
+    # With SGD the weights show the scale of the gradients; Adam would hide it.
     task = LanguageModel(GPT(V, **GPT_SIZES), optimizer=partial(SGD, lr=1.0))
     fit = {"max_epochs": 1, "accumulate_grad_batches": accumulate}
     trainer(**fit | options).fit(task, loader)
@@ -137,47 +136,47 @@ def weights_after(loader: DataLoader, accumulate: int, **options) -> Tensor:
 
 
 def with_uneven_padding(rows: int) -> tuple[Tensor, Tensor]:
-    inputs, targets = draw(rows)
+    inputs, targets = random_batch(rows)
     targets = targets.clone()
     for row in range(rows):
         targets[row, 1 + row * (T - 1) // rows :] = IGNORE_INDEX
     return inputs, targets
 
 
-@pytest.mark.parametrize("make", [draw, with_uneven_padding])
+@pytest.mark.parametrize("make", [random_batch, with_uneven_padding])
 @pytest.mark.parametrize("clip", [None, 0.5])
 def test_accumulated_batches_equal_one_large_batch(make, clip):
     inputs, targets = make(16)
     parts = batches(*zip(inputs.split(4), targets.split(4), strict=True))
-    whole = weights_after(batches((inputs, targets)), 1, gradient_clip_val=clip)
-    pieces = weights_after(parts, 4, gradient_clip_val=clip)
-    torch.testing.assert_close(pieces, whole, atol=1e-6, rtol=0)
+    expected = weights_after(batches((inputs, targets)), 1, gradient_clip_val=clip)
+    accumulated = weights_after(parts, 4, gradient_clip_val=clip)
+    torch.testing.assert_close(accumulated, expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("make", [draw, with_uneven_padding])
+@pytest.mark.parametrize("make", [random_batch, with_uneven_padding])
 def test_gradient_is_that_of_the_mean_over_all_tokens(make):
     inputs, targets = make(16)
     torch.manual_seed(0)
     net = GPT(V, **GPT_SIZES)
-    F.cross_entropy(net(inputs)[0].flatten(0, 1), targets.flatten()).backward()  # rate 1
+    F.cross_entropy(net(inputs)[0].flatten(0, 1), targets.flatten()).backward()  # lr 1
     expected = nn.utils.parameters_to_vector([p.detach() - p.grad for p in net.parameters()])
     parts = batches(*zip(inputs.split(4), targets.split(4), strict=True))
     torch.testing.assert_close(weights_after(parts, 4), expected, atol=1e-6, rtol=0)
 
 
 def test_unequal_batches_and_a_short_accumulation_are_weighted_by_tokens():
-    inputs, targets = draw(9)
+    inputs, targets = random_batch(9)
     parts = [(inputs[:6], targets[:6]), (inputs[6:7], targets[6:7]), (inputs[7:], targets[7:])]
-    whole = weights_after(batches((inputs, targets)), 1)
-    torch.testing.assert_close(weights_after(batches(*parts), 4), whole, atol=1e-6, rtol=0)
+    expected = weights_after(batches((inputs, targets)), 1)
+    torch.testing.assert_close(weights_after(batches(*parts), 4), expected, atol=1e-6, rtol=0)
 
 
 def test_batch_of_padding_does_not_change_the_weights():
-    inputs, targets = draw(2)
+    inputs, targets = random_batch(2)
     torch.manual_seed(0)
     before = nn.utils.parameters_to_vector(GPT(V, **GPT_SIZES).parameters())
-    nothing = batches((inputs, torch.full_like(targets, IGNORE_INDEX)))
-    assert torch.equal(weights_after(nothing, 1, log_every_n_steps=1), before)
+    padding_only = batches((inputs, torch.full_like(targets, IGNORE_INDEX)))
+    assert torch.equal(weights_after(padding_only, 1, log_every_n_steps=1), before)
 
 
 def test_logged_train_loss_is_the_mean_over_the_batch():
@@ -205,7 +204,7 @@ def test_only_matrices_decay():
 
 class Rates(L.Callback):
     def on_train_batch_start(self, trainer, *_) -> None:
-        self.seen = [*getattr(self, "seen", []), trainer.optimizers[0].param_groups[0]["lr"]]
+        self.rates = [*getattr(self, "rates", []), trainer.optimizers[0].param_groups[0]["lr"]]
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -215,23 +214,23 @@ def test_warmup_cosine_counts_optimizer_steps(accumulate):
         optimizer=partial(SGD, lr=0.5),
         lr_scheduler=partial(WarmupCosine, warmup_steps=4, final_fraction=0.1),
     )
-    rates = Rates()
-    loader = batches(*[draw(2)] * 6)  # the schedule goes on over epochs
-    options = {"max_steps": 20, "callbacks": [rates], "accumulate_grad_batches": accumulate}
+    recorder = Rates()
+    loader = batches(*[random_batch(2)] * 6)  # the schedule continues across epochs
+    options = {"max_steps": 20, "callbacks": [recorder], "accumulate_grad_batches": accumulate}
     trainer(**options).fit(task, loader)
-    warm = [0.5 * (t + 1) / 5 for t in range(4)]
-    fall = [0.5 * (0.1 + 0.9 * (1 + math.cos(math.pi * (t - 4) / 16)) / 2) for t in range(4, 20)]
-    assert rates.seen[::accumulate] == pytest.approx(warm + fall)
-    assert rates.seen[-1] > 0.05  # the floor is reached after the last step
+    warmup = [0.5 * (t + 1) / 5 for t in range(4)]
+    cosine = [0.5 * (0.1 + 0.9 * (1 + math.cos(math.pi * (t - 4) / 16)) / 2) for t in range(4, 20)]
+    assert recorder.rates[::accumulate] == pytest.approx(warmup + cosine)
+    assert recorder.rates[-1] > 0.05  # the minimum is reached after the last step
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_every_net_overfits_one_batch(name):
     torch.manual_seed(0)
-    if name == "bigram":  # one token must decide
+    if name == "bigram":  # each token determines the next one
         tokens = (torch.arange(T + 1) * 5 + torch.arange(4)[:, None]) % V
     else:
-        tokens = torch.cat(draw(4), dim=1)[:, : T + 1].clone()
+        tokens = torch.cat(random_batch(4), dim=1)[:, : T + 1].clone()
         tokens[:, 0] = torch.arange(4)
     pair = (tokens[:, :-1], tokens[:, 1:])
     lr = 0.3 if name == "bigram" else 0.01
@@ -244,26 +243,26 @@ def test_every_net_overfits_one_batch(name):
 def test_loss_on_noise_is_not_below_the_entropy(name):
     torch.manual_seed(0)
     task = LanguageModel(NETS[name](), optimizer=partial(AdamW, lr=0.01))
-    trainer(max_epochs=1).fit(task, batches(*[draw(16, seed) for seed in range(60)]))
-    fresh = validated(task, batches(*[draw(64, seed) for seed in range(1000, 1008)]))
-    # 4096 fresh tokens: the mean is known to about 0.3 / sqrt(4096) = 0.005.
-    assert fresh["val/loss"] > math.log(V) - 0.015
+    trainer(max_epochs=1).fit(task, batches(*[random_batch(16, seed) for seed in range(60)]))
+    metrics = validated(task, batches(*[random_batch(64, seed) for seed in range(1000, 1008)]))
+    # 4096 unseen tokens: the standard error of the mean is about 0.3 / sqrt(4096) = 0.005.
+    assert metrics["val/loss"] > math.log(V) - 0.015
 
 
-def test_checkpoint_of_plain_python_generates_text(text, tmp_path):
+def test_checkpoint_of_a_python_script_generates_text(text, tmp_path):
     torch.manual_seed(0)
     data = text(tokenizer="bpe", bpe_vocab_size=300)
     net = GPT(data.vocab_size, **GPT_SIZES)
     task = LanguageModel(net, tokenizer=data.tokenizer_json)
-    run = trainer(max_steps=2)
-    run.fit(task, data)
-    run.save_checkpoint(tmp_path / "model.ckpt")
-    for again in (
+    fit = trainer(max_steps=2)
+    fit.fit(task, data)
+    fit.save_checkpoint(tmp_path / "model.ckpt")
+    for loaded in (
         LanguageModel.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True),
         open_language_model(tmp_path / "model.ckpt"),
     ):
-        assert again.decode(again.encode(TEXT)) == TEXT
-        assert again.generate("Der", 20, seed=1) == task.generate("Der", 20, seed=1)
+        assert loaded.decode(loaded.encode(TEXT)) == TEXT
+        assert loaded.generate("Der", 20, seed=1) == task.generate("Der", 20, seed=1)
 
 
 def test_checkpoint_of_the_command_line_generates_text(tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ def test_metrics_equal_scikit_learn() -> None:
     task = MultiLabelClassifier(nn.Identity(), 3)
     trainer = L.Trainer(accelerator="cpu", **QUIET)
     data = DataLoader(TensorDataset(logits, targets), batch_size=16)
-    (found,) = trainer.test(task, data, verbose=False)
+    (metrics,) = trainer.test(task, data, verbose=False)
     predicted, probabilities = (logits > 0).numpy(), logits.sigmoid().numpy()
     expected = {
         "test/accuracy": (predicted == targets.numpy()).mean(),
@@ -57,7 +57,7 @@ def test_metrics_equal_scikit_learn() -> None:
         "test/auroc": sklearn.metrics.roc_auc_score(targets, probabilities, average="macro"),
         "test/map": sklearn.metrics.average_precision_score(targets, probabilities),
     }
-    assert {key: found[key] for key in expected} == pytest.approx(expected, abs=1e-5)
+    assert {key: metrics[key] for key in expected} == pytest.approx(expected, abs=1e-5)
 
 
 def test_classify_returns_labels_above_the_threshold() -> None:

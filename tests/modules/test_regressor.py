@@ -43,7 +43,7 @@ def test_metrics_equal_scikit_learn() -> None:
     task = Regressor(nn.Identity(), metrics={"pearson": PearsonCorrCoef()})
     trainer = L.Trainer(accelerator="cpu", **QUIET)
     data = DataLoader(TensorDataset(predictions, targets), batch_size=16)
-    (found,) = trainer.test(task, data, verbose=False)
+    (metrics,) = trainer.test(task, data, verbose=False)
     expected = {
         "test/loss": sklearn.metrics.mean_squared_error(targets, predictions),
         "test/mae": sklearn.metrics.mean_absolute_error(targets, predictions),
@@ -51,7 +51,7 @@ def test_metrics_equal_scikit_learn() -> None:
         "test/r2": sklearn.metrics.r2_score(targets, predictions),
         "test/pearson": torch.corrcoef(torch.stack([predictions, targets]))[0, 1].item(),
     }
-    assert found == pytest.approx(expected, abs=1e-5)
+    assert metrics == pytest.approx(expected, abs=1e-5)
 
 
 def test_network_with_several_outputs_is_a_user_error() -> None:

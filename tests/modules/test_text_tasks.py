@@ -1,4 +1,4 @@
-"""Texts from end to end: trained, stopped and gone on with, looked at, and used by its file."""
+"""Text classification from end to end: training, resume, figures and predictions."""
 
 import csv
 import html
@@ -15,6 +15,7 @@ from PIL import Image
 
 import train
 from callbacks import Mistakes, WordAttention
+from engine.errors import UserError
 from modules import Classifier
 from plotting.colored_text import Passage, passages_page, relative_weights, text_figure, wrap_words
 from plotting.mistakes import NO_TOKEN, Predictions
@@ -23,15 +24,15 @@ from tests.support.resume import Crash, crash_after
 from tests.support.synthetic_data import CLASS_WORDS, patch_checksums
 
 SMALL = (
-    *("--data.batch_size", 16, "--trainer.log_every_n_steps", 1, "--trainer.max_epochs", 5),
+    *("--data.batch_size", 16, "--trainer.log_every_n_steps", 1, "--trainer.max_epochs", 4),
     *("--model.net.dim", 16, "--model.net.hidden_size", 12, "--model.lr_scheduler.warmup_steps", 3),
     *("--model.optimizer.lr", 0.01, "--model.net.dropout", 0.1, "--data.context", 24),
 )
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, synthetic_texts: Path) -> Path:
-    """The folder of a run of the LSTM with attention, as its config has it but small."""
+def trained(tmp_path_factory, made_texts: Path) -> Path:
+    """Run the config of the LSTM with attention with a small network; return the run folder."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
         patch_checksums(synthetic_texts, patch)
@@ -43,39 +44,39 @@ def trained(tmp_path_factory, synthetic_texts: Path) -> Path:
 
 def test_learnable_classes_are_learned(trained: Path) -> None:
     metrics = json.loads((trained / "results.json").read_text())["metrics"]
-    assert metrics["test/accuracy"] > 0.95  # half of the texts are of either class
+    assert metrics["test/accuracy"] > 0.95  # the classes are balanced
 
 
 def test_checkpoint_alone_classifies_raw_texts(trained: Path) -> None:
     task = Classifier.load_from_checkpoint(trained / "checkpoints/best.ckpt", weights_only=True)
     texts = ["A superb film, MOVING and witty!", "the plot is<br />awful", "", "漢字", "the " * 99]
-    found = task.classify(texts)
-    assert [name for name, _ in found[:2]] == ["positive", "negative"]
-    assert found[0][1] > 0.8
-    for text, (name, confidence) in zip(texts, found, strict=True):
-        (alone,) = task.classify(text)  # padding changes nothing here, either
+    predictions = task.classify(texts)
+    assert [name for name, _ in predictions[:2]] == ["positive", "negative"]
+    assert predictions[0][1] > 0.8
+    for text, (name, confidence) in zip(texts, predictions, strict=True):
+        (alone,) = task.classify(text)  # padding does not change the result
         assert alone == (name, pytest.approx(confidence, abs=1e-5))
-    with pytest.raises(ValueError, match="no raw pictures"):
+    with pytest.raises(UserError, match=r"takes texts \(str\), got Tensor"):
         task.classify([torch.zeros(1, 8, 8)])
 
 
 def test_attention_weights_the_decisive_words(trained: Path) -> None:
     page = (trained / "figures/word_attention.html").read_text()
     texts = re.findall(r"<p><b.*?</b><br>\n(.*?)</p>", page, flags=re.DOTALL)
-    assert len(texts) == 4  # one of each test batch
-    telling, others = [], []
+    assert len(texts) == 4  # one per test batch
+    decisive, others = [], []
     for text in texts:
-        for shade, word in re.findall(r"#E69F00(\w\w)\">(.*?)</span>", text):
-            told = html.unescape(word) in " ".join(CLASS_WORDS[:2]).split()
-            (telling if told else others).append(int(shade, 16))
-    assert np.mean(telling) > 2 * np.mean(others)
+        for alpha, word in re.findall(r"#E69F00(\w\w)\">(.*?)</span>", text):
+            is_decisive = html.unescape(word) in " ".join(CLASS_WORDS[:2]).split()
+            (decisive if is_decisive else others).append(int(alpha, 16))
+    assert np.mean(decisive) > 2 * np.mean(others)
 
 
 def test_figures_and_texts_are_written(trained: Path) -> None:
     for name in ("word_attention", "mistakes", "confusion_matrix", "training_curves"):
-        picture = np.asarray(Image.open(trained / f"figures/{name}.png").convert("RGB")) / 255
-        assert min(picture.shape[:2]) > 250, name
-        assert picture.std() > 0.05, name
+        image = np.asarray(Image.open(trained / f"figures/{name}.png").convert("RGB")) / 255
+        assert min(image.shape[:2]) > 250, name
+        assert image.std() > 0.05, name
 
 
 def test_mistakes_are_raw_texts_with_their_rows(trained: Path, small_texts: Path) -> None:
@@ -112,17 +113,17 @@ def test_resume_is_bit_exact(run: Callable[..., Path], small_texts: Path) -> Non
     common = (
         *("fit", "--config", ROOT / "configs/sst2/lstm_attention.yaml", *SMALL),
         *("--data.data_dir", small_texts, "--trainer.max_epochs", 2, "--test_after_fit", "false"),
-        *("--checkpoint.every_n_steps", 4, "--trainer.callbacks", "[]"),
+        *("--checkpoint.every_n_steps", 4, "--trainer.callbacks", "[]", "--data.batch_size", 64),
     )
-    whole = run(*common)
+    complete = run(*common)
     with pytest.raises(Crash):
-        run(*common, *crash_after(31))  # in the second epoch of 25 steps
-    stopped = whole.parent / "002"
-    went_on = run("fit", "--resume", stopped)
-    assert went_on == stopped
-    for name, tensor in weights(whole).items():
-        assert torch.equal(tensor, weights(went_on)[name]), name
-    assert (whole / "metrics.csv").read_text() == (went_on / "metrics.csv").read_text()
+        run(*common, *crash_after(10))  # in the second epoch
+    interrupted = complete.parent / "002"
+    resumed = run("fit", "--resume", interrupted)
+    assert resumed == interrupted
+    for name, tensor in weights(complete).items():
+        assert torch.equal(tensor, weights(resumed)[name]), name
+    assert (complete / "metrics.csv").read_text() == (resumed / "metrics.csv").read_text()
 
 
 # Figures.
@@ -146,10 +147,10 @@ def test_words_are_wrapped_without_loss() -> None:
 
 def test_long_text_is_truncated_in_the_figure() -> None:
     figure = text_figure("heading $a$", [Passage("title", False, ["word"] * 300)])
-    told = [text.get_text() for axes in figure.axes for text in axes.texts]
-    assert told[-1] == "…"
-    assert 100 < told.count("word") < 150
-    assert r"heading \$a\$" in told
+    labels = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert labels[-1] == "…"
+    assert 100 < labels.count("word") < 150
+    assert r"heading \$a\$" in labels
 
 
 def test_predictions_for_texts_of_different_lengths_are_concatenated() -> None:

@@ -1,4 +1,4 @@
-"""Translating from end to end: learnt, scored as sacreBLEU does, looked at, used by its file."""
+"""Translator: training, sacreBLEU scores, loss and gradients, beam search from a checkpoint."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ from modules.nets import Seq2Seq, Transformer
 from modules.nets.layers.cross_entropy import cross_entropy_sum
 from modules.optim.schedules import Noam
 from modules.translator import sacrebleu_scores
-from tests.support import ROOT
+from tests.support import QUIET, ROOT
 
 TOY = ROOT / "configs/toy/reversed_words.yaml"
 SMALL = (
@@ -42,7 +42,7 @@ WORDS = {"words": 8, "longest": 5, "sizes": (4000, 100, 100)}
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of the toy language's config, with a smaller language and net."""
+    """Run the toy config with a smaller vocabulary and network; return the run folder."""
     folder = tmp_path_factory.mktemp("runs")
     with warnings.catch_warnings(action="ignore"):
         arguments = ("fit", "--config", TOY, *SMALL, "--runs_dir", folder)
@@ -65,13 +65,16 @@ def test_learnable_translation_is_learned(trained: Path) -> None:
 
 def test_checkpoint_alone_translates_texts(task: Translator) -> None:
     texts = ReversedWords(**WORDS).texts["test"]
-    found = task.translate(texts.sources)
-    right = [ours == reference for ours, reference in zip(found, texts.targets, strict=True)]
-    assert np.mean(right) >= 0.99
-    assert task.translate(texts.sources[3]) == found[3]  # a text for a text; alone as with others
-    assert task.translate(texts.sources[:7], beam_size=1, batch_size=2) == found[:7]
+    translations = task.translate(texts.sources)
+    correct = [text == target for text, target in zip(translations, texts.targets, strict=True)]
+    assert np.mean(correct) >= 0.99
+    assert task.translate(texts.sources[3]) == translations[3]  # a str gives a str
+    assert task.translate(texts.sources[:7], beam_size=1, batch_size=2) == translations[:7]
     assert task.translate([]) == []
-    assert task.translate(["", "kalo", "  "])[::2] == ["", ""]  # nothing stays nothing
+    assert task.translate(["", "kalo", "  "])[::2] == [
+        "",
+        "",
+    ]  # an empty source gives an empty translation
     assert task.translate("kalo") != ""
     assert isinstance(task.translate("漢字"), str)
 
@@ -98,20 +101,20 @@ def test_logged_scores_equal_sacrebleu_of_the_written_files(trained: Path, predi
     rows = list(csv.reader((predicted / "predictions.csv").open(encoding="utf-8")))
     assert rows[0] == ["row", "text"]
     assert [row[1] for row in rows[1:]] == written
-    told = (trained / "samples/test.txt").read_text()
+    samples = (trained / "samples/test.txt").read_text()
     signature = r"nrefs:1\|case:mixed\|eff:no\|tok:13a\|smooth:exp\|version:"
-    assert re.match(rf"bleu {metrics['test/bleu']:.2f}  {signature}", told)
+    assert re.match(rf"bleu {metrics['test/bleu']:.2f}  {signature}", samples)
 
 
 def test_predict_translates_a_file_line_by_line(
     trained: Path, task: Translator, run: Callable[..., Path], tmp_path: Path
 ) -> None:
     lines = ["kalo kami", "", "karu kalo kalo kami", "kalo"]
-    (tmp_path / "mine.txt").write_text("\n".join(lines) + "\n")
+    (tmp_path / "sentences.txt").write_text("\n".join(lines) + "\n")
     best = trained / "checkpoints/best.ckpt"
     folder = run(
         *("predict", "--config", trained / "config.yaml", "--ckpt_path", best),
-        *("--data.predict", tmp_path / "mine.txt", "--data.batch_size", 3),
+        *("--data.predict", tmp_path / "sentences.txt", "--data.batch_size", 3),
     )
     written = (folder / "predictions.txt").read_text().split("\n")[:-1]
     assert written == task.translate(lines)
@@ -122,16 +125,16 @@ def test_samples_and_figures_are_written(trained: Path) -> None:
     assert len(steps) == 6
     blocks = steps[-1].read_text().strip().split("\n\n")
     assert len(blocks) == 10
-    said = [re.match(r"source +(.*)\nreference +(.*)\ntranslation +(.*)", b) for b in blocks]
-    dictionary = ReversedWords(**WORDS).texts["val"]
-    pairs = dict(zip(*dictionary, strict=True))
-    assert all(found and pairs[found[1]] == found[2] for found in said)
-    assert sum(found[2] == found[3] for found in said if found) >= 9
+    pattern = r"source +(.*)\nreference +(.*)\ntranslation +(.*)"
+    samples = [re.match(pattern, block).groups() for block in blocks]
+    references = dict(zip(*ReversedWords(**WORDS).texts["val"], strict=True))
+    assert all(references[source] == reference for source, reference, _ in samples)
+    assert sum(reference == translation for _, reference, translation in samples) >= 9
     assert steps[0].read_text() != steps[-1].read_text()
     assert (trained / "samples/test.txt").read_text().count("translation ") == 100
-    picture = np.asarray(Image.open(trained / "figures/cross_attention.png").convert("RGB")) / 255
-    assert min(picture.shape[:2]) > 250
-    assert picture.std() > 0.05
+    image = np.asarray(Image.open(trained / "figures/cross_attention.png").convert("RGB")) / 255
+    assert min(image.shape[:2]) > 250
+    assert image.std() > 0.05
 
 
 def test_generate_refuses_a_translator(trained: Path, capsys) -> None:
@@ -139,10 +142,10 @@ def test_generate_refuses_a_translator(trained: Path, capsys) -> None:
     with pytest.raises(SystemExit) as exit:
         generate.main(["--checkpoint", str(best), "--prompt", "kalo"])
     assert exit.value.code == 2
-    told = capsys.readouterr().err
-    assert "holds the task modules.Translator" in told
-    assert "train.py predict" in told
-    assert "--data.predict FILE" in told
+    error = capsys.readouterr().err
+    assert "holds the task modules.translator.Translator" in error
+    assert "train.py predict" in error
+    assert "--data.predict FILE" in error
 
 
 def test_alignment_weights_sum_to_one(task: Translator) -> None:
@@ -162,19 +165,19 @@ def small_task(**arguments) -> tuple[Translator, ReversedWords]:
     size = data.source_vocab_size
     torch.manual_seed(0)
     net = Seq2Seq(size, size, True, dim=8, hidden_size=8, dropout=0.0, attention="luong")
-    told = {"source_tokenizer": data.source_tokenizer_json}
-    told["target_tokenizer"] = data.target_tokenizer_json
-    return Translator(net, **(told | arguments)), data
+    tokenizers = {
+        "source_tokenizer": data.source_tokenizer_json,
+        "target_tokenizer": data.target_tokenizer_json,
+    }
+    return Translator(net, **tokenizers | arguments), data
 
 
 def trainer(**arguments) -> L.Trainer:
-    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-    settings = {"accelerator": "cpu", "max_epochs": 1, **dict.fromkeys(quiet, False)}
-    return L.Trainer(**(settings | arguments))
+    return L.Trainer(**{"accelerator": "cpu", "max_epochs": 1} | QUIET | arguments)
 
 
 def test_accumulated_batches_equal_one_large_batch(small_texts: Path) -> None:
-    """Two batches of other widths, and so other numbers of words, in one step."""
+    """The two batches of the step differ in width and number of tokens."""
     states = []
     data = Multi30k(
         data_dir=str(small_texts), tokenizer="words", min_count=1, batch_size=16, shared=True
@@ -182,7 +185,7 @@ def test_accumulated_batches_equal_one_large_batch(small_texts: Path) -> None:
     data.setup("fit")
     pairs = data.splits["train"]
     order = pairs.lengths.argsort()
-    parts = [order[:8], order[-8:]]  # the shortest, and the longest
+    parts = [order[:8], order[-8:]]  # the shortest and the longest sentences
     for batches in ([pairs[row] for row in parts], [pairs[torch.cat(parts)]]):
         torch.manual_seed(0)
         size = data.source_vocab_size
@@ -197,27 +200,27 @@ def test_accumulated_batches_equal_one_large_batch(small_texts: Path) -> None:
 
 def test_val_loss_is_the_mean_over_all_tokens_without_smoothing() -> None:
     task, data = small_task(label_smoothing=0.4)
-    (found,) = trainer().validate(task, data, verbose=False)
-    nats = words = right = 0.0
+    (metrics,) = trainer().validate(task, data, verbose=False)
+    nats = tokens = correct = 0.0
     for inputs, targets in data.val_dataloader():
         logits, flat = task.net(inputs).flatten(0, 1), targets.flatten()
         nats += F.cross_entropy(logits, flat, reduction="sum").item()
-        words += int((flat != -100).sum())
-        right += int((logits.argmax(dim=1) == flat).sum())
-    assert found["val/loss"] == pytest.approx(nats / words, rel=1e-5)
-    assert found["val/accuracy"] == pytest.approx(right / words)
-    assert found["val/perplexity"] == pytest.approx(math.exp(nats / words), rel=1e-4)
+        tokens += int((flat != -100).sum())
+        correct += int((logits.argmax(dim=1) == flat).sum())
+    assert metrics["val/loss"] == pytest.approx(nats / tokens, rel=1e-5)
+    assert metrics["val/accuracy"] == pytest.approx(correct / tokens)
+    assert metrics["val/perplexity"] == pytest.approx(math.exp(nats / tokens), rel=1e-4)
     texts = data.texts["val"]
     greedy = task.translate(texts.sources, beam_size=1)
     bleu = sacrebleu.corpus_bleu(greedy, [texts.targets]).score
-    assert found["val/bleu"] == pytest.approx(bleu, abs=1e-3)
+    assert metrics["val/bleu"] == pytest.approx(bleu, abs=1e-3)
 
 
 def test_translate_val_false_skips_translation() -> None:
     task, data = small_task(translate_val=False)
-    (found,) = trainer().validate(task, data, verbose=False)
-    assert "val/bleu" not in found
-    assert found["val/loss"] > 0
+    (metrics,) = trainer().validate(task, data, verbose=False)
+    assert "val/bleu" not in metrics
+    assert metrics["val/loss"] > 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -226,21 +229,21 @@ def test_cross_entropy_sum_equals_pytorch(dtype: torch.dtype, smoothing: float) 
     torch.manual_seed(0)
     targets = torch.randint(31, (150,))
     targets[::7] = -100
-    told = []
+    results = []
     logits = torch.randn(150, 31, dtype=dtype) * 3
-    for loss in (
+    for function in (
         lambda x: cross_entropy_sum(x, targets, smoothing),
         lambda x: F.cross_entropy(x.float(), targets, label_smoothing=smoothing, reduction="sum"),
     ):
         x = logits.clone().requires_grad_()
-        nats = loss(x)
-        (nats / 7).backward()
-        told.append((nats.detach(), x.grad))
-    torch.testing.assert_close(told[0][0], told[1][0])
-    # A gradient in bfloat16 has 8 bits, and is rounded once.
+        loss_sum = function(x)
+        (loss_sum / 7).backward()
+        results.append((loss_sum.detach(), x.grad))
+    torch.testing.assert_close(results[0][0], results[1][0])
+    # bfloat16 has 8 significant bits; the gradient is rounded once.
     atol = 1e-6 if dtype == torch.float32 else 1e-3
-    torch.testing.assert_close(told[0][1], told[1][1], atol=atol, rtol=1e-2)
-    assert not told[0][1][::7].any()
+    torch.testing.assert_close(results[0][1], results[1][1], atol=atol, rtol=1e-2)
+    assert not results[0][1][::7].any()
 
 
 def test_gradient_of_cross_entropy_sum_equals_finite_differences() -> None:
@@ -273,19 +276,19 @@ def test_noam_follows_its_formula() -> None:
 
 
 def test_noam_is_stepped_after_each_optimizer_step() -> None:
-    seen = []
+    rates = []
 
     class Rates(L.Callback):
         def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
-            seen.append(optimizer.param_groups[0]["lr"])
+            rates.append(optimizer.param_groups[0]["lr"])
 
     task, data = small_task(
         optimizer=partial(torch.optim.Adam, lr=1.0),
         lr_scheduler=partial(Noam, dim=16, warmup_steps=3),
     )
     trainer(callbacks=[Rates()], limit_val_batches=0).fit(task, data)
-    assert len(seen) == 8
-    assert seen[:3] == pytest.approx([0.25 * t * 3**-1.5 for t in (1, 2, 3)])
+    assert len(rates) == 8
+    assert rates[:3] == pytest.approx([0.25 * t * 3**-1.5 for t in (1, 2, 3)])
 
 
 @pytest.mark.parametrize(
@@ -320,14 +323,14 @@ def test_network_without_attention_gets_a_warning_instead_of_a_figure(
 
 def test_sacrebleu_scores_detokenized_text() -> None:
     scores, signatures = sacrebleu_scores(["The cat sat down."], ["The cat sat down ."])
-    assert scores["bleu"] == pytest.approx(100)  # 13a parts the full stop from its word
-    assert scores["chrf"] == pytest.approx(100)  # chrF looks at no blanks
+    assert scores["bleu"] == pytest.approx(100)  # 13a splits the full stop from the word
+    assert scores["chrf"] == pytest.approx(100)  # chrF ignores whitespace
     assert "tok:13a" in signatures["bleu"]
     assert sacrebleu_scores(["the Cat sat down."], ["The cat sat down."])[0]["bleu"] < 60
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         (("--model.beam_size", 0), "beam_size must be at least 1"),
         (("--model.net.norm", "none"), "norm must be after or before"),
@@ -340,9 +343,9 @@ def test_sacrebleu_scores_detokenized_text() -> None:
     ],
 )
 def test_invalid_option_is_reported_before_training(
-    refused: Callable, wrong: tuple, told: str
+    refused: Callable, wrong: tuple, message: str
 ) -> None:
-    assert told in refused("fit", "--config", TOY, *wrong)
+    assert message in refused("fit", "--config", TOY, *wrong)
 
 
 def test_translator_cannot_be_sharded() -> None:

@@ -43,7 +43,7 @@ def some_batch(model: str = "skip_gram") -> tuple[dict[str, Tensor], Tensor]:
     )[0]
 
 
-def stirred(net: nn.Module) -> nn.Module:
+def with_normal_weights(net: nn.Module) -> nn.Module:
     torch.manual_seed(1)
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=0.5)
@@ -54,58 +54,60 @@ def stirred(net: nn.Module) -> nn.Module:
 
 
 def test_skip_gram_loss_and_gradient_follow_the_formula() -> None:
-    net = stirred(SkipGram(V, 6))
+    net = with_normal_weights(SkipGram(V, 6))
     inputs, targets = some_batch()
-    fast = negative_sampling(net(inputs), targets)
-    fast.backward()
+    loss = negative_sampling(net(inputs), targets)
+    loss.backward()
     u = net.words.weight.detach().clone().requires_grad_()
     v = net.contexts.weight.detach().clone().requires_grad_()
-    slow = torch.zeros(())
+    expected = torch.zeros(())
     span = ROW + 2 * 3
-    for words, candidates, told in zip(*inputs.values(), targets, strict=True):
-        for place, word in enumerate(words):
+    for words, candidates, labels in zip(*inputs.values(), targets, strict=True):
+        for position, word in enumerate(words):
             pairs = 0
-            for other, true in zip(candidates[:span], told[place, :span], strict=True):
-                if true:
-                    slow = slow - torch.log(torch.sigmoid(u[word] @ v[other]))
+            for neighbor, is_pair in zip(candidates[:span], labels[position, :span], strict=True):
+                if is_pair:
+                    expected = expected - torch.log(torch.sigmoid(u[word] @ v[neighbor]))
                     pairs += 1
-            for drawn in candidates[span:]:  # each stands for 5 / 4 of every pair
-                slow = slow - pairs * 5 / 4 * torch.log(torch.sigmoid(-u[word] @ v[drawn]))
-    slow.backward()
-    torch.testing.assert_close(fast, slow)
+            for negative in candidates[span:]:  # five negatives per pair, estimated from four
+                expected = expected - pairs * 5 / 4 * torch.log(
+                    torch.sigmoid(-u[word] @ v[negative])
+                )
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(net.words.weight.grad.to_dense(), u.grad, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(net.contexts.weight.grad.to_dense(), v.grad, atol=1e-5, rtol=1e-5)
 
 
 def test_cbow_loss_follows_the_formula() -> None:
-    net = stirred(CBOW(V, 6))
+    net = with_normal_weights(CBOW(V, 6))
     inputs, targets = some_batch("cbow")
     u, v = net.words.weight.detach(), net.contexts.weight.detach()
-    slow = torch.zeros(())
+    expected = torch.zeros(())
     for row in range(len(targets)):
         span, weights = inputs["input_ids"][row], inputs["windows"][row]
         candidates = inputs["candidates"][row]
-        for place in range(ROW):
-            near = span[weights[place] > 0]
+        for position in range(ROW):
+            near = span[weights[position] > 0]
             if len(near):
                 mean = u[near].mean(0)
-                slow -= torch.log(torch.sigmoid(mean @ v[candidates[place]]))
-                for drawn in candidates[ROW:]:
-                    slow -= 5 / 4 * torch.log(torch.sigmoid(-mean @ v[drawn]))
-    torch.testing.assert_close(negative_sampling(net(inputs), targets), slow)
+                expected -= torch.log(torch.sigmoid(mean @ v[candidates[position]]))
+                for negative in candidates[ROW:]:
+                    expected -= 5 / 4 * torch.log(torch.sigmoid(-mean @ v[negative]))
+    torch.testing.assert_close(negative_sampling(net(inputs), targets), expected)
 
 
 def test_glove_loss_follows_the_formula() -> None:
-    net = stirred(GloVe(V, 6))
+    net = with_normal_weights(GloVe(V, 6))
     first, second = torch.tensor([3, 5, 9]), torch.tensor([4, 5, 2])
     counts = torch.tensor([[0.5], [20.0], [8.0]])
-    fast = weighted_squares(net({"input_ids": first, "candidates": second}), counts, x_max=10)
+    loss = weighted_squares(net({"input_ids": first, "candidates": second}), counts, x_max=10)
     w, c = net.words.weight.detach(), net.contexts.weight.detach()
-    slow = 0.0
+    expected = 0.0
     for i, j, x in zip(first, second, counts.flatten().tolist(), strict=True):
         logit = float(w[i, :6] @ c[j, :6] + w[i, 6] + c[j, 6])
-        slow += min(1.0, (x / 10) ** 0.75) * (logit - math.log(x)) ** 2
-    assert float(fast) == pytest.approx(slow, rel=1e-5)
+        expected += min(1.0, (x / 10) ** 0.75) * (logit - math.log(x)) ** 2
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
 def test_initial_loss_is_that_of_a_uniform_prediction() -> None:
@@ -118,7 +120,7 @@ def test_initial_loss_is_that_of_a_uniform_prediction() -> None:
 
 @pytest.mark.parametrize("name", NETS)
 def test_gradients_are_sparse_and_arguments_are_attributes(name: str) -> None:
-    net = stirred(NETS[name](V, 6))
+    net = with_normal_weights(NETS[name](V, 6))
     assert net.vectors().shape == (V, 6)
     assert not net.vectors().requires_grad
     arguments = {key: getattr(net, key) for key in inspect.signature(type(net)).parameters}
@@ -134,7 +136,7 @@ def test_gradients_are_sparse_and_arguments_are_attributes(name: str) -> None:
         assert set(gradient.coalesce().indices()[0].tolist()) == {3, 4}
 
 
-# Learned similarities. In the synthetic text `x` and `y` of a kind have the same contexts.
+# Learned similarities. In the synthetic text, x and y of the same kind have the same contexts.
 
 KINDS = 8
 CONFIGS = {
@@ -147,24 +149,24 @@ CONFIGS = {
 }
 
 
-def planted(path: Path) -> Path:
-    """Texts of `kind x|y marker_of_sex …`: two words of a kind keep the same company."""
-    draw = np.random.default_rng(0)
+def write_synthetic_text(path: Path) -> Path:
+    """Write phrases `near word near mark filler`; x and y of a kind have the same neighbors."""
+    random = np.random.default_rng(0)
     words = []
     for _ in range(3_000):
-        kind, second = draw.integers(KINDS), draw.integers(2)
-        near = draw.permutation([f"near{kind}a", f"near{kind}b", f"near{kind}c"])[:2]
+        kind, second = random.integers(KINDS), random.integers(2)
+        near = random.permutation([f"near{kind}a", f"near{kind}b", f"near{kind}c"])[:2]
         mark = ("her", "him")[second]
-        words += [near[0], f"{'xy'[second]}{kind}", near[1], mark, f"so{draw.integers(40)}"]
+        words += [near[0], f"{'xy'[second]}{kind}", near[1], mark, f"so{random.integers(40)}"]
     path.write_text(" ".join(words))
     return path
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, synthetic_texts: Path) -> dict[str, Path]:
-    """A run of each net on the made text, through its config."""
+def trained(tmp_path_factory: pytest.TempPathFactory, made_texts: Path) -> dict[str, Path]:
+    """Train each network on the synthetic text with its config; return the run folders."""
     folder = tmp_path_factory.mktemp("words")
-    text = planted(folder / "text.txt")
+    text = write_synthetic_text(folder / "text.txt")
     runs = {}
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
         patch_checksums(synthetic_texts, patch)
@@ -185,49 +187,49 @@ def task_of(run: Path) -> WordVectors:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_words_with_the_same_contexts_become_neighbors(made: dict[str, Path], name: str) -> None:
-    task = task_of(made[name])
-    numbers = [[task.index(f"{letter}{kind}") for kind in range(KINDS)] for letter in "xy"]
-    x, y = task.unit_vectors()[torch.tensor(numbers)]  # (KINDS, D), (KINDS, D)
+def test_words_with_the_same_contexts_become_neighbors(trained: dict[str, Path], name: str) -> None:
+    task = task_of(trained[name])
+    ids = [[task.index(f"{letter}{kind}") for kind in range(KINDS)] for letter in "xy"]
+    x, y = task.unit_vectors()[torch.tensor(ids)]  # (KINDS, D), (KINDS, D)
     assert int(((x @ y.T).argmax(dim=1) == torch.arange(KINDS)).sum()) >= KINDS - 1
-    if name != "glove":  # the sum of both its vectors also makes alike what stands side by side
-        found = task.nearest([f"x{kind}" for kind in range(KINDS)], 1)
-        assert sum(o[0][0] == f"y{kind}" for kind, o in enumerate(found)) >= KINDS - 1
+    if name != "glove":  # its summed vectors also make adjacent words similar
+        neighbors = task.nearest([f"x{kind}" for kind in range(KINDS)], 1)
+        assert sum(row[0][0] == f"y{kind}" for kind, row in enumerate(neighbors)) >= KINDS - 1
 
 
 @pytest.mark.parametrize("name", ["skip_gram", "cbow"])
-def test_synthetic_analogy_is_solved(made: dict[str, Path], name: str) -> None:
-    """x0 is to y0 as x3 is to y3."""
-    task = task_of(made[name])
+def test_synthetic_analogy_is_solved(trained: dict[str, Path], name: str) -> None:
+    """For example, x0 is to y0 as x3 is to y3."""
+    task = task_of(trained[name])
     pairs = [(a, b) for a in range(KINDS) for b in range(KINDS) if a != b]
-    numbers = [[task.index(w) for w in (f"x{a}", f"y{a}", f"x{b}", f"y{b}")] for a, b in pairs]
-    asked = torch.tensor(numbers)
-    right = int(task.correct_analogies(asked[:, :3], asked[:, 3]))
-    assert right >= 0.8 * len(pairs)
+    ids = [[task.index(w) for w in (f"x{a}", f"y{a}", f"x{b}", f"y{b}")] for a, b in pairs]
+    questions = torch.tensor(ids)
+    correct = int(task.correct_analogies(questions[:, :3], questions[:, 3]))
+    assert correct >= 0.8 * len(pairs)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_figures_and_neighbors_are_written(made: dict[str, Path], name: str) -> None:
+def test_figures_and_neighbors_are_written(trained: dict[str, Path], name: str) -> None:
     for figure in ("word_map", "word_neighbours"):
-        picture = np.asarray(Image.open(made[name] / f"figures/{figure}.png").convert("L")) / 255
-        assert (picture < 0.8).mean() > 0.001, figure  # words take little ink
-    lines = (made[name] / "samples/word_neighbours.txt").read_text().splitlines()
+        image = np.asarray(Image.open(trained[name] / f"figures/{figure}.png").convert("L")) / 255
+        assert (image < 0.8).mean() > 0.001, figure  # text covers few pixels
+    lines = (trained[name] / "samples/word_neighbours.txt").read_text().splitlines()
     assert len(lines) == 16
     assert all(line.count(",") == 7 for line in lines)
 
 
-def test_exported_vectors_load_in_gensim(made: dict[str, Path], tmp_path, capsys) -> None:
-    checkpoint = made["skip_gram"] / "checkpoints/best.ckpt"
+def test_exported_vectors_load_in_gensim(trained: dict[str, Path], tmp_path, capsys) -> None:
+    checkpoint = trained["skip_gram"] / "checkpoints/best.ckpt"
     options = ("--checkpoint", checkpoint, "--format", "word2vec", "--output", tmp_path / "out")
     folder = export.main([*map(str, options)])
-    theirs = KeyedVectors.load_word2vec_format(folder / "vectors.txt")
-    task = task_of(made["skip_gram"])
+    loaded = KeyedVectors.load_word2vec_format(folder / "vectors.txt")
+    task = task_of(trained["skip_gram"])
     words = [word for word in task.words if word]
-    assert theirs.index_to_key == words
+    assert loaded.index_to_key == words
     vectors = task.net.vectors()[2:]
-    assert torch.equal(torch.from_numpy(theirs.vectors), vectors)  # to the last bit
-    (ours,) = task.nearest(["x3"], 5)
-    assert [w for w, _ in theirs.most_similar("x3", topn=5)] == [w for w, _ in ours]
+    assert torch.equal(torch.from_numpy(loaded.vectors), vectors)  # bit for bit
+    (neighbors,) = task.nearest(["x3"], 5)
+    assert [w for w, _ in loaded.most_similar("x3", topn=5)] == [w for w, _ in neighbors]
 
 
 # Benchmarks.
@@ -236,7 +238,7 @@ def test_exported_vectors_load_in_gensim(made: dict[str, Path], tmp_path, capsys
 def task_with_vectors(vectors: Tensor) -> WordVectors:
     """Return a task with given vectors for the words w0, w1, … after [PAD] and [UNK]."""
     words = ["[PAD]", "[UNK]", *(f"w{n}" for n in range(len(vectors)))]
-    vocab = {word: number for number, word in enumerate(words)}
+    vocab = {word: index for index, word in enumerate(words)}
     net = SkipGram(len(words), vectors.shape[1])
     net.words.weight.data = torch.cat([torch.ones(2, vectors.shape[1]), vectors])
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
@@ -259,8 +261,8 @@ def test_analogies_are_solved_by_the_nearest_other_word(monkeypatch) -> None:
     vectors = F.normalize(torch.randn(25, 4), dim=1)
     task = task_with_vectors(vectors)
     questions = torch.randint(25, (40, 3))
-    found = task.solve_analogies(questions + 2) - 2
-    for (a, b, c), answer in zip(questions.tolist(), found.tolist(), strict=True):
+    answers = task.solve_analogies(questions + 2) - 2
+    for (a, b, c), answer in zip(questions.tolist(), answers.tolist(), strict=True):
         cosines = vectors @ (vectors[b] - vectors[a] + vectors[c])
         cosines[[a, b, c]] = -math.inf
         assert answer == int(cosines.argmax())
@@ -274,10 +276,10 @@ def test_special_tokens_are_never_predicted() -> None:
     assert task.words == ["", "", "w0", "w1", "w2", "w3"]
 
 
-def test_scores_and_fraction_asked_are_in_the_results(run: Callable, small_texts: Path) -> None:
+def test_benchmark_scores_and_coverage_are_in_the_results(run: Callable, small_texts: Path) -> None:
     small = ("--data.batch_size", 256, "--model.net.dim", 8, "--trainer.max_epochs", 1)
     config = ROOT / "configs/imdb/skip_gram.yaml"
-    with pytest.warns(UserWarning, match="no vectors of terrible, actor, funny"):
+    with pytest.warns(UserWarning, match="not in the vocabulary: terrible, actor, funny"):
         folder = run("fit", "--config", config, "--data.data_dir", small_texts, *small)
     metrics = json.loads((folder / "results.json").read_text())["metrics"]
     assert metrics["val/wordsim353/asked"] == pytest.approx(12 / 13)
@@ -308,20 +310,20 @@ def test_invalid_arguments_and_unknown_words_are_errors() -> None:
 
 
 def test_network_that_does_not_fit_the_data_is_a_user_error(refused, small_texts: Path) -> None:
-    where = ("--config", ROOT / "configs/imdb/cbow.yaml", "--data.data_dir", small_texts)
-    told = refused("fit", *where, "--data.batch_size", 256, "--data.model", "skip_gram")
-    assert "CBOW does not fit ContextWindows" in told
+    arguments = ("--config", ROOT / "configs/imdb/cbow.yaml", "--data.data_dir", small_texts)
+    error = refused("fit", *arguments, "--data.batch_size", 256, "--data.model", "skip_gram")
+    assert "CBOW does not fit ContextWindows" in error
 
 
 @pytest.mark.parametrize("wrong", [("AdamW",), ("SGD", "--model.optimizer.weight_decay", 0.1)])
 def test_optimizer_without_sparse_gradients_is_a_user_error(
     refused, tmp_path, wrong: tuple
 ) -> None:
-    planted(tmp_path / "text.txt")
-    where = ("--config", ROOT / "configs/source/skip_gram.yaml", "--data.text", "text.txt")
-    told = refused("fit", *where, "--model.optimizer", *wrong)
-    assert f"{wrong[0]} does not support the sparse gradients" in told
-    assert "choose --model.optimizer SGD (without weight decay), Adagrad or SparseAdam" in told
+    write_synthetic_text(tmp_path / "text.txt")
+    arguments = ("--config", ROOT / "configs/source/skip_gram.yaml", "--data.text", "text.txt")
+    error = refused("fit", *arguments, "--model.optimizer", *wrong)
+    assert f"{wrong[0]} does not support the sparse gradients" in error
+    assert "choose --model.optimizer SGD (without weight decay), Adagrad or SparseAdam" in error
 
 
 def test_word2vec_export_requires_word_vectors(tmp_path: Path, capsys) -> None:
@@ -334,7 +336,8 @@ def test_word2vec_export_requires_word_vectors(tmp_path: Path, capsys) -> None:
             ["--checkpoint", str(tmp_path / "other.ckpt"), "--format", "word2vec", "--output", "o"]
         )
     assert exit.value.code == 2
-    assert "a modules.WordVectors is needed" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "holds the task modules.classifier.Classifier, expected modules.WordVectors" in error
 
 
 def test_unknown_word_in_another_case_gets_a_hint() -> None:

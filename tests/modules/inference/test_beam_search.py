@@ -1,4 +1,4 @@
-"""Beam search finds what it should: greedy with one beam, the best of all with enough of them."""
+"""Beam search equals greedy decoding with one beam and exhaustive search with all of them."""
 
 import itertools
 from collections import Counter
@@ -21,8 +21,8 @@ TINY: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def sharp(net: nn.Module) -> nn.Module:
-    """Random weights, large enough that words differ in their likelihood."""
+def with_normal_weights(net: nn.Module) -> nn.Module:
+    """Make the weights so large that tokens differ clearly in probability."""
     torch.manual_seed(4)
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=0.6)
@@ -31,92 +31,94 @@ def sharp(net: nn.Module) -> nn.Module:
 
 @pytest.fixture(params=TINY)
 def tiny(request: pytest.FixtureRequest) -> nn.Module:
-    return sharp(TINY[request.param]())
+    return with_normal_weights(TINY[request.param]())
 
 
 @pytest.fixture(params=["Seq2Seq-none", "Seq2Seq-bahdanau", "Seq2Seq-luong", "Transformer-post"])
 def net(request: pytest.FixtureRequest) -> nn.Module:
-    return sharp(NETS[request.param]())
+    return with_normal_weights(NETS[request.param]())
 
 
 def score_of(net: nn.Module, source: dict[str, Tensor], text: list[int], alpha: float) -> float:
-    """The score of one sentence, END in it or not, of the whole read at once."""
-    read = source | {"decoder_input_ids": torch.tensor([[BEGIN, *text[:-1]]])}
-    chances = net(read)[0].log_softmax(dim=-1)
-    total = sum(chances[place, token].item() for place, token in enumerate(text))
+    """Return the score of a sentence, with or without END, from one forward pass."""
+    inputs = source | {"decoder_input_ids": torch.tensor([[BEGIN, *text[:-1]]])}
+    log_probs = net(inputs)[0].log_softmax(dim=-1)
+    total = sum(log_probs[position, token].item() for position, token in enumerate(text))
     return total / ((5 + len(text)) / 6) ** alpha
 
 
 def exhaustive(net: nn.Module, source: dict[str, Tensor], alpha: float) -> tuple[list[int], float]:
-    """The best of all sentences of at most LONGEST tokens; only the longest may lack an end."""
-    words = [token for token in range(V) if token != END]
+    """Return the best sentence of at most LONGEST tokens; only the longest may lack END."""
+    tokens = [token for token in range(V) if token != END]
     texts = [
-        [*words_before, END]
+        [*prefix, END]
         for length in range(LONGEST)
-        for words_before in itertools.product(words, repeat=length)
+        for prefix in itertools.product(tokens, repeat=length)
     ]
-    texts += [list(text) for text in itertools.product(words, repeat=LONGEST)]
+    texts += [list(text) for text in itertools.product(tokens, repeat=LONGEST)]
     best = max(texts, key=lambda text: score_of(net, source, text, alpha))
     return best, score_of(net, source, best, alpha)
 
 
-def one(batch: dict[str, Tensor], row: int) -> dict[str, Tensor]:
-    inside = batch["attention_mask"][row]
-    return {name: batch[name][row : row + 1, inside] for name in ("input_ids", "attention_mask")}
+def single(batch: dict[str, Tensor], row: int) -> dict[str, Tensor]:
+    not_padding = batch["attention_mask"][row]
+    return {
+        name: batch[name][row : row + 1, not_padding] for name in ("input_ids", "attention_mask")
+    }
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
 @torch.no_grad()
 def test_wide_beam_finds_the_best_translation(tiny: nn.Module, alpha: float) -> None:
     batch = batch_of([3, 5, 1])
-    found, scores = beam_search(
+    translations, scores = beam_search(
         tiny, batch, BEGIN, END, beam_size=V**LONGEST, penalty=alpha, max_length=LONGEST
     )
     for row in range(3):
-        best, score = exhaustive(tiny, one(batch, row), alpha)
-        assert found[row] == [token for token in best if token != END]
+        best, score = exhaustive(tiny, single(batch, row), alpha)
+        assert translations[row] == [token for token in best if token != END]
         assert scores[row].item() == pytest.approx(score, abs=1e-4)
 
 
 @torch.no_grad()
 def test_beam_size_one_is_greedy(net: nn.Module) -> None:
     batch = batch_of([3, 7, 1, 5, 6, 2])
-    found, _ = beam_search(net, batch, BEGIN, END, beam_size=1, penalty=1.0, max_length=12)
+    translations, _ = beam_search(net, batch, BEGIN, END, beam_size=1, penalty=1.0, max_length=12)
     for row in range(6):
         text: list[int] = []
         while len(text) < 12:
-            read = one(batch, row) | {"decoder_input_ids": torch.tensor([[BEGIN, *text]])}
-            token = int(net(read)[0, -1].argmax())
+            inputs = single(batch, row) | {"decoder_input_ids": torch.tensor([[BEGIN, *text]])}
+            token = int(net(inputs)[0, -1].argmax())
             if token == END:
                 break
             text.append(token)
-        assert found[row] == text
+        assert translations[row] == text
 
 
 def test_empty_batch_gives_no_translations(net: nn.Module) -> None:
-    nothing = torch.zeros(0, 3, dtype=torch.int64)
-    found, scores = beam_search(net, {"input_ids": nothing, "attention_mask": nothing}, 1, 2)
-    assert found == []
+    empty = torch.zeros(0, 3, dtype=torch.int64)
+    translations, scores = beam_search(net, {"input_ids": empty, "attention_mask": empty}, 1, 2)
+    assert translations == []
     assert scores.shape == (0,)
 
 
 @pytest.mark.parametrize("beam_size", [1, 4])
 def test_cache_does_not_change_the_tokens(net: nn.Module, beam_size: int) -> None:
     batch = batch_of([3, 7, 1, 5, 6, 2])
-    found = [
+    results = [
         beam_search(net, batch, BEGIN, END, beam_size, penalty=3.0, cached=cached)
         for cached in (True, False)
     ]
-    assert found[0][0] == found[1][0]
-    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-4, rtol=1e-4)
-    assert any(found[0][0])
+    assert results[0][0] == results[1][0]
+    torch.testing.assert_close(results[0][1], results[1][1], atol=1e-4, rtol=1e-4)
+    assert any(results[0][0])
 
 
 def test_translation_does_not_depend_on_the_batch(net: nn.Module) -> None:
     batch = batch_of([3, 7, 1, 5, 6, 2])
     together, scores = beam_search(net, batch, BEGIN, END, beam_size=3)
     for row in range(6):
-        alone, score = beam_search(net, one(batch, row), BEGIN, END, beam_size=3)
+        alone, score = beam_search(net, single(batch, row), BEGIN, END, beam_size=3)
         assert alone == [together[row]]
         torch.testing.assert_close(score[0], scores[row], atol=1e-4, rtol=1e-4)
 
@@ -124,11 +126,13 @@ def test_translation_does_not_depend_on_the_batch(net: nn.Module) -> None:
 @torch.no_grad()
 def test_score_is_log_likelihood_divided_by_the_penalty(net: nn.Module) -> None:
     batch = batch_of([3, 7, 1])
-    found, scores = beam_search(net, batch, BEGIN, END, beam_size=4, penalty=0.8, max_length=9)
-    for row, text in enumerate(found):
-        whole = [*text, END] if len(text) < 9 else text
+    translations, scores = beam_search(
+        net, batch, BEGIN, END, beam_size=4, penalty=0.8, max_length=9
+    )
+    for row, text in enumerate(translations):
+        tokens = [*text, END] if len(text) < 9 else text
         assert scores[row].item() == pytest.approx(
-            score_of(net, one(batch, row), whole, 0.8), abs=1e-4
+            score_of(net, single(batch, row), tokens, 0.8), abs=1e-4
         )
 
 
@@ -139,7 +143,8 @@ def test_length_penalty_favors_longer_sentences(net: nn.Module) -> None:
         for alpha in (0.0, 3.0)
     )
     assert long >= short
-    must_differ = isinstance(net, Seq2Seq) and net.attention == "none"  # others end late anyhow
+    # The other networks already end late.
+    must_differ = isinstance(net, Seq2Seq) and net.attention == "none"
     assert long > short or not must_differ
 
 
@@ -153,19 +158,19 @@ def test_excluded_tokens_are_never_generated(net: nn.Module) -> None:
     batch = batch_of([3, 7, 1, 5])
     free, _ = beam_search(net, batch, BEGIN, END, beam_size=3, exclude=[END])
     limits = [min(limit, net.context or 99) for limit in (16, 24, 12, 20)]
-    assert [len(text) for text in free] == limits  # for want of an end
+    assert [len(text) for text in free] == limits  # without END
     common = Counter(itertools.chain(*free)).most_common(1)[0][0]
-    held, _ = beam_search(net, batch, BEGIN, END, beam_size=3, exclude=[END, common])
-    assert all(text and common not in text for text in held)
+    without_common, _ = beam_search(net, batch, BEGIN, END, beam_size=3, exclude=[END, common])
+    assert all(text and common not in text for text in without_common)
 
 
 def test_length_is_limited_by_context_and_source() -> None:
-    net = sharp(NETS["Transformer-post"]())
+    net = with_normal_weights(NETS["Transformer-post"]())
     nn.init.zeros_(net.target_embedding.weight)
     net.target_embedding.weight.data[7] = 1.0
-    nn.init.ones_(net.decoder[-1].norm_3.bias)  # always token 7, never an end
-    found, _ = beam_search(net, batch_of([1, 2, 12]), BEGIN, END, beam_size=2)
-    assert [len(text) for text in found] == [12, 14, 16]
+    nn.init.ones_(net.decoder[-1].norm_3.bias)  # always token 7, never END
+    translations, _ = beam_search(net, batch_of([1, 2, 12]), BEGIN, END, beam_size=2)
+    assert [len(text) for text in translations] == [12, 14, 16]
 
 
 @pytest.mark.parametrize(

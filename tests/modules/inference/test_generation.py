@@ -1,4 +1,4 @@
-"""Generation: the state changes nothing but the speed, and sampling is what its formulas say."""
+"""Generation: the cache does not change the tokens, and sampling follows its formulas."""
 
 import math
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ NETS = {
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    threads = torch.get_num_threads()  # for nets of this size a second one only waits
+    threads = torch.get_num_threads()  # networks of this size gain nothing from a second one
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
@@ -42,11 +42,11 @@ def one_thread():
 
 @pytest.fixture(params=NETS)
 def net(request: pytest.FixtureRequest) -> nn.Module:
-    return stirred(NETS[request.param]())
+    return with_normal_weights(NETS[request.param]())
 
 
-def stirred(net: nn.Module) -> nn.Module:
-    """Weights large enough that the choice of a token depends on many before it."""
+def with_normal_weights(net: nn.Module) -> nn.Module:
+    """Make the weights so large that each token depends on many previous ones."""
     torch.manual_seed(0)
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=0.5)
@@ -54,12 +54,12 @@ def stirred(net: nn.Module) -> nn.Module:
 
 
 def tokens_of(net: nn.Module, prompts: Sequence[Sequence[int]], n: int, **options) -> list:
-    answers: list[list[int]] = [[] for _ in prompts]
+    continuations: list[list[int]] = [[] for _ in prompts]
     for step in generate(net, prompts, n, **options):
-        for answer, token in zip(answers, step, strict=True):
-            answer += [] if token is None else [token]
-    assert all(len(answer) == n for answer in answers)
-    return answers
+        for continuation, token in zip(continuations, step, strict=True):
+            continuation += [] if token is None else [token]
+    assert all(len(continuation) == n for continuation in continuations)
+    return continuations
 
 
 def test_cache_does_not_change_the_tokens_beyond_the_context(net):
@@ -71,21 +71,21 @@ def test_cache_does_not_change_the_tokens_beyond_the_context(net):
 def test_greedy_token_is_the_argmax_of_the_network(net):
     prompt, n = [3, 1, 4], CONTEXT - 3 if net.context == CONTEXT else 2
     if net.context == 1:
-        return  # nothing of the prompt but its end is seen
-    (answer,) = tokens_of(net, [prompt], n, top_k=1)
-    text = torch.tensor([prompt + answer])
-    assert net(text[:, :-1])[0][0, 2:].argmax(dim=-1).tolist() == answer
+        return  # only the last token of the prompt is in the context
+    (tokens,) = tokens_of(net, [prompt], n, top_k=1)
+    text = torch.tensor([prompt + tokens])
+    assert net(text[:, :-1])[0][0, 2:].argmax(dim=-1).tolist() == tokens
 
 
 def test_batched_prompts_of_unequal_length_equal_single_prompts(net):
-    draw = torch.Generator().manual_seed(5)
-    prompts = [torch.randint(V, (n,), generator=draw).tolist() for n in (4, 1, 21, 9, 40, 12)]
+    generator = torch.Generator().manual_seed(5)
+    prompts = [torch.randint(V, (n,), generator=generator).tolist() for n in (4, 1, 21, 9, 40, 12)]
     together = tokens_of(net, prompts, 30, top_k=1)
     assert together == [tokens_of(net, [prompt], 30, top_k=1)[0] for prompt in prompts]
 
 
 def test_seed_is_independent_of_the_global_generator():
-    net = stirred(GPT(V, **SIZES))
+    net = with_normal_weights(GPT(V, **SIZES))
     first = tokens_of(net, [[1], [2]], 30, seed=7)
     torch.rand(13)
     before = torch.get_rng_state()
@@ -96,11 +96,11 @@ def test_seed_is_independent_of_the_global_generator():
 
 
 def test_samples_follow_the_distribution_of_the_network():
-    net = stirred(Bigram(V))
+    net = with_normal_weights(Bigram(V))
     drawn = torch.tensor(next(generate(net, [[2]] * 20_000, 1, seed=0)))
-    found = drawn.bincount(minlength=V) / 20_000
+    frequencies = drawn.bincount(minlength=V) / 20_000
     expected = net.table.weight[2].softmax(dim=0).detach()
-    assert (found - expected).abs().max() < 4.5 * math.sqrt(0.25 / 20_000)
+    assert (frequencies - expected).abs().max() < 4.5 * math.sqrt(0.25 / 20_000)
 
 
 def test_window_is_between_half_and_full_context():
@@ -141,7 +141,8 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p(top_p):
     for row, original in zip(shaped, LOGITS, strict=True):
         probabilities = original.softmax(dim=0)
         kept, total = set(), 0.0
-        for token in probabilities.argsort(descending=True).tolist():  # as Holtzman et al. define
+        # The definition of Holtzman et al.
+        for token in probabilities.argsort(descending=True).tolist():
             kept.add(token)
             total += probabilities[token].item()
             if total >= top_p:
@@ -157,14 +158,14 @@ def test_repetition_penalty_divides_positive_and_multiplies_negative_logits():
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_repetition_penalty_includes_tokens_before_the_window(cached):
-    net = stirred(GPT(V, **SIZES, tie_embeddings=False))
+    net = with_normal_weights(GPT(V, **SIZES, tie_embeddings=False))
     with torch.no_grad():
         net.last_norm.weight.zero_()
         net.last_norm.bias.fill_(1)
         net.head.weight.fill_(1)
-        net.head.weight[:, 0] += torch.arange(V)  # positive, and the later the likelier
-    (answer,) = tokens_of(net, [[5, 3]], V - 2, top_k=1, repetition_penalty=1e9, cached=cached)
-    assert answer == [token for token in reversed(range(V)) if token not in (5, 3)]
+        net.head.weight[:, 0] += torch.arange(V)  # positive, and increasing with the token
+    (tokens,) = tokens_of(net, [[5, 3]], V - 2, top_k=1, repetition_penalty=1e9, cached=cached)
+    assert tokens == [token for token in reversed(range(V)) if token not in (5, 3)]
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_invalid_arguments_are_errors(options, message):
 
 @pytest.mark.parametrize("part", ["", "blocks.0"])  # a sharded net is compiled block by block
 def test_compiled_network_is_not_recompiled_for_each_length(part):
-    net = stirred(GPT(V, **SIZES))
+    net = with_normal_weights(GPT(V, **SIZES))
     expected = tokens_of(net, [[1]], 20, seed=0)
     compiled = []
     net.get_submodule(part).compile(
@@ -202,11 +203,11 @@ def test_compiled_network_is_not_recompiled_for_each_length(part):
 @pytest.mark.parametrize("cached", [True, False])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_16_bit_weights_sample_from_the_same_logits(dtype, cached):
-    net, halved = stirred(GPT(V, **SIZES)), stirred(GPT(V, **SIZES)).to(dtype)
-    seen = []
-    halved.register_forward_hook(lambda *call: seen.append(call[-1][0][0, -1].float()))
-    text = [1, 2, 3, *tokens_of(halved, [[1, 2, 3]], 4 * CONTEXT, seed=0, cached=cached)[0]]
-    for position, logits in enumerate(seen, start=3):
+    net, half = with_normal_weights(GPT(V, **SIZES)), with_normal_weights(GPT(V, **SIZES)).to(dtype)
+    recorded = []
+    half.register_forward_hook(lambda *call: recorded.append(call[-1][0][0, -1].float()))
+    text = [1, 2, 3, *tokens_of(half, [[1, 2, 3]], 4 * CONTEXT, seed=0, cached=cached)[0]]
+    for position, logits in enumerate(recorded, start=3):
         window = torch.tensor([text[window_start(position, CONTEXT) : position]])
         with torch.no_grad():
             expected = net(window)[0][0, -1]
@@ -221,12 +222,12 @@ NASTY = "héllo 漢字 😀 e\u0301 \r\n\t don't 😀😀"
 
 def language_model(kind: str) -> LanguageModel:
     tokenizer = character_tokenizer(NASTY) if kind == "characters" else train_bpe([NASTY], 260)
-    net = stirred(GPT(tokenizer.get_vocab_size(), **SIZES))
+    net = with_normal_weights(GPT(tokenizer.get_vocab_size(), **SIZES))
     return LanguageModel(net, tokenizer=tokenizer.to_str())
 
 
 def replay(model: LanguageModel, text: str, monkeypatch) -> None:
-    """Lets the model draw the tokens of this text."""
+    """Make the model sample the tokens of this text."""
     tokens = model.encode(text)
 
     def fake(net, prompts, max_new_tokens, **options):
@@ -244,14 +245,14 @@ def test_streamed_pieces_are_full_characters_and_join_to_the_text(kind, monkeypa
     assert "".join(pieces) == NASTY
     assert len(pieces) == length
     assert not any("\ufffd" in piece for piece in pieces)
-    assert kind == "characters" or "" in pieces  # bytes that waited for the others
+    assert kind == "characters" or "" in pieces  # incomplete characters are held back
 
 
 def test_streamed_pieces_of_random_bytes_join_to_the_decoded_text():
     model = language_model("bpe")
     for seed in range(20):
-        draw = torch.Generator().manual_seed(seed)
-        tokens = torch.randint(model.net.vocab_size, (40,), generator=draw).tolist()
+        generator = torch.Generator().manual_seed(seed)
+        tokens = torch.randint(model.net.vocab_size, (40,), generator=generator).tolist()
         pieces = TextStreamer(model.decode)
         text = "".join(pieces.add(token, last=n == 39) for n, token in enumerate(tokens))
         assert text == model.decode(tokens)
@@ -263,11 +264,11 @@ def test_stop_string_ends_the_text_and_is_not_returned(kind, stop, monkeypatch):
     model = language_model(kind)
     replay(model, NASTY, monkeypatch)
     expected = NASTY[: NASTY.index(stop)]
-    told = ""
+    received = ""
     for (piece,) in model.stream(["h"], max_new_tokens=999, stop=stop):
-        told += piece
-        assert expected.startswith(told)
-    assert told == expected
+        received += piece
+        assert expected.startswith(received)
+    assert received == expected
 
 
 def test_prefix_of_the_stop_string_is_returned(monkeypatch):
@@ -288,7 +289,7 @@ def test_each_prompt_of_a_batch_ends_independently():
 
 def test_generation_restores_modes_and_random_state():
     model = language_model("bpe").train()
-    model.net.last_norm.eval()  # as someone who freezes a part of a net does
+    model.net.last_norm.eval()  # a frozen layer
     modes = [module.training for module in model.modules()]
     state = torch.get_rng_state()
     first = model.generate("h", 10, seed=0)
@@ -305,9 +306,11 @@ def test_sample_equals_multinomial(size: tuple[int, int]) -> None:
     probabilities = torch.randn(size, generator=torch.manual_seed(0)).mul(2).softmax(dim=-1)
     probabilities[:, ::3] = 0
     for seed in range(50):
-        theirs = torch.multinomial(probabilities, 1, generator=torch.Generator().manual_seed(seed))
+        expected = torch.multinomial(
+            probabilities, 1, generator=torch.Generator().manual_seed(seed)
+        )
         drawn = sample(probabilities, torch.Generator().manual_seed(seed))
-        assert drawn == theirs.flatten().tolist()
+        assert drawn == expected.flatten().tolist()
 
 
 def test_sample_frequencies_match_the_probabilities() -> None:

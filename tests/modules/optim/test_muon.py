@@ -35,11 +35,11 @@ def train(weights: list[nn.Parameter], *optimizers: torch.optim.Optimizer) -> li
 
 def test_matrices_equal_torch_muon_and_other_parameters_adamw() -> None:
     settings = {"lr": 0.01, "weight_decay": 0.3}
-    ours, reference = parameters(), parameters()
-    train(ours, Muon(ours, betas=(0.8, 0.9), **settings))
+    weights, reference = parameters(), parameters()
+    train(weights, Muon(weights, betas=(0.8, 0.9), **settings))
     muon = torch.optim.Muon(reference[:4], adjust_lr_fn="match_rms_adamw", **settings)
     train(reference, muon, AdamW(reference[4:], betas=(0.8, 0.9), fused=True, **settings))
-    assert all(torch.equal(a, b) for a, b in zip(ours, reference, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(weights, reference, strict=True))
 
 
 def test_training_continues_from_loaded_state() -> None:
@@ -89,11 +89,11 @@ def test_output_layer_uses_adamw(net: nn.Module, hidden: set[str] | None) -> Non
     task = Classifier(net) if isinstance(net, MLP | CNN) else LanguageModel(net)
     task.optimizer = partial(Muon, lr=0.01)
     matrices = {id(w) for w in task.configure_optimizers()["optimizer"].param_groups[0]["params"]}
-    found = {name for name, weight in net.named_parameters() if id(weight) in matrices}
+    names = {name for name, weight in net.named_parameters() if id(weight) in matrices}
     if hidden is None:
         layers = ("attention.qkv", "attention.proj", "mlp.up", "mlp.proj")
         hidden = {f"blocks.0.{layer}.weight" for layer in layers}
-    assert found == hidden
+    assert names == hidden
 
 
 def test_one_cycle_cycles_the_betas_of_adamw() -> None:

@@ -22,19 +22,19 @@ from tests.support.optimizers import fit
 
 def optimizer_of(*flags: str) -> torch.optim.Optimizer:
     """Return the optimizer of a run of train.py."""
-    found = []
+    configured = []
     monkey = pytest.MonkeyPatch()
-    true = Classifier.configure_optimizers
+    configure_optimizers = Classifier.configure_optimizers
 
-    def watched(self: Classifier) -> dict:
-        found.append(true(self))
-        return found[-1]
+    def recorded(self: Classifier) -> dict:
+        configured.append(configure_optimizers(self))
+        return configured[-1]
 
     with monkey.context() as patch:
-        patch.setattr(Classifier, "configure_optimizers", watched)
+        patch.setattr(Classifier, "configure_optimizers", recorded)
         net = ["--model.net", "modules.nets.MLP", "--trainer.fast_dev_run", "true"]
         train.main(["fit", "--config", str(TINY), *net, *flags])
-    return found[0]["optimizer"]
+    return configured[0]["optimizer"]
 
 
 def test_sgd_does_not_inherit_weight_decay() -> None:

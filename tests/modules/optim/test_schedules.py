@@ -59,15 +59,17 @@ def test_schedule_refuses_a_run_of_unlimited_length() -> None:
 def test_plateau_is_stepped_after_each_validation(monkeypatch) -> None:
     from lightning.pytorch.cli import ReduceLROnPlateau
 
-    seen = []
-    true = ReduceLROnPlateau.step
+    monitored = []
+    step = ReduceLROnPlateau.step
     monkeypatch.setattr(
-        ReduceLROnPlateau, "step", lambda self, metric: (seen.append(metric), true(self, metric))
+        ReduceLROnPlateau,
+        "step",
+        lambda self, metric: (monitored.append(metric), step(self, metric)),
     )
     plateau = partial(ReduceLROnPlateau, monitor="val/loss", patience=1, threshold=1e9)
     by_steps = {"check_val_every_n_epoch": None, "val_check_interval": 3, "max_steps": 9}
     watch = fit(partial(SGD, lr=0.5), plateau, limit_train_batches=9, **by_steps)
-    assert len(seen) == 3
+    assert len(monitored) == 3
     assert watch.rates == pytest.approx([0.5] * 6 + [0.05] * 3)  # two without a better one
 
 
