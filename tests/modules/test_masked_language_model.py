@@ -37,7 +37,7 @@ from modules.inference.raw_inputs import raw_to_inputs
 from modules.masked_language_model import hash_values, mask_tokens
 from modules.nets import BertMLM
 from preprocessing.special_tokens import IGNORE_INDEX
-from tests.support import ROOT
+from tests.support import QUIET, ROOT
 from tests.support.resume import Crash, assert_same_run, crash_after
 from tests.support.synthetic_data import patch_checksums
 
@@ -178,15 +178,7 @@ def losses_of(batches: list[Tensor], lr: float = 0.003) -> list[float]:
         for step, tokens in enumerate(batches)
     ]
     recorder = Losses()
-    trainer = L.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[recorder],
-    )
+    trainer = L.Trainer(max_epochs=1, accelerator="cpu", callbacks=[recorder], **QUIET)
     trainer.fit(task, DataLoader(batches_with_draws, batch_size=None))
     return recorder.losses
 

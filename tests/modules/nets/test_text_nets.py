@@ -148,7 +148,7 @@ def test_loss_on_random_labels_is_not_below_the_entropy(net: nn.Module) -> None:
         optimizer.step()
         losses.append(loss.item())
     late_losses = torch.tensor(losses[20:])
-    # Four standard errors of the mean, as in test_honesty.py.
+    # Four standard errors of the mean, as in test_image_nets_learn.py.
     assert late_losses.mean() > math.log(NUM_CLASSES) - 4 * late_losses.std() / math.sqrt(
         len(late_losses)
     )

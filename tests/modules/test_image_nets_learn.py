@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from datamodules import Digits
 from modules import Classifier
 from modules.nets import CNN, MLP
+from tests.support import QUIET
 from tests.support.image_nets import IMAGE_NET_CLASSES, NUM_CLASSES, SMALL_NETS
 
 Batch = tuple[Tensor, Tensor]
@@ -44,15 +45,7 @@ class Losses(L.Callback):
 
 def train(task: L.LightningModule, batches: list[Batch]) -> list[float]:
     recorder = Losses()
-    trainer = L.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[recorder],
-    )
+    trainer = L.Trainer(max_epochs=1, accelerator="cpu", callbacks=[recorder], **QUIET)
     trainer.fit(task, DataLoader(batches, batch_size=None))
     return recorder.losses
 
@@ -102,14 +95,7 @@ def test_loss_on_random_labels_is_not_below_the_entropy(net: nn.Module) -> None:
 def test_accuracy_on_digits_is_far_above_the_baseline(make, expected: float) -> None:
     torch.manual_seed(0)
     data, task = Digits(batch_size=32), Classifier(make())
-    trainer = L.Trainer(
-        max_epochs=5,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = L.Trainer(max_epochs=5, accelerator="cpu", **QUIET)
     trainer.fit(task, data)
     (metrics,) = trainer.test(task, data, verbose=False)
     _, labels = data.splits["test"]
