@@ -314,7 +314,7 @@ def test_wordpiece_training_is_deterministic() -> None:
 
 
 @pytest.fixture(scope="module")
-def pretrained(tmp_path_factory, made_texts: Path) -> Path:
+def pretrained(tmp_path_factory, synthetic_texts: Path) -> Path:
     """Run the masked language modeling config with a small network; return the run folder."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):

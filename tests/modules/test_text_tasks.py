@@ -31,7 +31,7 @@ SMALL = (
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, made_texts: Path) -> Path:
+def trained(tmp_path_factory, synthetic_texts: Path) -> Path:
     """Run the config of the LSTM with attention with a small network; return the run folder."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):

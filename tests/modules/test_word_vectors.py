@@ -163,7 +163,7 @@ def write_synthetic_text(path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, made_texts: Path) -> dict[str, Path]:
+def trained(tmp_path_factory: pytest.TempPathFactory, synthetic_texts: Path) -> dict[str, Path]:
     """Train each network on the synthetic text with its config; return the run folders."""
     folder = tmp_path_factory.mktemp("words")
     text = write_synthetic_text(folder / "text.txt")
