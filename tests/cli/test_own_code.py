@@ -90,7 +90,7 @@ def test_own_callback_optimizer_and_logger_by_class_path(run: Run, tmp_path: Pat
     assert (folder / "metrics.csv").is_file()
 
 
-def test_argument_of_own_task_is_linked_from_data_that_define_it(run: Run, refused) -> None:
+def test_argument_of_own_task_is_taken_from_the_data(run: Run, refused) -> None:
     folder = run("fit", "--model", f"{OWN}.Factories", "--data", f"{OWN}.LinkedData", *SHORT)
     saved = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     assert saved["hyper_parameters"]["num_classes"] == 1
@@ -98,14 +98,14 @@ def test_argument_of_own_task_is_linked_from_data_that_define_it(run: Run, refus
     assert "Factories requires 'num_classes': pass --model.num_classes VALUE" in message
 
 
-def test_missing_number_of_classes_is_one_message(refused) -> None:
+def test_missing_number_of_classes_is_reported(refused) -> None:
     net = ("--model", "Classifier", "--model.net", "MLP", "--model.net.image_size", 4)
     message = refused("fit", *net, "--data", f"{OWN}.TwoClasses", *SHORT)
     assert "TwoClasses has no attribute `num_classes`" in message
     assert "--model.num_classes N --model.net.num_classes N" in message
 
 
-def test_net_with_other_outputs_than_classes_is_one_message(refused) -> None:
+def test_network_with_wrong_number_of_outputs_is_reported(refused) -> None:
     net = ("--model", "Classifier", "--model.net", f"{OWN}.TenOutputs")
     message = refused("fit", *net, "--data", f"{OWN}.ThreeClasses", *SHORT)
     assert (
@@ -113,7 +113,7 @@ def test_net_with_other_outputs_than_classes_is_one_message(refused) -> None:
     )
 
 
-def test_float_targets_for_a_classifier_are_one_message(refused) -> None:
+def test_float_targets_for_a_classifier_are_reported(refused) -> None:
     net = ("--model", "Classifier", "--model.net", f"{OWN}.Linear", "--model.num_classes", 2)
     message = refused("fit", *net, "--data", f"{OWN}.HalfTargets", *SHORT)
     assert "or a task for regression" in message
@@ -122,12 +122,12 @@ def test_float_targets_for_a_classifier_are_one_message(refused) -> None:
 
 
 @pytest.mark.parametrize("flag", ["--model.net.num_classes", "--model.num_classes"])
-def test_value_that_disagrees_with_the_data_is_named_with_theirs(refused, flag: str) -> None:
+def test_value_that_differs_from_the_data_is_reported_with_both(refused, flag: str) -> None:
     message = refused("fit", "--config", TINY, flag, 3)
     assert f"{flag.removeprefix('--')} is 3 ({flag}), but Digits.num_classes is 10" in message
 
 
-def test_value_equal_to_that_of_the_data_is_accepted(run: Run) -> None:
+def test_value_equal_to_the_data_is_accepted(run: Run) -> None:
     run("fit", "--config", TINY, "--model.net.num_classes", 10, "--trainer.fast_dev_run", "true")
 
 

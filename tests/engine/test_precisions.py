@@ -1,4 +1,4 @@
-"""What Lightning's Trainer offers holds for all tasks: true precisions, and overfitting batches."""
+"""True precisions and overfit_batches work for all tasks."""
 
 import json
 from pathlib import Path
@@ -18,15 +18,15 @@ from modules.training.metrics import MeanLoss
 from tests.support import ROOT
 
 
-class Served(Callback):
-    """Keeps each training batch and a random number that was drawn at it."""
+class RecordBatches(Callback):
+    """Record each training batch and a random number drawn at its start."""
 
-    seen: ClassVar[list[tuple[torch.Tensor, float]]] = []
+    batches: ClassVar[list[tuple[torch.Tensor, float]]] = []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         first = next(leaf for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor))
         state = torch.get_rng_state()
-        Served.seen.append((first.clone(), torch.rand(()).item()))
+        RecordBatches.batches.append((first.clone(), torch.rand(()).item()))
         torch.set_rng_state(state)
 
 
@@ -45,7 +45,7 @@ def val_loss(config: str, folder: Path, precision: str) -> float:
 @pytest.mark.parametrize(
     "config", ["digits/cnn", "source/gpt", "source/bert", "toy/reversed_words"]
 )
-def test_a_net_whose_weights_are_halves_or_doubles_learns_as_one_of_floats(config, tmp_path):
+def test_validation_loss_in_bfloat16_and_float64_is_close_to_float32(config, tmp_path):
     single, half, double = (
         val_loss(config, tmp_path, precision) for precision in ("32-true", "bf16-true", "64-true")
     )
@@ -54,7 +54,7 @@ def test_a_net_whose_weights_are_halves_or_doubles_learns_as_one_of_floats(confi
     assert half != single
 
 
-def test_a_sum_stays_exact_in_a_net_of_halves() -> None:
+def test_mean_loss_stays_exact_in_a_bfloat16_network() -> None:
     class Task(L.LightningModule):
         def __init__(self) -> None:
             super().__init__()
@@ -71,22 +71,22 @@ def test_a_sum_stays_exact_in_a_net_of_halves() -> None:
 
 @pytest.mark.parametrize("config", ["digits/mlp", "source/gpt", "toy/reversed_words"])
 def test_overfit_batches_are_the_same_in_every_epoch(config, tmp_path):
-    Served.seen = []
+    RecordBatches.batches = []
     flags = ["--trainer.overfit_batches", "2", "--trainer.max_steps", "6", "--auto_precision"]
     flags += ["false", "--trainer.limit_val_batches", "1", "--test_after_fit", "false"]
     flags += ["--trainer.check_val_every_n_epoch", "1", "--trainer.val_check_interval", "1.0"]
     flags += [
         "--runs_dir",
         str(tmp_path),
-        "--trainer.callbacks+=tests.engine.test_precisions.Served",
+        "--trainer.callbacks+=tests.engine.test_precisions.RecordBatches",
     ]
     train.main(["fit", "--config", str(ROOT / f"configs/{config}.yaml"), *flags])
-    batches, draws = zip(*Served.seen, strict=True)
+    batches, draws = zip(*RecordBatches.batches, strict=True)
     assert len(batches) == 6
     assert not torch.equal(batches[0], batches[1])
     for number in range(2, 6):
         assert torch.equal(batches[number], batches[number - 2])
-    assert len(set(draws)) == 6  # dropout and augmentation differ all the same
+    assert len(set(draws)) == 6  # dropout and augmentation still differ
 
 
 @pytest.mark.parametrize(

@@ -362,5 +362,5 @@ def test_failed_download_names_file_url_checksum_and_alternative(tmp_path, monke
     monkeypatch.setattr(urllib.request, "urlopen", no_network)
     with pytest.raises(UserError) as error:
         _ = Shakespeare(data_dir=str(tmp_path)).vocab_size
-    for said in ("input.txt", "raw.githubusercontent.com", "86c4e6aa9d", "configs/source/"):
-        assert said in str(error.value)
+    for part in ("input.txt", "raw.githubusercontent.com", "86c4e6aa9d", "configs/source/"):
+        assert part in str(error.value)

@@ -290,13 +290,13 @@ def test_separator_may_span_two_blocks(tmp_path: Path) -> None:
 def test_interrupted_run_leaves_no_index_and_can_be_repeated(
     texts: Path, tokenize: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = contents(tokenize(texts / "*.txt", name="whole"))
-    begin, begun = tokenize_text.ShardWriter._open, []
+    expected = contents(tokenize(texts / "*.txt", name="uninterrupted"))
+    open_shard, opened = tokenize_text.ShardWriter._open, []
 
     def interrupt_at_shard_40(writer: tokenize_text.ShardWriter) -> None:
-        begin(writer)
-        begun.append(writer)
-        if len(begun) == 40:
+        open_shard(writer)
+        opened.append(writer)
+        if len(opened) == 40:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -309,7 +309,7 @@ def test_interrupted_run_leaves_no_index_and_can_be_repeated(
     assert "index.json" not in left
     with pytest.raises(UserError, match="is incomplete"):
         _ = TokenShards(str(texts.parent / "shards")).vocab_size
-    assert contents(tokenize(texts / "*.txt")) == whole  # the files of the interrupted run are gone
+    assert contents(tokenize(texts / "*.txt")) == expected  # without leftover files
 
 
 def test_disk_usage_never_exceeds_the_shards(
@@ -351,7 +351,7 @@ def test_user_errors_are_one_message(texts: Path, refused: Callable[..., str]) -
     (texts / "half.jsonl").write_text('{"text": "cut \\ud83d"}\n{"text": "whole \\ud83d\\ude00"}\n')
     (texts / "cut.txt.gz").write_bytes(gzip.compress(b"abc" * 1000)[:-20])
     (texts / "latin.txt.gz").write_bytes(gzip.compress(b"caf\xe9 "))
-    for arguments, said in {
+    for arguments, message in {
         (): "give text files or a --dataset",
         ("nowhere/*.txt",): "no file matches 'nowhere/*.txt'",
         (texts / "0.txt", "--workers", 0): "--workers must be at least 1, got 0",
@@ -366,7 +366,7 @@ def test_user_errors_are_one_message(texts: Path, refused: Callable[..., str]) -
         (texts / "cut.txt.gz",): "damaged or truncated",
         (texts / "latin.txt.gz",): "0xe9 at offset 3",
     }.items():
-        assert said in refused(*arguments)
+        assert message in refused(*arguments)
 
 
 def test_complete_folder_is_not_overwritten(

@@ -223,6 +223,6 @@ def test_damaged_shard_is_reported(remote: Path, wrong: Callable) -> None:
         data = bytearray(path.read_bytes())
         data[10] ^= 1
         path.write_bytes(data)
-    said = wrong()
-    assert "hash" in said
-    assert "train-0000" in said
+    message = wrong()
+    assert "hash" in message
+    assert "train-0000" in message

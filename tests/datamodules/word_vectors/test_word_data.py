@@ -316,8 +316,8 @@ def test_failed_benchmark_download_names_alternatives(tmp_path: Path, monkeypatc
     monkeypatch.setattr(urllib.request, "urlopen", no_network)
     with pytest.raises(UserError) as error:
         ContextWindows(text="source", data_dir=str(tmp_path)).prepare_data()
-    for said in ("EN-WS-353-ALL.txt", "githubusercontent", "configs/source/skip_gram.yaml"):
-        assert said in str(error.value)
+    for part in ("EN-WS-353-ALL.txt", "githubusercontent", "configs/source/skip_gram.yaml"):
+        assert part in str(error.value)
     ContextWindows(text="source", data_dir=str(tmp_path), benchmarks=[]).prepare_data()
 
 

@@ -116,7 +116,7 @@ def test_second_csv_logger_writes_to_its_own_folder(run: Callable[..., Path], tm
     assert not other.with_name("config.yaml").exists()
 
 
-def test_a_run_without_a_folder_is_not_tracked(run, tmp_path: Path) -> None:
+def test_run_without_a_folder_is_not_tracked(run, tmp_path: Path) -> None:
     tracker = ROOT / "configs/logger/mlflow.yaml"
     assert run("fit", "--config", TINY, "--config", tracker, "--trainer.fast_dev_run", "1") is None
     assert list(tmp_path.iterdir()) == []

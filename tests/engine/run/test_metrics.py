@@ -1,4 +1,4 @@
-"""The classifier's figures are those of scikit-learn, over the whole split and not per batch."""
+"""Metrics of the classifier equal those of scikit-learn over the full split."""
 
 import lightning as L
 import numpy as np
@@ -11,12 +11,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from modules import Classifier
 
-CLASSES, SIZE = 5, 203  # 203 rows: the last batch of 16 is smaller
+CLASSES, SIZE = 5, 203  # the last batch of 16 is incomplete
 
 
 @pytest.fixture
 def rows() -> tuple[Tensor, Tensor]:
-    """Logits that are right more often than not, of classes of uneven sizes."""
+    """Return mostly correct logits (N, C) and targets (N,) of imbalanced classes."""
     random = torch.Generator().manual_seed(0)
     weights = torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05])
     targets = torch.multinomial(weights, SIZE, replacement=True, generator=random)
@@ -25,7 +25,7 @@ def rows() -> tuple[Tensor, Tensor]:
 
 
 def evaluate(rows: tuple[Tensor, Tensor], stage: str = "test", **arguments) -> tuple:
-    """The figures of a task whose net hands its inputs on as logits."""
+    """Return the metrics of a task whose network returns its inputs as logits, and the task."""
     task = Classifier(nn.Identity(), CLASSES, **arguments)
     trainer = L.Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False
@@ -39,63 +39,63 @@ def evaluate(rows: tuple[Tensor, Tensor], stage: str = "test", **arguments) -> t
 def test_metrics_equal_those_of_scikit_learn(rows: tuple[Tensor, Tensor], stage: str) -> None:
     found, _ = evaluate(rows, stage)
     logits, y = rows
-    p, seen = logits.softmax(dim=1).numpy(), logits.argmax(dim=1)
+    p, predicted = logits.softmax(dim=1).numpy(), logits.argmax(dim=1)
     macro = {"average": "macro"}
     expected = {
         "loss": sklearn.metrics.log_loss(y, p),
-        "accuracy": sklearn.metrics.accuracy_score(y, seen),
-        "f1": sklearn.metrics.f1_score(y, seen, **macro),
-        "precision": sklearn.metrics.precision_score(y, seen, **macro),
-        "recall": sklearn.metrics.recall_score(y, seen, **macro),
+        "accuracy": sklearn.metrics.accuracy_score(y, predicted),
+        "f1": sklearn.metrics.f1_score(y, predicted, **macro),
+        "precision": sklearn.metrics.precision_score(y, predicted, **macro),
+        "recall": sklearn.metrics.recall_score(y, predicted, **macro),
         "auroc": sklearn.metrics.roc_auc_score(y, p, multi_class="ovr", **macro),
         "ece": expected_calibration_error(p, y.numpy()),
     }
-    # 1e-5: sums of 203 numbers in fp32 instead of fp64.
+    # 1e-5: sums over 203 samples in float32 instead of float64
     assert found == pytest.approx({f"{stage}/{k}": v for k, v in expected.items()}, abs=1e-5)
 
 
 def expected_calibration_error(p: np.ndarray, y: np.ndarray, bins: int = 15) -> float:
     """Σ |B_m|/n · |accuracy(B_m) - confidence(B_m)| over equal bins (Guo et al. 2017, eq. 3)."""
-    confidence, right = p.max(axis=1), p.argmax(axis=1) == y
+    confidence, correct = p.max(axis=1), p.argmax(axis=1) == y
     number = np.minimum((confidence * bins).astype(int), bins - 1)
     return sum(
-        abs(right[number == m].mean() - confidence[number == m].mean()) * (number == m).mean()
+        abs(correct[number == m].mean() - confidence[number == m].mean()) * (number == m).mean()
         for m in range(bins)
         if (number == m).any()
     )
 
 
-def test_a_second_test_starts_from_zero(rows: tuple[Tensor, Tensor]) -> None:
+def test_second_test_resets_the_metrics(rows: tuple[Tensor, Tensor]) -> None:
     task = Classifier(nn.Identity(), CLASSES)
     trainer = L.Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False
     )
     logits, targets = rows
-    for wanted in (rows, (logits[:40], targets[:40])):
-        loader = DataLoader(TensorDataset(*wanted), batch_size=16)
+    for subset in (rows, (logits[:40], targets[:40])):
+        loader = DataLoader(TensorDataset(*subset), batch_size=16)
         (found,) = trainer.test(task, loader, verbose=False)
-        right = wanted[0].argmax(dim=1) == wanted[1]
-        assert found["test/accuracy"] == pytest.approx(right.float().mean().item())
+        correct = subset[0].argmax(dim=1) == subset[1]
+        assert found["test/accuracy"] == pytest.approx(correct.float().mean().item())
 
 
-def test_per_class_metrics_carry_the_names_of_the_classes(rows: tuple[Tensor, Tensor]) -> None:
+def test_per_class_metrics_are_named_after_the_classes(rows: tuple[Tensor, Tensor]) -> None:
     names = ["shirt", "shoe", "bag", "T-shirt/top", "coat"]
     found, _ = evaluate(rows, per_class=True, class_names=names)
     kinds = ("precision", "recall", "f1")
-    of_a_class = {key: value for key, value in found.items() if key.count("/") > 1}
-    assert set(of_a_class) == {f"test/{kind}/{name}" for kind in kinds for name in names}
+    per_class_metrics = {key: value for key, value in found.items() if key.count("/") > 1}
+    assert set(per_class_metrics) == {f"test/{kind}/{name}" for kind in kinds for name in names}
     parts = sklearn.metrics.precision_recall_fscore_support(rows[1], rows[0].argmax(dim=1))
     for kind, values in zip(kinds, parts, strict=False):
         for name, value in zip(names, values, strict=True):
-            assert of_a_class[f"test/{kind}/{name}"] == pytest.approx(value, abs=1e-6)
+            assert per_class_metrics[f"test/{kind}/{name}"] == pytest.approx(value, abs=1e-6)
         assert found[f"test/{kind}"] == pytest.approx(values.mean(), abs=1e-6)
 
 
-def test_classes_are_numbered_where_nobody_names_them() -> None:
+def test_classes_without_names_are_numbered() -> None:
     assert Classifier(nn.Identity(), 3).class_names == ["0", "1", "2"]
 
 
-def test_label_smoothing_is_in_the_training_loss_only(rows: tuple[Tensor, Tensor]) -> None:
+def test_label_smoothing_applies_to_the_training_loss_only(rows: tuple[Tensor, Tensor]) -> None:
     plain = F.cross_entropy(*rows).item()
     smooth = F.cross_entropy(*rows, label_smoothing=0.2).item()
     assert abs(plain - smooth) > 0.05

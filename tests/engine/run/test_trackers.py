@@ -36,7 +36,7 @@ def losses(rows: list[dict[str, Any]]) -> list[tuple[int, float]]:
     return [(row["trainer/global_step"], row["train/loss"]) for row in rows if "train/loss" in row]
 
 
-def test_a_run_that_goes_on_is_the_same_run_at_all_trackers(run: Run, runs: Path) -> None:
+def test_resumed_run_continues_the_same_run_at_all_trackers(run: Run, runs: Path) -> None:
     with pytest.raises(Crash):
         run("fit", *SHORT, *BOTH, *crash_after(8))
     folder = runs / "short/001"
@@ -45,8 +45,8 @@ def test_a_run_that_goes_on_is_the_same_run_at_all_trackers(run: Run, runs: Path
     client, (stopped,) = mlflow_runs(runs)
     assert stopped.info.status == "FAILED"
 
-    time.sleep(1.1)  # W&B names a run's folder by its second: two in one share it
-    # Told another number of epochs, which MLflow can't write over.
+    time.sleep(1.1)  # W&B names folders by the second; two in the same second would be one
+    # MLflow cannot overwrite a parameter, such as the number of epochs.
     longer = ("--trainer.max_epochs", 3, "--tracking.best_as_artifact", "true")
     assert run("fit", "--resume", folder, *WITHOUT_CRASH, *longer) == folder
 
