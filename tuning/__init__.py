@@ -1,1 +1,1 @@
-"""Hyper-parameter search: search file, study, trials, report."""
+"""Hyper-parameter search: search files, studies, trials and reports."""

@@ -1,125 +1,132 @@
-"""Report of a study: a table, figures, and `best.yaml`, a config to train."""
+"""Report a study: lines and a table for the console, best.yaml and figures."""
 
-import importlib
-import inspect
 import shlex
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.pyplot as plt
-import optuna
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from optuna.trial import FrozenTrial, TrialState
-from optuna.visualization import matplotlib as draw
+from optuna.visualization import matplotlib as plots
 from rich.table import Table
 
 from engine.run.figures import render
 from engine.run.tables import console_table
+from tuning.command import best_config
 from tuning.search import Search
+from tuning.study import SharedStudy
 
-if TYPE_CHECKING:
-    from tuning.study import SharedStudy
-
-ROWS = 20  # of the table, at most
+MAX_ROWS = 20  # of the table
+STATES = {TrialState.COMPLETE: "", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 FIGURES: dict[str, Callable[..., Axes]] = {
-    "history": draw.plot_optimization_history,
-    "importance": draw.plot_param_importances,
-    "parallel_coordinates": draw.plot_parallel_coordinate,
+    "history": plots.plot_optimization_history,
+    "importance": plots.plot_param_importances,
+    "parallel_coordinates": plots.plot_parallel_coordinate,
 }
-ORDER = ("experiment", "seed_everything", "expect", "auto_precision", "model", "data", "trainer")
 
 
-def show(value: Any) -> str:
-    """Format a parameter or a metric."""
+def format_value(value: Any) -> str:
+    """Return a parameter or metric with at most four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def line(trial: FrozenTrial, metric: str) -> str:
+def format_trial(trial: FrozenTrial, metric: str) -> str:
     """Return one line about a finished trial."""
-    parameters = ", ".join(f"{key} {show(value)}" for key, value in trial.params.items())
-    seconds = trial.duration.total_seconds() if trial.duration else 0.0
-    ended = {
-        TrialState.COMPLETE: f"{metric} {show(trial.value)}",
-        TrialState.PRUNED: f"pruned at {metric} {show(trial.value)}",
+    parameters = ", ".join(f"{key} {format_value(value)}" for key, value in trial.params.items())
+    result = {
+        TrialState.COMPLETE: f"{metric} {format_value(trial.value)}",
+        TrialState.PRUNED: f"pruned at {metric} {format_value(trial.value)}",
         TrialState.FAIL: f"failed: {trial.user_attrs.get('error')}",
     }[trial.state]
-    return f"trial {trial.number}: {ended} ({parameters}; {seconds:.1f} s)"
+    return f"trial {trial.number}: {result} ({parameters}; {_duration(trial)})"
 
 
-def table(trials: Sequence[FrozenTrial], search: Search) -> Table:
-    """Return a table of the trials from best to worst, then the pruned and the failed ones."""
+def trial_table(trials: Sequence[FrozenTrial], search: Search) -> Table:
+    """Return a table of the trials: completed from best to worst, then pruned, then failed."""
     sign = -1 if search.direction == "maximize" else 1
-    kinds = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
+    order = [*STATES]
     finished = sorted(
-        (trial for trial in trials if trial.state in kinds),
-        key=lambda t: (kinds.index(t.state), sign * t.value if t.value is not None else 0.0),
+        (trial for trial in trials if trial.state in STATES),
+        key=lambda t: (order.index(t.state), sign * t.value if t.value is not None else 0.0),
     )
     rows = [
         [
             str(trial.number),
             Path(trial.user_attrs.get("run", "")).name,
-            {TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}.get(trial.state, ""),
-            "" if trial.value is None else show(trial.value),
-            *(show(trial.params.get(key, "")) for key in search.distributions),
-            f"{trial.duration.total_seconds():.1f} s" if trial.duration else "",
+            STATES[trial.state],
+            "" if trial.value is None else format_value(trial.value),
+            *(format_value(trial.params.get(key, "")) for key in search.distributions),
+            _duration(trial),
         ]
-        for trial in finished[:ROWS]
+        for trial in finished[:MAX_ROWS]
     ]
-    names = [key.rpartition(".")[2] for key in search.distributions]
+    short = [key.rpartition(".")[2] for key in search.distributions]
     columns = [
-        name if names.count(name) == 1 else key
-        for name, key in zip(names, search.distributions, strict=True)
+        name if short.count(name) == 1 else key
+        for name, key in zip(short, search.distributions, strict=True)
     ]
     head = ["trial", "run", "", search.metric, *columns, "time"]
     return console_table(head, rows, numbers_from=3)
 
 
-def preamble(shared: "SharedStudy", best: FrozenTrial, given: Sequence[str], file: Path) -> str:
-    """Return the comment at the top of best.yaml."""
-    states = [trial.state for trial in shared.trials()]
+def _duration(trial: FrozenTrial) -> str:
+    return f"{trial.duration.total_seconds():.1f} s" if trial.duration else ""
+
+
+def write_best_config(study: SharedStudy, arguments: Sequence[str], command: Sequence[str]) -> Path:
+    """Write the config of the best trial to best.yaml in the study's folder.
+
+    Args:
+        study: A study with at least one completed trial.
+        arguments: Arguments of train.py that all trials share.
+        command: Arguments of tune.py, for the comment at the top.
+    """
+    path = study.folder / "best.yaml"
+    best, name = study.study.best_trial, study.study.study_name
+    states = [trial.state for trial in study.trials()]
     pruned, failed = states.count(TrialState.PRUNED), states.count(TrialState.FAIL)
-    metric, run = shared.search.metric, best.user_attrs["run"]
-    return (
-        f"# The best of {len(states)} trials ({pruned} pruned, {failed} failed) of the study "
-        f"{shared.study.study_name}:\n"
-        f"# trial {best.number} with {metric} {best.value:.6g}, run folder {run}. Found by\n"
-        f"#   python tune.py {shlex.join(given)}\n"
-        "# To train it again, and test it:\n"
-        f"#   python train.py fit --config {file}\n"
+    header = (
+        f"# Best of {len(states)} trials ({pruned} pruned, {failed} failed) of the study {name}:\n"
+        f"# trial {best.number}, {study.search.metric} {best.value:.6g}, run folder "
+        f"{best.user_attrs['run']}. Found by\n"
+        f"#   python tune.py {shlex.join(command)}\n"
+        "# Train it again and test it:\n"
+        f"#   python train.py fit --config {path}\n"
     )
+    path.write_text(header + best_config(arguments, best.params, f"{name}-best"))
+    return path
 
 
-def write_figures(study: optuna.Study, folder: Path, metric: str) -> list[Path]:
-    """Write those of Optuna's figures for which the study has enough trials."""
-    written = []
-    plt.switch_backend("Agg")  # no display is needed; Optuna draws with pyplot
+def write_figures(study: SharedStudy) -> list[Path]:
+    """Write Optuna's figures to the study's folder, except those that need more trials."""
+    paths = []
+    plt.switch_backend("Agg")  # Optuna draws with pyplot; no display is needed
     for name, plot in FIGURES.items():
 
-        def figure(plot: Callable[..., Axes] = plot) -> Figure:
-            return _styled(plot(study, target_name=metric).get_figure(root=True))
+        def draw(plot: Callable[..., Axes] = plot) -> Figure:
+            return _restyle(plot(study.study, target_name=study.search.metric))
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                png = render(figure)
-            except (ValueError, RuntimeError):  # too few trials
+                png = render(draw)
+            except (ValueError, RuntimeError):  # too few completed trials for this figure
                 continue
             finally:
                 plt.close("all")
-        path = folder / f"{name}.png"
+        path = study.folder / f"{name}.png"
         path.write_bytes(png or b"")
-        written.append(path)
-    return written
+        paths.append(path)
+    return paths
 
 
-def _styled(figure: Figure | None) -> Figure:
-    """Restyle a figure of Optuna: white background, larger."""
-    assert figure is not None  # it has just been drawn
+def _restyle(axes: Axes) -> Figure:
+    figure = axes.get_figure(root=True)
+    assert figure is not None
     figure.set_size_inches(9, 5)
     for axes in figure.axes:
         axes.set_facecolor("white")
@@ -129,38 +136,3 @@ def _styled(figure: Figure | None) -> Figure:
         if axes.get_xlabel() == "Trial":
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
-
-
-def brief(config: Any) -> Any:
-    """Remove arguments that equal the defaults of their class from a resolved config."""
-    if isinstance(config, list):
-        return [brief(item) for item in config]
-    if not isinstance(config, dict):
-        return config
-    if not isinstance(path := config.get("class_path"), str):
-        return {key: brief(value) for key, value in config.items()}
-    module, _, name = path.rpartition(".")
-    known = inspect.signature(getattr(importlib.import_module(module), name)).parameters
-    defaults = {key: parameter.default for key, parameter in known.items()}
-    arguments = {
-        key: brief(value)
-        for key, value in config.get("init_args", {}).items()
-        if key not in defaults or not _same(value, defaults[key])
-    }
-    return {"class_path": path, "init_args": arguments} if arguments else path
-
-
-def _same(value: Any, default: Any) -> bool:
-    if isinstance(default, list | tuple) and isinstance(value, list | tuple):
-        return list(value) == list(default)
-    return bool(value == default) and type(value) is type(default)
-
-
-def as_yaml(config: Mapping[str, Any]) -> str:
-    """Return a config as YAML in the usual order of keys, short lists and maps on one line."""
-    known = {key: config[key] for key in ORDER if key in config}
-    between = {key: value for key, value in config.items() if key not in known}
-    trainer = {"trainer": known.pop("trainer")} if "trainer" in known else {}
-    return yaml.safe_dump(
-        {**known, **between, **trainer}, sort_keys=False, default_flow_style=None, width=100
-    )

@@ -1,4 +1,4 @@
-"""A search as its YAML file tells it: what is best, how many trials, which keys try which values.
+"""Read search files: metric, number of trials, parameters, sampler and pruner of a study.
 
     maximize: val/accuracy                      # or minimize: val/loss
     trials: 30
@@ -9,9 +9,9 @@
       model.net.hidden_sizes: {choice: [[64], [128], [128, 64]]}
       data.batch_size: {int: [32, 256], step: 32}
 
-Each parameter is a key of train.py's command line, and is given in the file's order: what chooses
-a class stands before what sets its arguments. Without a sampler it is TPE, without a pruner no
-trial is stopped early; both are Optuna's classes, or your own. A pruner's steps are validations.
+Parameters are keys of train.py's command line and are passed in the order of the file, so a key
+that chooses a class must come before those that set its arguments. The default sampler is TPE; by
+default no trial is pruned. A pruner's steps are validations.
 """
 
 import json
@@ -22,7 +22,6 @@ from typing import Any, Literal
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -35,7 +34,10 @@ from optuna.samplers import BaseSampler, QMCSampler
 
 from cli.arguments import settings_of
 from cli.diagnosis import Schema, explain, root_cause, source_location
+from engine.errors import UserError
 
+Direction = Literal["minimize", "maximize"]
+DIRECTIONS: tuple[Direction, ...] = ("minimize", "maximize")
 KEYS = {
     "minimize": str | None,
     "maximize": str | None,
@@ -49,45 +51,45 @@ DEFAULT_SAMPLER = {"class_path": "optuna.samplers.TPESampler", "init_args": {"se
 KINDS = ("float", "int", "choice")
 FORMS = (
     "{float: [0.0001, 0.1], log: true}, {int: [16, 256], step: 16} or {choice: [relu, tanh]}; "
-    "log and step may be left out"
+    "log and step are optional"
 )
 
 
 @dataclass(frozen=True)
 class Search:
-    """What to search, read and checked."""
+    """Validated search file."""
 
     metric: str
-    direction: Literal["minimize", "maximize"]
-    trials: int
+    direction: Direction
+    num_trials: int
     distributions: Mapping[str, BaseDistribution]  # by key of the command line
     _parser: ArgumentParser
-    _told: Namespace
+    _config: Namespace
 
-    def sampler(self, nth: int) -> BaseSampler:
-        """The sampler of the study's nth trial, the first being 0.
+    def sampler(self, trial_index: int) -> BaseSampler:
+        """Create the sampler of the trial with this index, from 0.
 
-        What it suggests depends on its seed, on n and on the trials before, and on nothing that a
-        process remembers: a study that goes on suggests what it would have, had it never stopped.
+        The index is added to the seed: suggestions depend only on the seed, the index and the
+        earlier trials, so a resumed study suggests the same parameters as an uninterrupted one.
         """
-        told = self._told.clone()
-        arguments = told.sampler.get("init_args", Namespace())
-        told_sampler = self._parser.instantiate(told).sampler
-        if arguments.get("seed") is None or isinstance(told_sampler, QMCSampler):
-            return told_sampler  # a quasi-random sequence counts its points in the study
-        arguments.seed += nth
-        return self._parser.instantiate(told).sampler
+        config = self._config.clone()
+        arguments = config.sampler.get("init_args", Namespace())
+        sampler = self._parser.instantiate(config).sampler
+        if arguments.get("seed") is None or isinstance(sampler, QMCSampler):
+            return sampler  # QMCSampler stores its position in the study
+        arguments.seed += trial_index
+        return self._parser.instantiate(config).sampler
 
     def pruner(self) -> BasePruner:
-        return self._parser.instantiate(self._told).pruner or NopPruner()
+        return self._parser.instantiate(self._config).pruner or NopPruner()
 
     def describe(self) -> dict[str, Any]:
-        """All that must not change while a study lasts, as plain values."""
-        told = yaml.safe_load(self._parser.dump(self._told, skip_validation=True))
+        """Return the settings that cannot change when a study is continued, as plain values."""
+        config = yaml.safe_load(self._parser.dump(self._config, skip_validation=True))
         return {
             self.direction: self.metric,
-            "sampler": told["sampler"],
-            "pruner": told.get("pruner"),
+            "sampler": config["sampler"],
+            "pruner": config.get("pruner"),
             "parameters": {
                 key: json.loads(distribution_to_json(distribution))
                 for key, distribution in self.distributions.items()
@@ -95,20 +97,20 @@ class Search:
         }
 
     def probes(self) -> list[dict[str, Any]]:
-        """Few sets of parameters in which each bound and each choice occurs."""
+        """Return a few parameter sets that together contain all bounds and choices."""
         candidates = {
             key: d.choices if isinstance(d, CategoricalDistribution) else (d.low, d.high)  # type: ignore[attr-defined]
             for key, d in self.distributions.items()
         }
-        longest = max(len(values) for values in candidates.values())
+        num_probes = max(len(values) for values in candidates.values())
         return [
-            {key: values[nth % len(values)] for key, values in candidates.items()}
-            for nth in range(longest)
+            {key: values[index % len(values)] for key, values in candidates.items()}
+            for index in range(num_probes)
         ]
 
 
-def flags(parameters: Mapping[str, Any]) -> list[str]:
-    """Parameters as they stand on the command line."""
+def to_flags(parameters: Mapping[str, Any]) -> list[str]:
+    """Return parameters as arguments of train.py."""
     return [
         part
         for key, value in parameters.items()
@@ -117,84 +119,86 @@ def flags(parameters: Mapping[str, Any]) -> list[str]:
 
 
 def read_search(path: Path) -> Search:
-    """Read a search file.
+    """Read and check a search file.
 
     Raises:
-        MisconfigurationException: Naming the file, the key and the remedy.
+        UserError: If the file cannot be read or is not a valid search.
     """
     try:
         content = yaml.safe_load(path.read_bytes())
     except OSError as error:
-        raise MisconfigurationException(f"--search: {path} can't be read: {error}.") from error
+        raise UserError(f"--search: cannot read {path}: {error}.") from error
     except yaml.YAMLError as error:
-        told = " ".join(str(error).split())
-        raise MisconfigurationException(f"{path} is no valid YAML: {told}") from error
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        return _parse(content)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _parse(content: Any) -> Search:
     if not isinstance(content, dict):
-        raise MisconfigurationException(f"{path} is no search: it must hold `parameters:`.")
+        raise UserError("not a search: expected keys such as `trials:` and `parameters:`.")
     parser = ArgumentParser(exit_on_error=False)
     for name, kind in KEYS.items():
         parser.add_argument(f"--{name}", type=kind, required=name in REQUIRED)
     parser.set_defaults(sampler=DEFAULT_SAMPLER)
     try:
-        told = parser.parse_object(content)
+        config = parser.parse_object(content)
     except ArgumentError as error:
-        why = explain(error, settings_of(content), Schema(KEYS))
-        raise MisconfigurationException(f"{path}: {why}") from error
-    directions: tuple[Literal["minimize", "maximize"], ...] = ("minimize", "maximize")
-    goals = [goal for goal in directions if told[goal]]
-    if len(goals) != 1:
-        raise MisconfigurationException(
-            f"{path}: say what is best by one line, as in `maximize: val/accuracy` or "
-            "`minimize: val/loss`."
+        raise UserError(explain(error, settings_of(content), Schema(KEYS))) from error
+    directions = [direction for direction in DIRECTIONS if config[direction]]
+    if len(directions) != 1:
+        raise UserError(
+            "set either minimize or maximize to the metric, as in `maximize: val/accuracy`."
         )
-    if told.trials < 1:
-        raise MisconfigurationException(f"{path}: trials is {told.trials}; it must be 1 or more.")
-    if not told.parameters:
-        raise MisconfigurationException(f"{path}: parameters: name at least one key to search.")
-    distributions = {
-        key: _distribution(f"{path}: parameters: {key}", value)
-        for key, value in told.parameters.items()
-    }
-    search = Search(told[goals[0]], goals[0], told.trials, distributions, parser, told)
+    if config.trials < 1:
+        raise UserError(f"trials must be at least 1, not {config.trials}.")
+    if not config.parameters:
+        raise UserError("parameters must contain at least one key to search.")
+    distributions = {key: _distribution(key, value) for key, value in config.parameters.items()}
+    (direction,) = directions
+    search = Search(config[direction], direction, config.trials, distributions, parser, config)
     try:
         search.sampler(0), search.pruner()
-    except Exception as error:  # whatever a class makes of its arguments
+    except Exception as error:  # sampler and pruner may be any class with any checks
         cause = root_cause(error)
-        raise MisconfigurationException(f"{path}: {source_location(cause)}{cause}") from error
+        raise UserError(f"{source_location(cause)}{cause}") from error
     return search
 
 
-def _distribution(place: str, told: Any) -> BaseDistribution:
-    kinds = [kind for kind in KINDS if isinstance(told, dict) and kind in told]
+def _distribution(key: str, value: Any) -> BaseDistribution:
+    key = f"parameters: {key}"
+    kinds = [kind for kind in KINDS if isinstance(value, dict) and kind in value]
     if len(kinds) != 1:
-        raise MisconfigurationException(f"{place} is {told!r}; write it as one of {FORMS}.")
+        raise UserError(f"{key}: expected one of {FORMS}, not {value!r}.")
     (kind,) = kinds
-    values = told[kind]
-    more = {name: value for name, value in told.items() if name != kind}
+    values = value[kind]
+    options = {name: option for name, option in value.items() if name != kind}
     allowed = {"log", "step"} if kind != "choice" else set()
-    if unknown := more.keys() - allowed:
-        takes = f"only {' and '.join(sorted(allowed))}" if allowed else "nothing else"
-        raise MisconfigurationException(
-            f"{place}: {kind} takes {takes}, not {', '.join(map(repr, sorted(unknown)))}."
+    if unknown := options.keys() - allowed:
+        takes = " and ".join(sorted(allowed)) or "no options"
+        raise UserError(
+            f"{key}: {kind} takes {takes}, not {', '.join(map(repr, sorted(unknown)))}."
         )
     if kind == "choice":
         if not isinstance(values, list) or not values:
-            raise MisconfigurationException(f"{place}: choice needs a list, not {values!r}.")
-        # Optuna keeps plain values; lists and classes are text, which the command line reads.
-        plain = [json.dumps(v) if isinstance(v, list | dict) else v for v in values]
-        return CategoricalDistribution(plain)
+            raise UserError(f"{key}: choice needs a non-empty list, not {values!r}.")
+        # Optuna stores plain values only; lists and class configs are passed as JSON.
+        return CategoricalDistribution(
+            [json.dumps(v) if isinstance(v, list | dict) else v for v in values]
+        )
     number = int if kind == "int" else (int, float)
     if not (
         isinstance(values, list)
         and len(values) == 2
-        and all(isinstance(value, number) and not isinstance(value, bool) for value in values)
+        and all(isinstance(v, number) and not isinstance(v, bool) for v in values)
     ):
-        raise MisconfigurationException(
-            f"{place}: {kind} needs its lowest and highest value, as in [1, 8], not {values!r}. "
-            "(YAML reads 1e-3 as a text: write 0.001 or 1.0e-3.)"
+        raise UserError(
+            f"{key}: {kind} needs its lowest and highest value, as in [1, 8], not {values!r}. "
+            "(YAML reads 1e-3 as a string: write 0.001 or 1.0e-3.)"
         )
     try:
-        made = IntDistribution if kind == "int" else FloatDistribution
-        return made(*values, **more)
+        return (IntDistribution if kind == "int" else FloatDistribution)(*values, **options)
     except (TypeError, ValueError) as error:
-        raise MisconfigurationException(f"{place}: {error}") from error
+        raise UserError(f"{key}: {error}") from error

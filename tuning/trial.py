@@ -1,4 +1,4 @@
-"""A trial: one run of train.py with the parameters that the study suggests."""
+"""Run a trial: train.py's `fit` with the parameters that the study suggests."""
 
 import io
 import json
@@ -11,24 +11,24 @@ from typing import Any
 
 import lightning as L
 import optuna
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cli.command_line import CLI
 from engine.checkpoint.reading import read_checkpoint
 from engine.checkpoint.resuming import checkpoint_of
-from tuning.search import Search, flags
+from engine.errors import UserError
+from tuning.search import Search, to_flags
 
 
-class Pruning(L.Callback):
-    """Report every validation to the study, and stop training when its pruner asks for it.
+class PruningCallback(L.Callback):
+    """Report every validation to the study and stop training if its pruner asks for it.
 
-    A pruner's steps (`n_warmup_steps`) are validations 0, 1, 2, …, so that trials with different
-    batch sizes are compared after the same number of epochs. A pruned run ends like one stopped
-    early, with a complete run folder.
+    Steps are validations (0, 1, 2, …), so trials with different batch sizes are compared after the
+    same number of epochs, and a pruner's `n_warmup_steps` are validations. A pruned run ends as by
+    early stopping, with all its files.
 
     Args:
-        trial: The trial of this run.
-        metric: The metric to report.
+        trial: Trial that is being trained.
+        metric: Name of the metric to report.
     """
 
     def __init__(self, trial: optuna.Trial, metric: str) -> None:
@@ -39,7 +39,7 @@ class Pruning(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        # A resumed run may repeat a validation; the step identifies it.
+        # A resumed run may repeat a validation; equal global steps identify it.
         steps = self.trial.user_attrs.get("validated_at", [])
         if trainer.global_step not in steps:
             steps = [*steps, trainer.global_step]
@@ -50,12 +50,12 @@ class Pruning(L.Callback):
             self.pruned = trainer.should_stop = True
 
 
-class TrialRun(CLI):
-    """train.py's fit for a trial, without a test: the test set must not influence the choice.
+class TrialCLI(CLI):
+    """train.py's command line for one trial, without the test after fit.
 
     Args:
-        trial: The trial; its parameters are on the command line already.
-        metric: The metric that the study optimizes.
+        trial: Trial whose parameters are among the arguments.
+        metric: Metric that the study optimizes.
         *args: See LightningCLI.
         **kwargs: See LightningCLI.
     """
@@ -64,14 +64,14 @@ class TrialRun(CLI):
 
     def __init__(self, *args: Any, trial: optuna.Trial, metric: str, **kwargs: Any) -> None:
         self.trial = trial
-        self.pruning = Pruning(trial, metric)
+        self.pruning = PruningCallback(trial, metric)
         self.extra_callbacks = [self.pruning]
         self.origin = {"study": trial.study.study_name, "trial": trial.number}
         super().__init__(*args, **kwargs)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         trainer = super().instantiate_trainer(**kwargs)
-        # From here on another worker can resume the trial from its checkpoint.
+        # Stored before training, so that the trial can be resumed if this process dies.
         self.trial.set_user_attr("run", str(self.run_folder))
         return trainer
 
@@ -81,40 +81,38 @@ class TrialRun(CLI):
             raise optuna.TrialPruned
 
 
-def resumable(run: str | None) -> bool:
-    """Return whether a run folder has a checkpoint to resume from."""
+def is_resumable(run: str | None) -> bool:
+    """Return whether a run folder has a readable checkpoint."""
     return run is not None and checkpoint_of(Path(run), read_checkpoint) is not None
 
 
 def train(trial: optuna.Trial, search: Search, arguments: Sequence[str]) -> float:
-    """Train with the parameters of a trial, or resume it where another process left it.
+    """Train with the trial's parameters, or resume its run if its former process died.
 
     Args:
-        trial: With all parameters suggested.
-        search: The search.
-        arguments: train.py's command line without subcommand and parameters.
+        trial: Trial with all parameters suggested.
+        search: Search that the trial belongs to.
+        arguments: Command line of train.py without subcommand and the trial's parameters.
 
     Returns:
-        The metric of the best checkpoint.
+        The metric at the best checkpoint.
 
     Raises:
-        optuna.TrialPruned: If the pruner ended it.
+        optuna.TrialPruned: If the pruner stopped the training.
         Exception: Any error of the training.
     """
-    before = trial.user_attrs.get("run")
-    if before is not None and resumable(before):
-        command = ["fit", "--resume", before]
-    else:
-        command = ["fit", *arguments, *flags(trial.params)]
+    run = trial.user_attrs.get("run")
+    resume = ["fit", "--resume", str(run)]
+    command = resume if is_resumable(run) else ["fit", *arguments, *to_flags(trial.params)]
     try:
-        with redirect_stdout(io.StringIO()):  # the study has a line for each trial
-            run = TrialRun.from_args(command, trial=trial, metric=search.metric)
+        with redirect_stdout(io.StringIO()):  # tune.py prints one line per trial
+            cli = TrialCLI.from_args(command, trial=trial, metric=search.metric)
     finally:
         wandb: Any = sys.modules.get("wandb")
-        if wandb is not None and wandb.run is not None:  # the next trial is another run
+        if wandb is not None and wandb.run is not None:  # the next trial is another W&B run
             wandb.run.finish(exit_code=1)
-    results = json.loads((run.run_folder / "results.json").read_text())  # type: ignore[operator]
+    results = json.loads((cli.run_folder / "results.json").read_text())  # type: ignore[operator]
     value = float(results["metrics"][search.metric])
     if not math.isfinite(value):
-        raise MisconfigurationException(f"{search.metric} is {value}.")
+        raise UserError(f"{search.metric} is {value}.")
     return value
