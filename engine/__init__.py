@@ -1,4 +1,4 @@
-"""What a run is: folder, checkpoints, processes, guards. Knows no task, network or data set."""
+"""Run folders, checkpoints, processes and guards, independent of tasks, networks and data sets."""
 
 from engine.renamed import install
 

@@ -94,7 +94,7 @@ def run_folder(config: Path) -> Callable[..., str]:
     def run_folder(seed: int, accuracy: float, epochs: int = 3) -> str:
         folder = config.with_name(f"run-{seed}-{epochs}")
         folder.mkdir()
-        told = {
+        settings = {
             "model": {"class_path": "modules.Classifier", "init_args": {"net": "modules.nets.MLP"}},
             "data": {"class_path": "datamodules.Digits", "init_args": {"batch_size": 32}},
             "trainer": {"max_epochs": epochs, "devices": 1},
@@ -108,7 +108,7 @@ def run_folder(config: Path) -> Callable[..., str]:
             "machine": "a machine",
             "date": "2026-11-22",
             "git_commit": "0123456789abcdef",
-            "config": told,
+            "config": settings,
         }
         (folder / "results.json").write_text(json.dumps(results))
         return str(folder)

@@ -42,7 +42,7 @@ def format_trial(trial: FrozenTrial, metric: str) -> str:
         TrialState.PRUNED: f"pruned at {metric} {format_value(trial.value)}",
         TrialState.FAIL: f"failed: {trial.user_attrs.get('error')}",
     }[trial.state]
-    return f"trial {trial.number}: {result} ({parameters}; {_duration(trial)})"
+    return f"trial {trial.number} ({parameters}; {_duration(trial)}): {result}"
 
 
 def trial_table(trials: Sequence[FrozenTrial], search: Search) -> Table:

@@ -70,7 +70,7 @@ class RunRecord(SaveConfigCallback):
         record = {**self.origin, "git_commit": git_commit(), "versions": versions()}
         record |= yaml.safe_load(text)
         for logger in trainer.loggers:
-            if not isinstance(logger, CSVLogger):  # config.yaml lies beside its metrics.csv
+            if not isinstance(logger, CSVLogger):  # config.yaml is next to its metrics.csv
                 log_config(logger, record)
 
     def state_dict(self) -> dict[str, float]:

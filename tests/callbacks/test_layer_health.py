@@ -195,8 +195,8 @@ def test_interrupted_run_has_figure_and_no_hooks(tmp_path: Path, with_figure) ->
 
 def test_figure_has_a_panel_per_statistic_and_a_row_per_layer(tmp_path: Path, with_figure) -> None:
     rows = fit(tmp_path, random_batches(20, 8))
-    picture = np.asarray(Image.open(tmp_path / "figures/layer_health.png").convert("RGB"))
-    assert picture.std() > 10
+    pixels = np.asarray(Image.open(tmp_path / "figures/layer_health.png").convert("RGB"))
+    assert pixels.std() > 10
     figure = layer_health_figure(rows)
     titles = [axes.get_title(loc="left") for axes in figure.axes if axes.images]
     assert titles == [*STATISTICS.values()]

@@ -296,7 +296,7 @@ def test_real_images_are_those_of_the_tutorial() -> None:
     from datamodules import ImageFolder
 
     data = ImageFolder(str(HYMENOPTERA), in_memory=False)
-    with pytest.warns(UserWarning, match=r"train/ants/imageNotFound.gif \(no picture\)"):
+    with pytest.warns(UserWarning, match=r"train/ants/imageNotFound.gif \(not an image\)"):
         data.setup("fit")
     sizes = {split: torch.bincount(d.targets).tolist() for split, d in data.datasets.items()}
     assert sizes == {"train": [123, 121], "val": [70, 83], "test": []}

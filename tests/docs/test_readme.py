@@ -27,9 +27,9 @@ def test_the_net_the_data_and_the_config_of_the_readme_train_to_their_promise(
     (tmp_path / "my.yaml").write_text(block("my_net.MyNet"))
     monkeypatch.syspath_prepend(tmp_path)
     run("fit", "--config", tmp_path / "my.yaml")
-    told = capsys.readouterr().out
-    assert ": met" in told
-    assert "not met" not in told
+    output = capsys.readouterr().out
+    assert ": met" in output
+    assert "not met" not in output
     for name in ("my_net", "my_data"):
         sys.modules.pop(name)
 

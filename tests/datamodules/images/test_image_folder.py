@@ -153,7 +153,7 @@ def test_unreadable_files_are_named_and_skipped(copied: Path) -> None:
     data = (copied / "train/ants/0.jpg").read_bytes()
     (copied / "train/ants/1.jpg").write_bytes(b"not an image")
     (copied / "train/bees/2.jpg").write_bytes(data[:-300])  # its header is valid
-    (copied / "val/bees/notes.txt").write_text("by hand")
+    (copied / "val/bees/notes.txt").write_text("labels checked")
     with pytest.warns(UserWarning, match="3 files skipped") as caught:
         data = opened(copied, in_memory=True)
     (text,) = [str(one.message) for one in caught if "skipped" in str(one.message)]
