@@ -18,6 +18,7 @@ from engine.errors import UserError
 from engine.renamed import upgrade
 from engine.run.folder import experiment_name
 
+PROJECT = Path(__file__).parent.parent
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 CLASS_KEYS = {
     "model": L.LightningModule,
@@ -152,6 +153,8 @@ class Arguments:
             path = Path(checkpoint).parent.parent / "config.yaml"
             if path.is_file():
                 self.items.insert(0, _read_argument(str(path)))
+            elif not Path(checkpoint).exists():
+                raise UserError(f"--ckpt_path: there is no checkpoint at {checkpoint}.")
 
     def chosen_class(self, key: str) -> str | None:
         """The class path last chosen for a key, `model.net` for instance; None if there is none."""
@@ -315,7 +318,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise UserError(f"there is no config file {path}.") from error
+        ours = PROJECT / path  # this repository's, from another folder
+        hint = f" Did you mean {ours}?" if ours.is_file() else ""
+        raise UserError(f"there is no config file {path}.{hint}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not valid YAML: it is not UTF-8 text ({error}).") from error
     except OSError as error:

@@ -6,7 +6,9 @@ import logging
 import os
 import sys
 import warnings
+from pathlib import Path
 
+PROJECT = Path(__file__).parent.parent
 EXPECTED_WARNINGS = (
     ".*does not have many workers",  # data in memory need none
     ".*is smaller than the logging interval",
@@ -50,6 +52,28 @@ def prepare_process() -> None:
         )
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
+    shorten_own_warnings()
+
+
+def shorten_own_warnings() -> None:
+    """Print the warnings of this project, which address the user, without file and source line."""
+    default = warnings.formatwarning
+    if default.__module__ == __name__:  # a second run in the same process
+        return
+
+    def format_warning(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        path = Path(filename)
+        if path.is_relative_to(PROJECT) and "site-packages" not in path.parts:
+            return f"Warning: {message}\n"
+        return default(message, category, filename, lineno, line)
+
+    warnings.formatwarning = format_warning
 
 
 def escape_unencodable_output() -> None:

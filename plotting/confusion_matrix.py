@@ -105,4 +105,6 @@ def _frequent_errors(counts: np.ndarray, names: list[str], most: int = 3) -> str
         for true, predicted in pairs
         if errors[true, predicted] > 0
     ]
-    return f"most frequent errors: {', '.join(listed)}" if listed else "no errors"
+    return (
+        f"most frequent errors (true → predicted): {', '.join(listed)}" if listed else "no errors"
+    )

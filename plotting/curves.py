@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from engine.run.figures import BLUE, GREEN, INK, ORANGE
 
@@ -88,6 +89,7 @@ def _draw_panel(axes: Axes, title: str, lines: Series, best: int | None) -> None
         set_log_scale_if_wide(axes, [v for points in lines.values() for v in points.values()])
     axes.set_title(title)
     axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     axes.grid()
     axes.legend()
 

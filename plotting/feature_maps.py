@@ -16,7 +16,7 @@ def filters_figure(name: str, weights: Tensor, most: int) -> Figure:
     """Draw weights (N, C, h, w): RGB filters in color, others from blue (−) to red (+)."""
     shown = weights[:most]
     count, channels, height, width = weights.shape
-    title = f"Filters of {name}: {_amount(len(shown), count)}, {height} × {width}"
+    title = f"{name}: {_amount(len(shown), count)} filters, {height} × {width}"
     if channels not in (1, 3):
         title += f", mean over {channels} input channels"
         shown = shown.mean(dim=1, keepdim=True)

@@ -140,6 +140,10 @@ def image_mistakes_figure(
 def _heading(total: int, errors: int, cells: int) -> str:
     if errors > cells:
         return f"The {cells} most confident of {errors:,} errors among {total:,} samples"
-    number = {0: "No errors", 1: "The only error"}.get(errors, f"All {errors:,} errors")
-    heading = f"{number} of {total:,}"
+    if errors == 0:
+        heading = f"No errors in {total:,} samples"
+    elif errors == 1:
+        heading = f"The only error in {total:,} samples"
+    else:
+        heading = f"All {errors:,} errors of {total:,}"
     return heading + ("; blue: least confident correct predictions" if errors < cells else "")

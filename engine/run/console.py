@@ -1,6 +1,7 @@
 """Console output of a run: a header, a line per validation in logs, and a summary at the end."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from rich.table import Table
 from engine.run.expectations import Judgment
 from engine.run.record import count_parameters, describe_devices
 
-COLUMNS = {"train": "train (epoch mean)", "val": "val", "test": "test"}
+COLUMNS = {"train": "train (last epoch)", "val": "val", "test": "test"}
+# val/loss and, as other LightningModules name it, val_loss; not metrics of classes (test/f1/shirt)
+STAGE_AND_METRIC = re.compile("(train|val|test)[/_]([^/]+)")
 COLORS = {"met": "green", "not met": "bold red"}
 SMALL = 1_000_000  # parameters; several threads rarely help a smaller network on a busy machine
 
@@ -67,7 +70,7 @@ class ValidationLines(L.Callback):
         values = [
             f"{name} {value.item():.4f}"
             for name, value in trainer.callback_metrics.items()
-            if name.startswith("val/") and name.count("/") == 1
+            if name.startswith("val") and STAGE_AND_METRIC.fullmatch(name)
         ]
         if values:
             steps = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
@@ -84,7 +87,7 @@ def print_summary(
         judgments: Metric to the comparison with what the config expects.
         folder: The run folder.
     """
-    if metrics:
+    if any(map(STAGE_AND_METRIC.fullmatch, {**judgments, **metrics})):
         Console().print(_table(metrics, judgments))
     for reason in {one.reason: None for one in judgments.values() if one.reason}:
         _print(f"Expectations not judged: {reason}")
@@ -96,23 +99,27 @@ def print_summary(
         files = sorted(file.name for pattern in patterns for file in place.glob(pattern))
         if files:
             _print(f"{title} ({place}): {', '.join(files)}")
-    _print(f"run folder: {folder}")
+    _print(f"Run folder: {folder}")
 
 
 def _table(metrics: Mapping[str, float], judgments: Mapping[str, Judgment]) -> Table:
-    # Metrics of single classes, such as test/f1/shirt, are in results.json only.
-    names = [name for name in {**judgments, **metrics} if name.count("/") == 1]
-    stages = [stage for stage in COLUMNS if any(name.startswith(f"{stage}/") for name in names)]
+    cells = {
+        (match[1], match[2]): name
+        for name in {**judgments, **metrics}
+        if (match := STAGE_AND_METRIC.fullmatch(name))
+    }
+    stages = [stage for stage in COLUMNS if any(stage == one for one, _ in cells)]
     table = Table("metric", box=None, header_style="bold")
     for stage in stages:
         table.add_column(COLUMNS[stage], justify="right")
     if judgments:
         table.add_column("")
-    for metric in dict.fromkeys(name.partition("/")[2] for name in names):
-        values = [metrics.get(f"{stage}/{metric}") for stage in stages]
+    for metric in dict.fromkeys(metric for _, metric in cells):
+        names = [cells.get((stage, metric), "") for stage in stages]
+        values = [metrics.get(name) for name in names]
         row = [metric, *("" if value is None else f"{value:.4f}" for value in values)]
         if judgments:
-            found = {stage: judgments.get(f"{stage}/{metric}") for stage in stages}
+            found = {stage: judgments.get(name) for stage, name in zip(stages, names, strict=True)}
             row.append(", ".join(_verdict(stage, one) for stage, one in found.items() if one))
         table.add_row(*row)
     return table

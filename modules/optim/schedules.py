@@ -202,17 +202,15 @@ def configure(
     elif isinstance(scheduler, OneCycleLR) and steps_of_run(task.trainer) > scheduler.total_steps:
         raise UserError(
             f"model.lr_scheduler: OneCycleLR has total_steps {scheduler.total_steps}, but the run "
-            f"takes "
-            f"{steps_of_run(task.trainer)} steps; modules.optim.OneCycle uses the length of the "
-            f"run."
+            f"takes {steps_of_run(task.trainer)} steps; use modules.optim.OneCycle, which spans "
+            "the run."
         )
     if isinstance(scheduler, WarmupCosine | Noam) and trainer is not None:
         steps = trainer.estimated_stepping_batches
         if scheduler.warmup_steps >= steps:
             rank_zero_warn(
                 f"model.lr_scheduler.warmup_steps is {scheduler.warmup_steps}, but the run has "
-                f"only "
-                f"{steps} steps: the learning rate never reaches its peak."
+                f"only {steps} step{'s' * (steps != 1)}: the learning rate never reaches its peak."
             )
     interval = "step" if hasattr(scheduler, "total_steps") else "epoch"
     return {"optimizer": created, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}

@@ -240,7 +240,7 @@ def test_mistakes_have_another_color_than_correct_predictions() -> None:
     assert wrong.get_text() == "predicted c (90%)\ntrue b"
     assert correct.get_text() == "predicted b (40%)\ncorrect"
     assert wrong.get_color() != correct.get_color()
-    heading = "The only error of 50; blue: least confident correct predictions"
+    heading = "The only error in 50 samples; blue: least confident correct predictions"
     assert figure.get_suptitle() == heading
 
 

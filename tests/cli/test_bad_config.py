@@ -173,6 +173,11 @@ def test_evaluation_requires_a_checkpoint(refused) -> None:
         assert "--ckpt_path" in refused(command, *FIT[1:])
 
 
+def test_missing_checkpoint_is_named_without_a_config(refused) -> None:
+    message = refused("test", "--ckpt_path", "runs/none/001/checkpoints/best.ckpt")
+    assert "there is no checkpoint at runs/none/001/checkpoints/best.ckpt" in message
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
