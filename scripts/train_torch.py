@@ -77,8 +77,10 @@ def train(epochs: int, data_dir: str | None = None, seed: int = 0) -> dict[str, 
 
 def main(args: Sequence[str] | None = None) -> dict[str, list[float]]:
     """Parse the command line and train."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=15)
+    parser = argparse.ArgumentParser(
+        "python -m scripts.train_torch", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--epochs", type=int, default=15, help="(default: 15)")
     parser.add_argument("--data_dir", help="folder of the data sets (default: $DATA_DIR or data)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(args)
