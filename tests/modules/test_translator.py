@@ -33,11 +33,12 @@ from tests.support import QUIET, ROOT
 
 TOY = ROOT / "configs/toy/reversed_words.yaml"
 SMALL = (
-    *("--data.words", 8, "--data.longest", 5, "--data.sizes", "[4000, 100, 100]"),
-    *("--data.batch_size", 32, "--model.net.dim", 32, "--trainer.max_epochs", 6),
+    *("--data.words", 6, "--data.longest", 4, "--data.sizes", "[4000, 20, 100]"),
+    *("--data.batch_size", 64, "--model.net.dim", 32, "--trainer.max_epochs", 6),
     *("--model.net.num_layers", 2, "--model.optimizer.lr", 0.005, "--trainer.accelerator", "cpu"),
+    *("--model.lr_scheduler.warmup_steps", 30),
 )
-WORDS = {"words": 8, "longest": 5, "sizes": (4000, 100, 100)}
+WORDS = {"words": 6, "longest": 4, "sizes": (4000, 20, 100)}
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +144,7 @@ def test_generate_refuses_a_translator(trained: Path, capsys) -> None:
         generate.main(["--checkpoint", str(best), "--prompt", "kalo"])
     assert exit.value.code == 2
     error = capsys.readouterr().err
-    assert "holds the task modules.translator.Translator" in error
+    assert "holds the task modules.Translator" in error
     assert "train.py predict" in error
     assert "--data.predict FILE" in error
 
@@ -333,7 +334,7 @@ def test_sacrebleu_scores_detokenized_text() -> None:
     ("wrong", "message"),
     [
         (("--model.beam_size", 0), "beam_size must be at least 1"),
-        (("--model.net.norm", "none"), "norm must be after or before"),
+        (("--model.net.norm", "none"), "norm must be pre or post"),
         (("--data.words", 99), "data.words must be 2 to 36"),
         (
             ("--data", "datamodules.Multi30k", "--data.tokenizer", "bytes"),
