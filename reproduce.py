@@ -96,7 +96,7 @@ def train(config: Path, seed: int, flags: list[str]) -> dict[str, Any]:
     command += ["--seed_everything", str(seed), *flags]
     print(f"{display_name(config)}, seed {seed} ...", flush=True)
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, errors="replace")
-    folder = re.search(r"^Run folder: (.*)$", done.stdout, re.MULTILINE)
+    folder = re.search(r"^run folder: (.*)$", done.stdout, re.MULTILINE)
     if done.returncode or not folder:
         sys.stderr.write(done.stdout)
         sys.exit(f"{display_name(config)}, seed {seed}: train.py exited with {done.returncode}")

@@ -99,7 +99,7 @@ def print_summary(
         files = sorted(file.name for pattern in patterns for file in place.glob(pattern))
         if files:
             _print(f"{title} ({place}): {', '.join(files)}")
-    _print(f"Run folder: {folder}")
+    _print(f"run folder: {folder}")
 
 
 def _table(metrics: Mapping[str, float], judgments: Mapping[str, Judgment]) -> Table:

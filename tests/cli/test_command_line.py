@@ -105,7 +105,7 @@ def test_recorded_config_names_commit_and_versions(run: Run) -> None:
 
 def test_last_printed_line_names_the_run_folder(run: Run, capsys) -> None:
     folder = run("fit", *SMALL)
-    assert capsys.readouterr().out.splitlines()[-1] == f"Run folder: {folder}"
+    assert capsys.readouterr().out.splitlines()[-1] == f"run folder: {folder}"
 
 
 def test_versions_are_numbered_and_never_overwritten(run: Run, runs: Path) -> None:
