@@ -39,7 +39,8 @@ def rescale_short_accumulation(task: L.LightningModule) -> None:
 
 def _scale_gradients(task: L.LightningModule, factor: float | Tensor) -> None:
     gradients = [p.grad for p in task.parameters() if p.grad is not None]
-    torch._foreach_mul_(gradients, factor)  # no public function scales many tensors
+    if gradients:  # the epoch in which weight averaging updates batch norm has none
+        torch._foreach_mul_(gradients, factor)  # no public function scales many tensors
 
 
 class TokenMeanGradient:
