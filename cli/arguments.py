@@ -204,7 +204,11 @@ class Arguments:
                 experiment = folder.name
             if self.flag("--runs_dir") is None:
                 runs_dir = folder.parent
-        return Path(runs_dir, experiment or "+".join(map(_experiment_name, configs)) or "unnamed")
+        classes = [self.chosen_class(key) for key in ("model", "data")]  # without a config file
+        named = "-".join(path.rpartition(".")[2] for path in classes if path)
+        return Path(
+            runs_dir, experiment or "+".join(map(_experiment_name, configs)) or named or "unnamed"
+        )
 
     def to_words(self) -> list[str]:
         """The command line for LightningCLI's parser.

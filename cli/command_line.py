@@ -16,7 +16,7 @@ import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 import datamodules  # noqa: F401  # its classes have short names on the command line
 from cli.arguments import Arguments, expand_values, read_config
@@ -324,13 +324,19 @@ class CLI(LightningCLI):
         ]
         checkpoints = find_checkpoints(self.trainer)
         best = checkpoints.best_model_path if checkpoints else ""
+        validates = is_overridden("validation_step", self.model) and self._has("val_dataloader")
+        if checkpoints and not best and validates and checkpoints.monitor:
+            rank_zero_warn(
+                "the run ended before its first validation, so there is no best checkpoint to test. "
+                "Train longer, or lower trainer.val_check_interval."
+            )
         if self._get(self.config, "test_after_fit") and best:
             evaluate: dict[str, Any] = {
                 "datamodule": self.datamodule,
                 "ckpt_path": best,
                 "verbose": False,
             }
-            if is_overridden("validation_step", self.model) and self._has("val_dataloader"):
+            if validates:
                 metrics += self.trainer.validate(self.model, **evaluate)
             if self.tests_after_fit and self._has_test():
                 metrics += self.trainer.test(self.model, **evaluate)

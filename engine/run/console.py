@@ -67,10 +67,13 @@ class ValidationLines(L.Callback):
         progress_bar: Any = trainer.progress_bar_callback
         if progress_bar is not None and progress_bar.is_enabled:
             return
+        metrics = trainer.callback_metrics
+        names = [name for name in metrics if name.startswith("val")]
+        names = ["train/loss", *sorted(names, key=lambda name: not name.endswith("loss"))]
         values = [
-            f"{name} {value.item():.4f}"
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("val") and STAGE_AND_METRIC.fullmatch(name)
+            f"{name} {metrics[name].item():.4f}"
+            for name in names
+            if name in metrics and STAGE_AND_METRIC.fullmatch(name)
         ]
         if values:
             steps = f"epoch {trainer.current_epoch}, step {trainer.global_step}"

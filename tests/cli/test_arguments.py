@@ -108,6 +108,11 @@ def test_run_of_two_experiments_is_named_after_both() -> None:
     )
 
 
+def test_run_without_config_is_named_after_task_and_data() -> None:
+    arguments = parse("fit", "--model", "my_task.AutoEncoder", "--data", "my_data.Noise")
+    assert arguments.experiment_folder("runs", None) == Path("runs/AutoEncoder-Noise")
+
+
 def test_evaluation_is_written_beside_the_run_it_evaluates(tmp_path: Path) -> None:
     config = write(tmp_path / "there/digits-mlp/001/config.yaml", MLP.read_text())
     checkpoint = tmp_path / "there/digits-mlp/001/checkpoints/best.ckpt"

@@ -279,3 +279,11 @@ def test_limit_train_batches_of_one_stays_an_int(run: Run) -> None:
     folder = run("fit", *SMALL, "--trainer.limit_train_batches", 1, "--test_after_fit", "false")
     limit = config(folder)["trainer"]["limit_train_batches"]
     assert (limit, type(limit)) == (1, int)
+
+
+def test_run_that_ends_before_its_first_validation_says_so(run: Callable[..., Path]) -> None:
+    with pytest.warns(UserWarning, match="before its first validation"):
+        run(
+            *("fit", "--config", ROOT / "configs/source/gpt.yaml", "--trainer.callbacks", "null"),
+            *("--config", ROOT / "configs/size/gpt-nano.yaml", "--trainer.max_steps", 1),
+        )
