@@ -5,12 +5,12 @@
     python export.py --checkpoint runs/…/best.ckpt --format checkpoint --output one/
 
 safetensors   weights of the network of any task, with its hyper-parameters as JSON in the metadata
-huggingface   a GPT (as GPT-2; with rotary positions as GPT-NeoX or Llama) or BERT and its
-tokenizer, for
-              AutoModelForCausalLM, AutoModelForMaskedLM or AutoModelForSequenceClassification
+huggingface   a GPT (as GPT-2; with rotary positions as GPT-NeoX or Llama) or BERT with its
+              tokenizer, for AutoModelForCausalLM, AutoModelForMaskedLM or
+              AutoModelForSequenceClassification
 word2vec      word vectors as vectors.txt, for gensim's KeyedVectors.load_word2vec_format
-checkpoint    one file with weights and hyper-parameters, for train.py test, --init_from,
-generate.py
+checkpoint    one file with weights and hyper-parameters, for train.py test, --init_from and
+              generate.py
 
 The checkpoint may be a folder of shards, written by engine.distributed.ModelParallel or DeepSpeed.
 The latter are read with pickle, which can execute code: convert only folders from a trusted source.
@@ -44,6 +44,9 @@ def main(args: list[str] | None = None) -> Path:
     Raises:
         SystemExit: With code 2 and one message on stderr after a user error.
     """
+    from engine.process import escape_unencodable_output
+
+    escape_unencodable_output()
     options = parser().parse_args(args)
     from engine.errors import exit_on_user_error
     from modules.inference.export import export

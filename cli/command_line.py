@@ -327,8 +327,8 @@ class CLI(LightningCLI):
         validates = is_overridden("validation_step", self.model) and self._has("val_dataloader")
         if checkpoints and not best and validates and checkpoints.monitor:
             rank_zero_warn(
-                "the run ended before its first validation, so there is no best checkpoint to test. "
-                "Train longer, or lower trainer.val_check_interval."
+                "the run ended before its first validation, so there is no best checkpoint to "
+                "test. Train longer, or lower trainer.val_check_interval."
             )
         if self._get(self.config, "test_after_fit") and best:
             evaluate: dict[str, Any] = {

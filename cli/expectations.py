@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning import Callback
 
 from cli.arguments import Arguments, Setting
-from cli.signatures import import_path
+from cli.signatures import find_class
 
 # Settings that do not change what a run computes, beyond rounding.
 NEUTRAL = (
@@ -65,7 +66,5 @@ def _as_list(value: Any) -> list[Any]:
 
 def _only_reports(callback: Any) -> bool:
     path = callback.get("class_path") if isinstance(callback, dict) else callback
-    try:
-        return import_path(str(path)).__module__.startswith(NEUTRAL_CALLBACKS)
-    except (ImportError, AttributeError):
-        return False
+    found = find_class(str(path), Callback)
+    return found is not None and found.__module__.startswith(NEUTRAL_CALLBACKS)

@@ -24,6 +24,7 @@ from matplotlib.lines import Line2D
 from rich.console import Console
 
 from engine.errors import UserError, exit_on_user_error
+from engine.process import escape_unencodable_output
 from engine.run.config_differences import differences
 from engine.run.figures import INK, render
 from engine.run.tables import console_table, markdown_table
@@ -100,6 +101,7 @@ def main(args: list[str] | None = None) -> Path:
     Raises:
         SystemExit: With code 2 after a user error, reported in one line on stderr.
     """
+    escape_unencodable_output()
     options = build_parser().parse_args(args)
     with exit_on_user_error("compare"):
         folders = [folder.resolve() for folder in options.runs]

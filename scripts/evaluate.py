@@ -28,7 +28,7 @@ from cli.arguments import settings_of
 from cli.diagnosis import Schema, explain, root_cause
 from engine.checkpoint.reading import load_task
 from engine.errors import UserError, exit_on_user_error
-from engine.process import prepare_process
+from engine.process import escape_unencodable_output, prepare_process
 from modules import Classifier
 from scripts.evaluation.predictions import evaluate_checkpoint
 from scripts.evaluation.report import Report
@@ -85,6 +85,7 @@ def main(args: list[str] | None = None) -> Path:
     Raises:
         SystemExit: With code 2 after a user error, reported in one line on stderr.
     """
+    escape_unencodable_output()
     options = build_parser().parse_args(args)
     prepare_process()
     with exit_on_user_error("evaluate"):

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.errors import UserError, exit_on_user_error
+from engine.process import escape_unencodable_output
 
 ROUGE = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 
@@ -56,6 +57,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     Raises:
         SystemExit: With code 2 after a user error, reported in one line on stderr.
     """
+    escape_unencodable_output()
     options = build_parser().parse_args(args)
     with exit_on_user_error("score_text"):
         hypotheses = read_lines(options.hypotheses)

@@ -51,6 +51,7 @@ from datamodules.text.tokenizers import (
     train_bpe,
 )
 from engine.errors import UserError, exit_on_user_error
+from engine.process import escape_unencodable_output
 
 # A split (train or val) and its text, piece by piece; read each document before the next.
 Document = tuple[str, Iterator[str]]
@@ -112,6 +113,7 @@ def main(args: list[str] | None = None) -> None:
     Raises:
         SystemExit: With code 2 and one message on stderr after a user error.
     """
+    escape_unencodable_output()
     options = parser().parse_args(args)
     with exit_on_user_error("tokenize_text"):
         options.output = options.output.expanduser()

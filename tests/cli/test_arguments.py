@@ -154,6 +154,11 @@ def test_only_the_run_that_the_config_describes_is_judged(words: tuple, reason: 
     assert (found is None) if reason is None else (found or "").startswith(reason)
 
 
+def test_callback_given_by_its_bare_name_is_a_change() -> None:
+    reason = reason_not_judged(parse("fit", "--config", MLP, "--trainer.callbacks+=EarlyStopping"))
+    assert reason == f"trainer.callbacks differs from {MLP}"
+
+
 def test_checkpoint_of_a_changed_run_is_not_judged(tmp_path: Path) -> None:
     write(tmp_path / "a/001/config.yaml", "expect: {}")
     words = ("test", "--config", MLP, "--ckpt_path", tmp_path / "a/001/checkpoints/best.ckpt")

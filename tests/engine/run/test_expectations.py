@@ -32,9 +32,16 @@ def test_epoch_means_average_the_last_epoch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-@pytest.mark.parametrize("program", ["train.py", "generate.py", "reproduce.py", "tune.py"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        *("train.py", "generate.py", "export.py", "reproduce.py", "tune.py"),
+        pytest.param("-m scripts.score_text", marks=pytest.mark.slow),
+        pytest.param("-m scripts.tokenize_text", marks=pytest.mark.slow),
+    ],
+)
 def test_console_that_is_not_utf8_never_raises(program: str, encoding: str) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    command = [sys.executable, str(ROOT / program), "--help"]
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=60)
+    command = [sys.executable, *program.split(), "--help"]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, cwd=ROOT)
     assert done.returncode == 0, done.stderr
