@@ -58,15 +58,16 @@ def test_mean_loss_stays_exact_in_a_bfloat16_network() -> None:
     class Task(L.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.weights, self.sum = nn.Linear(2, 2), MeanLoss()
+            self.weights, self.mean_loss = nn.Linear(2, 2), MeanLoss()
 
     task = Task().to(torch.bfloat16)
     assert task.weights.weight.dtype == torch.bfloat16
     for _ in range(1000):
-        task.sum.update(torch.tensor(1.0))
-    assert task.sum.compute() == 1000
-    task.sum.update(torch.tensor(torch.nan))
-    assert task.sum.compute().isnan()
+        task.mean_loss.update(torch.tensor(1.0), 2)
+    assert task.mean_loss.loss == 1000  # in bfloat16 256 + 1 is 256
+    assert task.mean_loss.compute() == 0.5
+    task.mean_loss.update(torch.tensor(torch.nan), 1)
+    assert task.mean_loss.compute().isnan()
 
 
 @pytest.mark.parametrize("config", ["digits/mlp", "source/gpt", "toy/reversed_words"])
