@@ -59,6 +59,7 @@ slow: $(READY) ## run the tests that take longer
 
 lint: $(READY) ## check style, types and import rules
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff check --preview --select PLC2701 .  # imports of private names; a preview rule
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
