@@ -17,6 +17,7 @@ from cli.signatures import catalog
 from engine.errors import UserError
 from engine.renamed import upgrade
 from engine.run.folder import experiment_name
+from modules.adapters import Adapter
 
 PROJECT = Path(__file__).parent.parent
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
@@ -25,8 +26,9 @@ CLASS_KEYS = {
     "data": L.LightningDataModule,
     "model.net": torch.nn.Module,
     "model.optimizer": torch.optim.Optimizer,
+    "model.adapter": Adapter,
 }
-FACTORIES = ("optimizer", "lr_scheduler")  # a new class starts from its own defaults
+FACTORIES = ("optimizer", "lr_scheduler", "adapter")  # a new class starts from its own defaults
 
 
 @dataclass(frozen=True)

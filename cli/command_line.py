@@ -25,7 +25,7 @@ from cli.diagnosis import Schema, explain, raised_by, root_cause, source_locatio
 from cli.expectations import reason_not_judged
 from cli.links import Links
 from cli.options import OPTIONS
-from engine.checkpoint.reading import check_checkpoint, check_fits, init_from
+from engine.checkpoint.reading import check_checkpoint, check_fits, init_from, restore_base
 from engine.checkpoint.resuming import check_unchanged, checkpoint_of, newest_unfinished_run
 from engine.checkpoint.writing import Checkpoints, find_checkpoints
 from engine.errors import UserError
@@ -245,6 +245,7 @@ class CLI(LightningCLI):
         # Lightning converts after loading a checkpoint, which would round its doubles.
         self.trainer.precision_plugin.convert_module(self.model)
         if self.checkpoint is not None:
+            restore_base(self.model, self.checkpoint)
             check_fits(self.checkpoint, self.model, config.ckpt_path)
             self.checkpoint = None
         if self.subcommand == "fit" and config.init_from and not self.resumed:

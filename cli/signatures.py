@@ -77,10 +77,11 @@ def catalog(base: type) -> dict[str, str]:
     """Classes of this project that derive from a base class: name → class path for configs."""
     import callbacks
     import datamodules
+    import modules.adapters
     import modules.nets
     import modules.optim
 
-    packages = (modules, modules.nets, modules.optim, datamodules, callbacks)
+    packages = (modules, modules.nets, modules.optim, modules.adapters, datamodules, callbacks)
     found = {}
     for package in packages:
         for name in getattr(package, "__all__", dir(package)):

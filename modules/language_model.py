@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from tokenizers import Tokenizer, decoders, models
@@ -13,6 +12,8 @@ from torch import Tensor, nn
 from engine.distributed.sharding import shard
 from engine.errors import UserError
 from engine.eval_mode import eval_mode
+from modules.adapters.methods import Adapter
+from modules.adapters.task import AdapterTask
 from modules.inference.generation import generate
 from modules.inference.streaming import TextStreamer
 from modules.optim.schedules import configure
@@ -36,7 +37,7 @@ BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")  # SentencePiece's spelling of a sing
 Batch = tuple[Tensor, Tensor]
 
 
-class LanguageModel(L.LightningModule):
+class LanguageModel(AdapterTask):
     """Train a network whose `forward(tokens, state=None)` returns `(logits (B, T, V), state)`.
 
     Logs `train/loss` of single batches every `trainer.log_every_n_steps` and, over the full
@@ -55,6 +56,8 @@ class LanguageModel(L.LightningModule):
             this requires a C++ compiler.
         tokenizer: The tokenizer as JSON, so that a checkpoint alone encodes and decodes text.
             Linked from the data.
+        adapter: What to train while the other weights of the network are frozen, such as
+            modules.adapters.LoRA; all weights are trained by default.
     """
 
     targets_are_classes = True  # batches are (inputs, targets); forward returns logits
@@ -66,10 +69,11 @@ class LanguageModel(L.LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         compile: bool = False,
         tokenizer: str | None = None,
+        adapter: Adapter | None = None,
     ) -> None:
         super().__init__()
         save_arguments(self)
-        self.net = net
+        self.set_net(net, adapter)
         self.token_loss = TokenLoss()
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from tokenizers import Tokenizer
@@ -12,6 +11,8 @@ from torch import Tensor, nn
 from engine.distributed.sharding import shard
 from engine.errors import UserError
 from engine.eval_mode import eval_mode
+from modules.adapters.methods import Adapter
+from modules.adapters.task import AdapterTask
 from modules.optim.schedules import configure
 from modules.training.gradients import TokenMeanGradient, mean_over_processes, should_log
 from modules.training.hyperparameters import save_arguments
@@ -39,7 +40,7 @@ class MaskedTokens(NamedTuple):
     targets: Tensor  # (B, N): original tokens; IGNORE_INDEX where a sequence has fewer positions
 
 
-class MaskedLanguageModel(L.LightningModule):
+class MaskedLanguageModel(AdapterTask):
     """Train a network whose `forward(inputs, positions)` returns logits (B, N, V) at positions.
 
     A fraction `rate` of the tokens of each sequence is to be predicted (Devlin et al. 2019): 80 %
@@ -59,6 +60,8 @@ class MaskedLanguageModel(L.LightningModule):
         lr_scheduler: Schedule class and arguments; a constant learning rate by default.
         rate: Fraction of the tokens of a sequence that are predicted, in (0, 1].
         tokenizer: The tokenizer as JSON, with a token [MASK]. Linked from the data.
+        adapter: What to train while the other weights of the network are frozen, such as
+            modules.adapters.LoRA; all weights are trained by default.
     """
 
     targets_are_classes = True  # batches are (inputs, targets); forward returns logits
@@ -70,6 +73,7 @@ class MaskedLanguageModel(L.LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         rate: float = 0.15,
         tokenizer: str | None = None,
+        adapter: Adapter | None = None,
     ) -> None:
         super().__init__()
         if not 0 < rate <= 1:
@@ -77,7 +81,7 @@ class MaskedLanguageModel(L.LightningModule):
         if tokenizer is None:
             raise ValueError("MaskedLanguageModel requires `tokenizer`, which defines [MASK]")
         save_arguments(self)
-        self.net = net
+        self.set_net(net, adapter)
         self.token_loss = TokenLoss()
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from tokenizers import Tokenizer
@@ -14,6 +13,8 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricColl
 from engine.distributed.sharding import shard
 from engine.errors import UserError
 from engine.eval_mode import eval_mode
+from modules.adapters.methods import Adapter
+from modules.adapters.task import AdapterTask
 from modules.inference.raw_inputs import RawSample, raw_to_inputs
 from modules.optim.schedules import configure
 from modules.training.compiling import eager_mode
@@ -28,7 +29,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-class Regressor(L.LightningModule):
+class Regressor(AdapterTask):
     """Train a network whose `forward(inputs)` returns one number per sample, (B, 1) or (B,).
 
     Targets are floats (B,). Logs `<stage>/loss` for train, val and test; val and test add the mean
@@ -47,6 +48,8 @@ class Regressor(L.LightningModule):
         preprocessing: How raw images become inputs. Linked from the data.
         tokenizer: How raw texts become inputs: a tokenizer as JSON, with truncation and padding.
             Linked from the data.
+        adapter: What to train while the other weights of the network are frozen, such as
+            modules.adapters.LoRA; all weights are trained by default.
     """
 
     def __init__(
@@ -60,12 +63,13 @@ class Regressor(L.LightningModule):
         metrics: dict[str, Metric] | None = None,
         preprocessing: dict[str, Any] | None = None,
         tokenizer: str | None = None,
+        adapter: Adapter | None = None,
     ) -> None:
         super().__init__()
         if not target_std > 0:
             raise UserError(f"model.target_std must be above 0, got {target_std}.")
         save_arguments(self)
-        self.net = net.to(memory_format=torch.channels_last)
+        self.set_net(net.to(memory_format=torch.channels_last), adapter)
         self.loss_function = LOSSES[loss]
         self.target_mean = target_mean
         self.target_std = target_std

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -13,6 +12,8 @@ from torch import Tensor, nn
 
 from engine.errors import UserError
 from engine.eval_mode import eval_mode
+from modules.adapters.methods import Adapter
+from modules.adapters.task import AdapterTask
 from modules.inference.beam_search import beam_search, check_search
 from modules.nets.layers.cross_entropy import cross_entropy_sum
 from modules.optim.schedules import configure
@@ -31,7 +32,7 @@ from preprocessing.texts import texts_to_inputs
 Batch = tuple[dict[str, Tensor], Tensor]
 
 
-class Translator(L.LightningModule):
+class Translator(AdapterTask):
     """Train an encoder–decoder model with teacher forcing and translate with beam search.
 
     The model's `forward(inputs)` returns logits (B, T, target_vocab_size) for the shifted target.
@@ -59,6 +60,8 @@ class Translator(L.LightningModule):
         translate_val: Translate during validation; otherwise compute only the loss.
         source_tokenizer: Tokenizer of the source language as JSON. Linked from the data.
         target_tokenizer: Tokenizer of the target language as JSON. Linked from the data.
+        adapter: What to train while the other weights of the network are frozen, such as
+            modules.adapters.LoRA; all weights are trained by default.
     """
 
     targets_are_classes = True  # batches are (inputs, targets); forward returns logits
@@ -74,13 +77,14 @@ class Translator(L.LightningModule):
         translate_val: bool = True,
         source_tokenizer: str | None = None,
         target_tokenizer: str | None = None,
+        adapter: Adapter | None = None,
     ) -> None:
         super().__init__()
         check_search(beam_size, length_penalty)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
         save_arguments(self)
-        self.net = net
+        self.set_net(net, adapter)
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.label_smoothing = label_smoothing

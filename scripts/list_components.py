@@ -16,6 +16,7 @@ PACKAGES = {
     "datamodules": "Data modules and augmentation",
     "callbacks": "Callbacks",
     "modules.optim": "Optimizers and schedules",
+    "modules.adapters": "Adapters",
     "engine.distributed": "Strategies",
 }
 HEAD = """# Components

@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 import lightning as L
+import torch
 from lightning.pytorch import callbacks
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -88,8 +89,18 @@ class EMAWeightAveraging(callbacks.EMAWeightAveraging):
 
     Validation and checkpoints use the average, and fit ends with it. If the trainer that ran fit
     loads a checkpoint to test it, Lightning's loads the weights before averaging; this one loads
-    the average. The arguments are Lightning's.
+    the average. Frozen weights are their own average: the sum decay · w + (1 - decay) · w is
+    rounded and would change them. The arguments are Lightning's.
     """
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            average: Any = self._average_model
+            weighted_sum = average.avg_fn
+            average.avg_fn = lambda mean, weight, steps: torch.where(
+                mean == weight, mean, weighted_sum(mean, weight, steps)
+            )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         save_training_weights(trainer, pl_module)

@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +11,12 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from tokenizers import Tokenizer
 
+from engine.checkpoint.base_weights import (
+    STATES,
+    base_name,
+    frozen_parameters,
+    load_base_weights,
+)
 from engine.checkpoint.sharded import check_complete, is_sharded, read_sharded
 from engine.errors import UserError
 from engine.renamed import upgrade_hyperparameters
@@ -153,20 +160,26 @@ def init_from(path: str | Path, task: L.LightningModule) -> None:
     """
     checkpoint = read_checkpoint(path)
     _check_same_tokens(checkpoint, task, path)
+    if "base" in checkpoint:
+        _init_from_adapter(checkpoint, task, path)
+        return
     found = checkpoint["state_dict"]
-    weights = task.state_dict()
+    weights = {base_name(name): weight for name, weight in task.state_dict().items()}
     fitting = {n: w for n, w in found.items() if n in weights and weights[n].shape == w.shape}
     if not fitting:
         raise UserError(
             f"--init_from: no weight of {path} has the name and shape of a weight of this "
             f"{type(getattr(task, 'net', task)).__name__}: the networks differ."
         )
-    task.load_state_dict(fitting, strict=False)
+    if getattr(task, "adapter", None) is None:
+        task.load_state_dict(fitting, strict=False)
+    else:
+        load_base_weights(task, fitting, str(path), fitting)
     fresh = [
         f"{name} ({tuple(found[name].shape)} in the checkpoint, {tuple(weights[name].shape)} here)"
         if name in found
         else name
-        for name in sorted(weights.keys() - fitting.keys())
+        for name in sorted(weights.keys() - fitting.keys() - getattr(task, "adapter_names", set()))
     ]
     if fresh:
         unused = sorted(found.keys() - weights.keys())
@@ -175,6 +188,67 @@ def init_from(path: str | Path, task: L.LightningModule) -> None:
             f"--init_from: {len(fitting)} of {len(weights)} weights are from {path}; newly "
             f"initialized: {_abbreviate(fresh)}{rest}."
         )
+
+
+def _init_from_adapter(
+    checkpoint: dict[str, Any], task: L.LightningModule, path: str | Path
+) -> None:
+    """Initialize a task with the checkpoint of an adapter of the same shape, and with its base."""
+    weights = task.state_dict()
+    for name, found in checkpoint["state_dict"].items():
+        if name not in weights or weights[name].shape != found.shape:
+            raise UserError(
+                f"--init_from: {path} holds an adapter that this task does not have: {name} is "
+                f"{tuple(found.shape)} there. Choose the same --model.adapter and arguments, or "
+                f"merge it into its base first: python export.py --checkpoint {path} --format "
+                "checkpoint --merge --output FOLDER."
+            )
+    restore_base(task, checkpoint)
+    task.load_state_dict(checkpoint["state_dict"])
+
+
+def restore_base(task: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    """Give a task the base of an adapter's checkpoint, and add its weights to the checkpoint.
+
+    Args:
+        task: A task built from the hyper-parameters of the checkpoint.
+        checkpoint: The checkpoint; its states become complete.
+
+    Raises:
+        UserError: If the base is missing or has changed.
+    """
+    base = checkpoint.get("base")
+    if base is None:
+        return
+    if "checkpoint" in base and base != getattr(task, "base", None):
+        path = base["checkpoint"]
+        try:
+            weights = read_checkpoint(path)["state_dict"]
+        except UserError as error:
+            raise UserError(
+                f"an adapter's checkpoint needs its base: {error} Run the command from the folder "
+                "in which the adapter was trained, or put the base at this path."
+            ) from error
+        saved = {base_name(name) for name in checkpoint["state_dict"]}
+        names = {base_name(name) for name in task.state_dict()} - saved
+        if missing := names - weights.keys():
+            raise UserError(_changed(base, f"it has no {min(missing)}"))
+        load_base_weights(task, weights, path, names)
+    found = getattr(task, "base", None) or {"sha256": "none"}
+    if found["sha256"] != base["sha256"]:
+        raise UserError(_changed(base, f"SHA-256 {found['sha256'][:12]}"))
+    frozen = frozen_parameters(task)
+    for key in set(STATES) & set(checkpoint):
+        checkpoint[key] = {**frozen, **checkpoint[key]}
+
+
+def _changed(base: Mapping[str, str], found: str) -> str:
+    source = base.get("checkpoint") or base.get("pretrained")
+    return (
+        f"an adapter's checkpoint was trained on other weights than {source} holds now: expected "
+        f"SHA-256 {base['sha256'][:12]}, found {found}. Restore that file, or train the adapter "
+        "again."
+    )
 
 
 def _abbreviate(names: list[str]) -> str:

@@ -61,6 +61,11 @@ def shard(task: L.LightningModule) -> None:
     if mesh is None or is_sharded(net):
         return
     if mesh["tensor_parallel"].size() > 1:
+        if getattr(task, "adapter", None) is not None:
+            raise UserError(
+                "tensor parallelism does not support adapters: use --config "
+                "configs/trainer/fsdp.yaml or ddp.yaml."
+            )
         apply_tensor_parallel(net, mesh["tensor_parallel"])
         if mesh["data_parallel"].size() == 1:
             return

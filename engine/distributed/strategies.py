@@ -75,6 +75,11 @@ class ModelParallel(ModelParallelStrategy):
                 "shard(self)` (engine/distributed/sharding.py), or use --config "
                 "configs/trainer/ddp.yaml."
             )
+        if getattr(task, "adapter", None) is not None and self._save_distributed_checkpoint:
+            raise UserError(
+                "the checkpoint of an adapter is one small file: leave out "
+                "--trainer.strategy.save_distributed_checkpoint."
+            )
         for callback in trainer.callbacks:
             if isinstance(callback, WeightAveraging | StochasticWeightAveraging):
                 raise UserError(
@@ -115,7 +120,8 @@ class ModelParallel(ModelParallelStrategy):
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         task = self.lightning_module
         assert task is not None
-        options = StateDictOptions(full_state_dict=True, strict=task.strict_loading)
+        adapted = getattr(task, "base", None) is not None  # then the frozen weights are there
+        options = StateDictOptions(full_state_dict=True, strict=task.strict_loading and not adapted)
         set_model_state_dict(task, content.pop("state_dict"), options=options)
         if task.trainer.state.fn == TrainerFn.FITTING:
             for optimizer, state in zip(self.optimizers, content["optimizer_states"], strict=True):

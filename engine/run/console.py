@@ -36,11 +36,13 @@ class TrainingHeader(L.Callback):
             return
         net = getattr(pl_module, "net", pl_module)
         parameters = count_parameters(net)
+        trained = count_parameters(net, trainable_only=True)
+        share = f", {trained:,} of them trained" if trained < parameters else ""
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         data = type(datamodule).__name__ if datamodule is not None else "its own data"
         reason = f" ({self.precision_reason})" if self.precision_reason else ""
         _print(
-            f"Training {type(net).__name__} ({parameters:,} parameters) on {data}"
+            f"Training {type(net).__name__} ({parameters:,} parameters{share}) on {data}"
             f" · precision {trainer.precision}{reason} · {describe_devices(trainer)}"
         )
         if summary := getattr(datamodule, "summary", None):

@@ -154,6 +154,7 @@ class RunRecord(SaveConfigCallback):
             "expect": {name: asdict(judgment) for name, judgment in judgments.items()},
             "net": type(net).__name__,
             "parameters": count_parameters(net),
+            "trainable_parameters": count_parameters(net, trainable_only=True),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "seconds": round(self.seconds, 3),
@@ -178,9 +179,10 @@ class RunRecord(SaveConfigCallback):
         partial.replace(target)
 
 
-def count_parameters(net: nn.Module) -> int:
+def count_parameters(net: nn.Module, trainable_only: bool = False) -> int:
     """Return the number of parameters, including those that DeepSpeed keeps on other ranks."""
-    return sum(getattr(weight, "ds_numel", weight.numel()) for weight in net.parameters())
+    weights = (p for p in net.parameters() if p.requires_grad or not trainable_only)
+    return sum(getattr(weight, "ds_numel", weight.numel()) for weight in weights)
 
 
 def git_commit() -> str:

@@ -8,6 +8,7 @@ load with `weights_only=True`. A task built in Python is described in the same f
 import functools
 import inspect
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import lightning as L
@@ -73,6 +74,9 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, nn.Module):
         return {"class_path": _path(type(value)), "init_args": _arguments_of(value)}
+    if is_dataclass(value) and not isinstance(value, type):
+        arguments = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {"class_path": _path(type(value)), "init_args": arguments}
     if isinstance(value, functools.partial) and isinstance(value.func, type) and not value.args:
         return {"class_path": _path(value.func), "init_args": _plain(value.keywords)}
     if isinstance(value, type):

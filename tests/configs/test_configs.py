@@ -13,6 +13,7 @@ from engine.run.expectations import is_met
 from modules.nets import GPT
 from tests.support import ROOT
 from tests.support.configs import (
+    ADAPTERS,
     CHOICES,
     EXPERIMENTS,
     ONE_STEP,
@@ -137,7 +138,7 @@ def test_size_applies_to_a_gpt_config(run: Callable[..., Path]) -> None:
     assert net["init_args"]["dim"] == 48
 
 
-@pytest.mark.parametrize("overlay", [*OVERLAYS, *sorted(CHOICES), *SIZES], ids=name)
+@pytest.mark.parametrize("overlay", [*OVERLAYS, *sorted(CHOICES), *ADAPTERS, *SIZES], ids=name)
 def test_overlay_starts_with_a_comment_that_contains_its_command(overlay: Path) -> None:
     assert overlay.read_text().startswith("# ")
     assert f"--config configs/{name(overlay)}.yaml" in overlay.read_text()

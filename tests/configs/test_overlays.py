@@ -16,7 +16,7 @@ import train
 from cli.arguments import Arguments
 from cli.command_line import CLI
 from tests.support import ROOT, TINY
-from tests.support.configs import EXPERIMENTS, ONE_STEP, name
+from tests.support.configs import ADAPTERS, EXPERIMENTS, ONE_STEP, name
 
 CONFIGS = ROOT / "configs"
 OPTIMIZERS = sorted(CONFIGS.glob("optimizer/*.yaml"))
@@ -135,6 +135,23 @@ def test_overlay_trains_one_step_and_is_recorded(overlay: Path, run: Callable[..
     task = parsed("--config", folder / "config.yaml", "--config", other)
     for stacked in (overlay, other):
         (assert_optimizer_is if stacked in OPTIMIZERS else assert_schedule_is)(task, stacked)
+
+
+@pytest.mark.parametrize("overlay", ADAPTERS, ids=name)
+def test_adapter_applies_to_an_experiment_and_replaces_another(
+    overlay: Path, run: Callable[..., Path]
+) -> None:
+    bare = ("--trainer.callbacks", "null", "--test_after_fit", "false")
+    other = ADAPTERS[ADAPTERS.index(overlay) - 1]
+    text = (CONFIGS / "source/gpt.yaml", CONFIGS / "size/gpt-nano.yaml")
+    flags = ("--model.net.tie_embeddings", "false", "--data.context", 16, "--data.batch_size", 2)
+    stack = [word for path in (*text, other, overlay) for word in ("--config", path)]
+    folder = run("fit", *stack, *flags, *ONE_STEP, *bare)
+    adapter = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]["adapter"]
+    path, arguments = choice(overlay)
+    assert chosen(adapter) == (path, vars(build(path, **arguments)))
+    results = yaml.safe_load((folder / "results.json").read_text())
+    assert 0 < results["trainable_parameters"] < 0.7 * results["parameters"]
 
 
 def test_class_in_a_flag_discards_earlier_arguments_and_an_argument_does_not() -> None:

@@ -96,6 +96,7 @@ def test_batch_norm_is_equal_under_fsdp_and_ddp(results_folder: Path) -> None:
         ("stopped-fsdp", "gpt-fsdp"),
         ("stopped-folder", "gpt-folder"),
         ("stopped-tp", "gpt-tp"),
+        ("stopped-adapted", "adapted-fsdp"),
         ("stopped-mesh", "gpt-mesh"),
     ],
 )
@@ -237,13 +238,13 @@ def test_resume_falls_back_from_a_truncated_sharded_checkpoint(
 
 
 @slow
-@pytest.mark.parametrize("name", ["refused-lstm-tp", "refused-heads"])
+@pytest.mark.parametrize("name", ["refused-lstm-tp", "refused-heads", "refused-adapted-tp"])
 def test_unsupported_tensor_parallelism_is_refused(results_folder: Path, name: str) -> None:
     messages = json.loads((results_folder / "messages-2.json").read_text())
-    assert messages.keys() == {"refused-lstm-tp", "refused-heads"}
+    assert messages.keys() == {"refused-lstm-tp", "refused-heads", "refused-adapted-tp"}
     assert messages[name]["code"] == 2
     assert messages[name]["stderr"].count("train.py: error: ") == 1
-    assert ("fsdp.yaml" if "lstm" in name else "parts of 3") in messages[name]["stderr"]
+    assert ("parts of 3" if "heads" in name else "fsdp.yaml") in messages[name]["stderr"]
     assert not list((results_folder / "runs").glob(f"{name}/*"))
 
 

@@ -14,11 +14,12 @@ from tests.support.synthetic_data import PAIR_SETS, RUNNING_TEXTS, TEXT_SETS, ma
 CONFIGS = ROOT / "configs"
 OVERLAYS = sorted(CONFIGS.glob("trainer/*.yaml")) + sorted(CONFIGS.glob("logger/*.yaml"))
 CHOICES = [*CONFIGS.glob("optimizer/*.yaml"), *CONFIGS.glob("schedule/*.yaml")]
+ADAPTERS = sorted(CONFIGS.glob("adapter/*.yaml"))
 SIZES = sorted(CONFIGS.glob("size/*.yaml"))
 SWEEPS = sorted(CONFIGS.glob("sweep/*.yaml"))
 SEARCHES = sorted(CONFIGS.glob("search/*.yaml"))
 EXPERIMENTS = sorted(
-    set(CONFIGS.glob("*/*.yaml")) - {*OVERLAYS, *CHOICES, *SIZES, *SWEEPS, *SEARCHES}
+    set(CONFIGS.glob("*/*.yaml")) - {*OVERLAYS, *CHOICES, *ADAPTERS, *SIZES, *SWEEPS, *SEARCHES}
 )
 ONE_STEP = (
     *("--trainer.max_epochs", 1, "--trainer.max_steps", 1, "--trainer.accelerator", "cpu"),

@@ -109,11 +109,14 @@ CRASH = (
     "--trainer.callbacks.batches=5",
 )
 AUTO = ("--resume", "auto")
+LORA = ("--config", ROOT / "configs/adapter/lora.yaml", "--model.adapter.dropout", 0)
+ADAPTED = (*GPT, *LORA, "--init_from", "runs/gpt/001/checkpoints/best.ckpt")
 EXPERIMENTS = {"gpt": GPT, "modern": (*GPT, *MODERN), "lstm": (*GPT, *LSTM)} | {
     "accumulated": (*GPT, *ACCUMULATED),
     "bf16": (*GPT, *BF16),
     "muon": (*GPT, *MUON),
     "images": IMAGES,
+    "adapted": ADAPTED,
     "words": WORDS,
     "counts": COUNTS,
     "masked": MASKED,
@@ -137,6 +140,8 @@ RUNS: dict[int, dict[str, tuple[tuple, ...]]] = {
         "muon-tp": (("fit", EXPERIMENTS["muon"], TP),),
         "lstm-fsdp": (("fit", EXPERIMENTS["lstm"], FSDP),),
         "images-ddp": (("fit", IMAGES, DDP),),
+        "adapted-ddp": (("fit", ADAPTED, DDP),),
+        "adapted-fsdp": (("fit", ADAPTED, FSDP),),
         "words-ddp": (("fit", WORDS, DDP),),
         "counts-ddp": (("fit", COUNTS, DDP),),
         "masked-ddp": (("fit", MASKED, DDP),),
@@ -149,6 +154,8 @@ RUNS: dict[int, dict[str, tuple[tuple, ...]]] = {
             ("fit", GPT, (*FSDP, *FOLDER, *CRASH)),
             ("fit", GPT, (*FSDP, *FOLDER, *AUTO)),
         ),
+        "stopped-adapted": (("fit", ADAPTED, (*FSDP, *CRASH)), ("fit", ADAPTED, (*FSDP, *AUTO))),
+        "refused-adapted-tp": (("fit", ADAPTED, TP),),
         "stopped-tp": (("fit", GPT, (*TP, *CRASH)), ("fit", GPT, (*TP, *AUTO))),
         # the test has created a run folder of one process before
         "started-by-one": (("fit", GPT, (*FSDP, *AUTO)),),
