@@ -3,6 +3,7 @@
     python export.py --checkpoint runs/…/best.ckpt --format safetensors --output weights/
     python export.py --checkpoint runs/…/best.ckpt --format huggingface --output my-gpt/
     python export.py --checkpoint runs/…/best.ckpt --format checkpoint --output one/
+    python export.py --checkpoint runs/…/best.ckpt --format huggingface --merge --output merged/
 
 safetensors   weights of the network of any task, with its hyper-parameters as JSON in the metadata
 huggingface   a GPT (as GPT-2; with rotary positions as GPT-NeoX or Llama) or BERT with its
@@ -11,6 +12,10 @@ huggingface   a GPT (as GPT-2; with rotary positions as GPT-NeoX or Llama) or BE
 word2vec      word vectors as vectors.txt, for gensim's KeyedVectors.load_word2vec_format
 checkpoint    one file with weights and hyper-parameters, for train.py test, --init_from and
               generate.py
+peft          an adapter of a network of transformers, for peft's PeftModel.from_pretrained
+
+The checkpoint of an adapter holds no other weights; --merge merges it into the weights that it was
+trained on, and writes the complete network.
 
 The checkpoint may be a folder of shards, written by engine.distributed.ModelParallel or DeepSpeed.
 The latter are read with pickle, which can execute code: convert only folders from a trusted source.
@@ -19,7 +24,7 @@ The latter are read with pickle, which can execute code: convert only folders fr
 import argparse
 from pathlib import Path
 
-FORMATS = ("safetensors", "huggingface", "word2vec", "checkpoint")
+FORMATS = ("safetensors", "huggingface", "word2vec", "checkpoint", "peft")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     add("--checkpoint", type=Path, required=True, metavar="PATH", help="a .ckpt file or folder")
     add("--format", required=True, choices=FORMATS, help="output format")
     add("--output", type=Path, required=True, metavar="FOLDER", help="a new or empty folder")
+    add("--merge", action="store_true", help="merge the adapter into the weights of its base")
     return parser
 
 
@@ -53,7 +59,9 @@ def main(args: list[str] | None = None) -> Path:
 
     folder: Path = options.output
     with exit_on_user_error("export.py"):
-        files = export(options.checkpoint.expanduser(), options.format, folder.expanduser())
+        files = export(
+            options.checkpoint.expanduser(), options.format, folder.expanduser(), options.merge
+        )
     print(f"written: {' '.join(map(str, files))}")
     return folder
 

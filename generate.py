@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     parser.usage = "generate.py --checkpoint PATH (--prompt TEXT | --prompts_file FILE) [options]"
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True, metavar="PATH", help="a .ckpt file or a folder")
+    add("--adapter", type=Path, metavar="PATH", help="a checkpoint of an adapter of --checkpoint")
     prompts = parser.add_mutually_exclusive_group(required=True)
     prompts.add_argument(
         "--prompt",
@@ -101,6 +102,9 @@ def main(args: list[str] | None = None) -> None:
         if output is not None and not output.parent.is_dir():
             raise UserError(f"--output: the folder {output.parent} does not exist.")
         model = open_language_model(options.checkpoint.expanduser())
+        if options.adapter is not None:
+            model.load_adapter("adapter", options.adapter.expanduser())
+            model.use_adapter("adapter")
         model.to(_device(options.device), getattr(torch, PRECISIONS[options.precision]))
         for prompt in prompts:
             _warn_of_truncation(model, prompt)

@@ -36,6 +36,8 @@ def prepare_process() -> None:
     else:
         # Importing lightning enables an NVML check that fails anew in every optimizer step.
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+        # transformers imports DeepSpeed, which otherwise prints that it found no GPU.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
         keep_freed_memory()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -24,6 +24,7 @@ DEEPSPEED_INDEX = "latest"  # holds the name of the subfolder
 KEYS = (
     *("state_dict", "hyper_parameters", "hparams_name"),
     *("epoch", "global_step", "pytorch-lightning_version"),
+    "base",  # of an adapter
 )
 
 

@@ -76,6 +76,22 @@ def target_layers(net: nn.Module, target_modules: str | Sequence[str]) -> list[s
     return found
 
 
+def adapted_layers(net: nn.Module) -> dict[str, Any]:
+    """Return the layers of a network that peft has wrapped."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return {name: m for name, m in net.named_modules() if isinstance(m, BaseTunerLayer)}
+
+
+def remove_adapter(net: nn.Module, merge: bool) -> None:
+    """Restore the layers of a network in place, with the adapter merged into them or without it."""
+    for name, layer in adapted_layers(net).items():
+        if merge:
+            layer.merge()
+        parent, _, child = name.rpartition(".")
+        setattr(net.get_submodule(parent), child, layer.get_base_layer())
+
+
 def _linear_layers(net: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
     """Yield the linear layers; those of GPT-2 in transformers are of the class Conv1D."""
     for name, module in net.named_modules():

@@ -13,12 +13,23 @@ from engine.checkpoint.base_weights import (
     fingerprint,
     frozen_weights,
 )
-from engine.checkpoint.reading import restore_base
-from modules.adapters.methods import Adapter
+from engine.checkpoint.reading import read_checkpoint, restore_base
+from engine.errors import UserError
+from modules.adapters.layers import remove_adapter
+from modules.adapters.methods import IA3, Adapter, DoRA, HeadOnly, LoRA
 
 
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
+
+
+def _build_adapter(description: Any) -> Adapter | None:
+    """Return the adapter of a checkpoint's hyper-parameters."""
+    if isinstance(description, str):
+        description = {"class_path": description}
+    name = (description or {}).get("class_path", "").rpartition(".")[2]
+    kind = {cls.__name__: cls for cls in (LoRA, DoRA, IA3, HeadOnly)}.get(name)
+    return None if kind is None else kind(**description.get("init_args", {}))
 
 
 class AdapterTask(L.LightningModule):
@@ -40,17 +51,21 @@ class AdapterTask(L.LightningModule):
             ValueError: If the adapter does not fit the network.
         """
         self.net = net
-        self.adapter = adapter
+        self._adapters: dict[str, tuple[Adapter, dict[str, Any]]] = {}  # for `use_adapter`
         if adapter is None:
             return
-        names = {*self.state_dict()}
-        adapter.apply(net)
-        self.adapter_names = frozenset({base_name(n) for n in self.state_dict()} - names)
+        self._inject(adapter)
         pretrained = getattr(net, "pretrained", None)
         if pretrained:
             digest = fingerprint(frozen_weights(self))
             self.base = {"pretrained": str(pretrained), "sha256": digest}
             self._keep_source(net)
+
+    def _inject(self, adapter: Adapter) -> None:
+        names = {*self.state_dict()}
+        adapter.apply(self.net)
+        self.adapter = adapter
+        self.adapter_names = frozenset({base_name(n) for n in self.state_dict()} - names)
 
     def _keep_source(self, net: nn.Module) -> None:
         """Keep the arguments in the hyper-parameters from which the network loads its weights."""
@@ -59,6 +74,52 @@ class AdapterTask(L.LightningModule):
             names = getattr(net, "not_in_checkpoints", ())
             arguments = {name: _plain(getattr(net, name)) for name in names}
             description["init_args"] = {**description.get("init_args", {}), **arguments}
+
+    def load_adapter(self, name: str, checkpoint: str | Path) -> None:
+        """Load the adapter of another checkpoint with the same base, for `use_adapter`.
+
+        Args:
+            name: Name for the adapter.
+            checkpoint: The checkpoint of a task of the same class, trained with an adapter.
+
+        Raises:
+            UserError: If it holds no adapter, or one of other weights than this task has.
+        """
+        saved = read_checkpoint(checkpoint)
+        adapter = _build_adapter(saved.get("hyper_parameters", {}).get("adapter"))
+        if adapter is None or "base" not in saved:
+            raise UserError(f"{checkpoint} does not hold an adapter and its base.")
+        state = saved["state_dict"]
+        trained = {base_name(key) for key in state} | self.adapter_names
+        weights = {base_name(key): weight for key, weight in self.named_parameters()}
+        frozen = {key: weights[key] for key in weights.keys() - trained}
+        if fingerprint(frozen) != saved["base"]["sha256"]:
+            base = saved["base"].get("checkpoint") or saved["base"].get("pretrained")
+            raise UserError(
+                f"{checkpoint} holds an adapter of other weights than those of this "
+                f"{type(self).__name__}: open its base, {base}, in float32."
+            )
+        self._adapters[name] = adapter, state
+
+    def use_adapter(self, name: str | None) -> None:
+        """Replace the network's adapter in place by a loaded one; None: use the base alone.
+
+        The head belongs to the adapter: without one, the head is that of the adapter before.
+
+        Raises:
+            UserError: If no adapter of this name was loaded.
+        """
+        if name is not None and name not in self._adapters:
+            known = ", ".join(self._adapters) or "none"
+            raise UserError(f"there is no adapter {name!r}; loaded with load_adapter: {known}.")
+        remove_adapter(self.net, merge=False)
+        self.adapter, self.adapter_names = None, frozenset()
+        if name is None:
+            return
+        adapter, state = self._adapters[name]
+        self._inject(adapter)
+        self.load_state_dict(state, strict=False)
+        self.train(self.training)
 
     def on_fit_start(self) -> None:
         if self.adapter is not None and self.base is None:

@@ -1,16 +1,22 @@
 """Write a checkpoint in formats of other programs."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+import modules
 from engine.checkpoint.reading import load_task, read_checkpoint
 from engine.checkpoint.sharded import KEYS, as_single_file
 from engine.errors import UserError
+from modules.adapters.layers import adapted_layers, remove_adapter
+from modules.adapters.task import AdapterTask
 from modules.classifier import Classifier
 from modules.inference.pretrained import open_language_model, save_tokenizer
 from modules.masked_language_model import MaskedLanguageModel
@@ -21,13 +27,14 @@ from modules.nets.huggingface.gpt import save_gpt
 from modules.word_vectors import WordVectors
 
 
-def export(checkpoint: Path, format: str, folder: Path) -> list[Path]:
+def export(checkpoint: Path, format: str, folder: Path, merge: bool = False) -> list[Path]:
     """Write a checkpoint in another format and return the files.
 
     Args:
         checkpoint: A .ckpt file, or the folder of a sharded checkpoint.
         format: Key of `FORMATS`.
         folder: A folder that is empty or does not exist.
+        merge: Merge the adapter of the checkpoint into its base.
 
     Raises:
         UserError: If the folder is in use, or the checkpoint does not fit the format.
@@ -38,10 +45,81 @@ def export(checkpoint: Path, format: str, folder: Path) -> list[Path]:
             "nothing is overwritten."
         )
     try:
-        FORMATS[format](checkpoint, folder)
+        with merged_adapter(checkpoint) if merge else nullcontext(checkpoint) as path:
+            FORMATS[format](path, folder)
     except OSError as error:
         raise UserError(f"--output: cannot write to {folder}: {error}") from error
     return sorted(folder.iterdir())
+
+
+def load_adapter_task(checkpoint: Path) -> AdapterTask:
+    """Rebuild a task with an adapter, whatever its class.
+
+    Raises:
+        UserError: If the checkpoint has no adapter, or its base is missing or has changed.
+    """
+    saved = read_checkpoint(checkpoint).get("hyper_parameters", {})
+    kind = getattr(modules, str(saved.get("_class_path", "")).rpartition(".")[2], None)
+    if not saved.get("adapter") or kind is None:
+        raise UserError(
+            f"{checkpoint} has no adapter, which --merge and --format peft need: leave out "
+            "--merge, or choose another format."
+        )
+    task: AdapterTask = load_task(checkpoint, kind, "an overlay of configs/adapter")
+    return task
+
+
+@contextmanager
+def merged_adapter(checkpoint: Path) -> Iterator[Path]:
+    """Yield the path of a temporary checkpoint with the adapter merged into its base."""
+    task = load_adapter_task(checkpoint)
+    content = read_checkpoint(checkpoint)
+    remove_adapter(task.net, merge=True)
+    saved = content["hyper_parameters"]
+    del saved["adapter"]
+    for name in getattr(task.net, "not_in_checkpoints", ()):
+        saved["net"].get("init_args", {}).pop(name, None)
+    state = {name: weight.detach() for name, weight in task.state_dict().items()}
+    complete = {key: content[key] for key in KEYS if key in content} | {"state_dict": state}
+    with TemporaryDirectory() as temporary:
+        path = Path(temporary, "model.ckpt")
+        torch.save(complete, path)
+        yield path
+
+
+def export_peft(checkpoint: Path, folder: Path) -> None:
+    """Write an adapter as a folder of peft: adapter_config.json and adapter_model.safetensors."""
+    task = load_adapter_task(checkpoint)
+    model: Any = getattr(task.net, "model", None)
+    names = [] if model is None else list(adapted_layers(model))
+    if not names or not hasattr(model, "save_pretrained"):
+        raise UserError(
+            f"{checkpoint}: --format peft needs LoRA, DoRA or IA3 on a network of transformers, "
+            f"such as modules.nets.PretrainedClassifier, not {type(task.adapter).__name__} on "
+            f"{type(task.net).__name__}; use --format safetensors --merge."
+        )
+    state = model.state_dict()
+    adapter = {name for name in state if ".default" in name}
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    config: Any = task.net.peft_config["default"]  # type: ignore[index]
+    config.target_modules = names
+    config.modules_to_save = sorted({n.rpartition(".")[0] for n in trained - adapter}) or None
+    config.base_model_name_or_path = getattr(task.net, "pretrained", None)
+    config.inference_mode = True
+    for suffix, kind in PEFT_TASKS.items():
+        if type(model).__name__.endswith(suffix):
+            config.task_type = kind
+    if getattr(config, "feedforward_modules", None):  # IA3
+        config.feedforward_modules = [
+            name for name, layer in adapted_layers(model).items() if layer.is_feedforward
+        ]
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(folder)
+    weights = {
+        f"base_model.model.{name.replace('.default', '')}": state[name].contiguous()
+        for name in adapter | trained
+    }
+    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
 def export_safetensors(checkpoint: Path, folder: Path) -> None:
@@ -83,7 +161,13 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> None:
 def export_huggingface(checkpoint: Path, folder: Path) -> None:
     """Write a GPT or BERT and its tokenizer as a Hugging Face folder."""
     with as_single_file(checkpoint) as file:
-        task = read_checkpoint(file).get("hyper_parameters", {}).get("_class_path", "")
+        saved = read_checkpoint(file).get("hyper_parameters", {})
+        if saved.get("adapter"):
+            raise UserError(
+                f"{checkpoint} holds an adapter: add --merge to write the network with the adapter "
+                "merged into it."
+            )
+        task = saved.get("_class_path", "")
         kind = BERT_TASKS.get(task.rpartition(".")[2])
         model = load_task(file, kind, "a BERT's config") if kind else open_language_model(file)
     net: Any = model.net
@@ -131,6 +215,11 @@ def export_word2vec(checkpoint: Path, folder: Path) -> None:
             file.write(f"{word} {' '.join(format(number, '.9g') for number in row)}\n")
 
 
+PEFT_TASKS = {  # ending of a class of transformers → task type of peft
+    "ForSequenceClassification": "SEQ_CLS",
+    "ForTokenClassification": "TOKEN_CLS",
+    "ForCausalLM": "CAUSAL_LM",
+}
 # Tasks whose network may be a BERT; all others are language models.
 BERT_TASKS: dict[str, Any] = {
     "Classifier": Classifier,
@@ -141,4 +230,5 @@ FORMATS = {
     "huggingface": export_huggingface,
     "word2vec": export_word2vec,
     "checkpoint": export_checkpoint,
+    "peft": export_peft,
 }

@@ -166,6 +166,30 @@ def test_base_may_be_the_folder_of_pretrained_weights(tmp_path: Path) -> None:
         load_task(tmp_path / "task.ckpt", Classifier, "a test")
 
 
+def test_adapters_are_chosen_at_inference(run: Run, base: Path, adapted: Path) -> None:
+    ia3 = ("--model.adapter", "IA3", "--experiment", "ia3", "--model.optimizer.lr", 0.1)
+    other = run("fit", *NET, *SMALL, "--model.optimizer", "SGD", *ia3, "--init_from", base)
+    paths = {"lora": adapted / "checkpoints/best.ckpt", "ia3": other / "checkpoints/best.ckpt"}
+    expected = {name: logits(path) for name, path in paths.items()}
+    assert not torch.allclose(expected["lora"], expected["ia3"])
+    for start in (base, paths["lora"]):
+        task = load_task(start, Classifier, "a test")
+        for name, path in paths.items():
+            task.load_adapter(name, path)
+        for name in ("ia3", "lora", "ia3"):
+            task.use_adapter(name)
+            assert torch.equal(task(IMAGES), expected[name])
+    task.use_adapter(None)
+    assert {*task.state_dict()} == {*load_task(base, Classifier, "a test").state_dict()}
+    with pytest.raises(UserError, match="no adapter 'x'; loaded with load_adapter: lora, ia3"):
+        task.use_adapter("x")
+    with pytest.raises(UserError, match="does not hold an adapter"):
+        task.load_adapter("base", base)
+    task.net.layers[1].weight.data += 1
+    with pytest.raises(UserError, match="an adapter of other weights"):
+        task.load_adapter("lora", paths["lora"])
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
