@@ -1,5 +1,6 @@
 """LightningModule for language modeling: predict the next token of a text."""
 
+import inspect
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -34,7 +35,8 @@ from preprocessing.special_tokens import END_OF_TEXT, IGNORE_INDEX
 BOS_TOKENS = ("<|begin_of_text|>", "<s>", "<bos>", "[BOS]", END_OF_TEXT)
 SPECIAL_TOKENS = (*BOS_TOKENS, "</s>", "<eos>", "<|end_of_text|>")
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")  # SentencePiece's spelling of a single byte
-Batch = tuple[Tensor, Tensor]
+Packed = dict[str, Tensor]  # input_ids and documents, both (B, T)
+Batch = tuple[Tensor | Packed, Tensor]
 
 
 class LanguageModel(AdapterTask):
@@ -43,6 +45,9 @@ class LanguageModel(AdapterTask):
     Logs `train/loss` of single batches every `trainer.log_every_n_steps` and, over the full
     validation or test split, `loss` (nats per token), `perplexity` (its exponential) and
     `bits_per_character`.
+
+    Inputs are tokens (B, T), or for samples packed into rows `{"input_ids", "documents"}`, both
+    (B, T), which requires a network whose forward takes `documents`, as that of modules.nets.GPT.
 
     The gradient of a step is that of the mean over all its tokens, regardless of how they are
     distributed over accumulated batches and processes; padding (target -100) is excluded.
@@ -102,8 +107,8 @@ class LanguageModel(AdapterTask):
 
     def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
         """Return the summed loss of a batch in nats and the number of its targets."""
-        tokens, targets = batch
-        logits, _ = self.net(tokens)  # (B, T, V)
+        inputs, targets = batch
+        logits = self._logits(inputs)  # (B, T, V)
         nats, count = self.token_loss(logits, targets), (targets != IGNORE_INDEX).sum()
         if stage != "train":
             characters: Any = 0
@@ -114,6 +119,18 @@ class LanguageModel(AdapterTask):
                 loss=nats, count=count, characters=characters
             )
         return nats, count
+
+    def _logits(self, inputs: Tensor | Packed) -> Tensor:
+        if isinstance(inputs, Tensor):
+            logits, _ = self.net(inputs)
+        elif "documents" in inspect.signature(self.net.forward).parameters:
+            logits, _ = self.net(inputs["input_ids"], documents=inputs["documents"])
+        else:
+            raise UserError(
+                f"{type(self.net).__name__} cannot separate the samples that these data pack into "
+                "one row: choose a Transformer, such as --model.net modules.nets.GPT."
+            )
+        return logits  # (B, T, V)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         nats, count = self._step(batch, "train")

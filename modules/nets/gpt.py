@@ -8,10 +8,17 @@ Sennrich 2019), SwiGLU (Shazeer 2020) and grouped-query attention (Ainslie et al
 together make the Llama architecture.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modules.nets.layers.attention import KeyValueCache, attention, causal_mask
+from modules.nets.layers.attention import (
+    KeyValueCache,
+    attention,
+    causal_mask,
+    document_mask,
+    document_positions,
+)
 from modules.nets.layers.dropout import Dropout
 from modules.nets.layers.feed_forward import FeedForward
 from modules.nets.layers.rotary import Rope, apply_rotary_emb, rope_cache
@@ -214,22 +221,42 @@ class GPT(nn.Module):
         return [KeyValueCache(self.context) for _ in self.blocks]
 
     def forward(
-        self, tokens: Tensor, state: list[KeyValueCache] | None = None
+        self,
+        tokens: Tensor,
+        state: list[KeyValueCache] | None = None,
+        documents: Tensor | None = None,
     ) -> tuple[Tensor, list[KeyValueCache] | None]:
+        """Return the logits (B, T, V) and the state.
+
+        Args:
+            tokens: (B, T).
+            state: Keys and values of earlier tokens, from `init_state`.
+            documents: Number of the document of each token, (B, T), for samples packed into rows:
+                a token attends to its own document only, and positions restart with each document.
+
+        Raises:
+            ValueError: If the tokens exceed the context, or documents come with a state.
+        """
         T, start = tokens.shape[1], state[0].length if state is not None else 0
         if start + T > self.context:
             raise ValueError(
                 f"the context of this GPT is {self.context} tokens, got {start} + {T}: "
                 "start a new state from the last part of the text"
             )
+        if documents is None:
+            positions = torch.arange(start, start + T, device=tokens.device)  # (T,)
+            mask = causal_mask(start, T, tokens.device) if T > 1 else None  # (T, S)
+        elif state is None:
+            positions = document_positions(documents)  # (B, T)
+            mask = document_mask(documents)  # (B, 1, T, T)
+        else:
+            raise ValueError("packed documents cannot be combined with a state")
         x = self.token_embedding(tokens)  # (B, T, D)
         rope = None
         if self.position_embedding is not None:
-            x = x + self.position_embedding.weight[start : start + T]  # (B, T, D)
+            x = x + self.position_embedding(positions)  # (B, T, D)
         else:
-            size = self.dim // self.num_heads
-            rope = rope_cache(start, T, size, x.device, self.rope_theta)
-        mask = causal_mask(start, T, x.device) if T > 1 else None  # (T, S)
+            rope = rope_cache(positions, self.dim // self.num_heads, self.rope_theta)
         x = self.drop(x)
         for number, block in enumerate(self.blocks):
             x = block(x, mask, rope, None if state is None else state[number])  # (B, T, D)

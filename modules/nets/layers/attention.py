@@ -13,6 +13,27 @@ def causal_mask(start: int, length: int, device: torch.device) -> Tensor:
     return blocked.triu(start + 1)  # (T, S)
 
 
+def document_mask(documents: Tensor) -> Tensor:
+    """Return the additive mask of packed samples: -inf on later positions and other documents.
+
+    Args:
+        documents: Number of the document of each token, (B, T).
+
+    Returns:
+        (B, 1, T, T).
+    """
+    other = documents[:, :, None] != documents[:, None, :]  # (B, T, T)
+    mask = torch.zeros(other.shape, device=documents.device).masked_fill(other, float("-inf"))
+    return (mask + causal_mask(0, documents.shape[1], documents.device))[:, None]
+
+
+def document_positions(documents: Tensor) -> Tensor:
+    """Return the position of each token in its document, (B, T), for documents as above."""
+    index = torch.arange(documents.shape[1], device=documents.device)  # (T,)
+    first = documents.diff(dim=1, prepend=documents[:, :1] - 1) != 0  # (B, T)
+    return index - torch.where(first, index, 0).cummax(dim=1).values
+
+
 def padding_mask(mask: Tensor) -> Tensor:
     """Return the additive mask of an attention mask (B, S): -inf on padding, (B, 1, 1, S)."""
     blocked = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, float("-inf"))
@@ -37,7 +58,8 @@ def attention(
         mask: Additive mask that broadcasts to (B, H, T, S); None masks nothing.
         dropout: Applied to the attention weights.
         implementation: "sdpa" (PyTorch's fused kernel), "eager", or "auto": the faster one.
-        is_causal: Whether `mask` is the causal one, which the fused kernel does not need to read.
+        is_causal: Whether a mask (T, S) is the causal one, which the fused kernel does not need to
+            read.
     """
     if implementation == "auto" and q.device.type == "cpu":
         # On CPUs SDPA is faster in fp32 (forward and backward of 12 × 6 heads × 256 tokens: 23 ms
@@ -48,7 +70,8 @@ def attention(
     if implementation == "eager":
         return eager_attention(q, k, v, mask, dropout)  # (B, H, T, K)
     p = dropout.p if dropout.active else 0.0
-    if is_causal and q.shape[2] == k.shape[2]:
+    one_mask = mask is None or mask.dim() == 2
+    if is_causal and one_mask and q.shape[2] == k.shape[2]:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
     mask = None if mask is None else mask.to(q.dtype)
     return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=p)  # (B, H, T, K)

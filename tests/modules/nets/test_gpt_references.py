@@ -289,14 +289,14 @@ def test_rotary_embedding_multiplies_complex_numbers():
     pairs = torch.complex(x[..., :4], x[..., 4:])
     theta = torch.tensor([1.0, 0.1, 0.01, 0.001])  # 10000^(-2i / 8)
     rotated = pairs * torch.exp(1j * torch.arange(3, 3 + T)[:, None] * theta)
-    rope = rope_cache(3, T, 8, x.device, 10000.0)
+    rope = rope_cache(torch.arange(3, 3 + T), 8, 10000.0)
     expected = torch.cat([rotated.real, rotated.imag], dim=-1)
     torch.testing.assert_close(apply_rotary_emb(x, rope), expected)
 
 
 def test_rotary_scores_depend_on_relative_positions_only():
     q, k = torch.randn(2, 1, 1, T, 8)
-    near, far = (rope_cache(start, T, 8, q.device, 10000.0) for start in (0, 100))
+    near, far = (rope_cache(torch.arange(start, start + T), 8, 10000.0) for start in (0, 100))
     q_near, q_far = apply_rotary_emb(q, near), apply_rotary_emb(q, far)
     k_near, k_far = apply_rotary_emb(k, near), apply_rotary_emb(k, far)
     torch.testing.assert_close(q_far @ k_far.mT, q_near @ k_near.mT, atol=1e-4, rtol=1e-4)
