@@ -6,6 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from engine.errors import UserError
+from modules.adapters.prefix import remove_prefix
+
 ALL_LINEAR = "all-linear"
 
 
@@ -84,7 +87,19 @@ def adapted_layers(net: nn.Module) -> dict[str, Any]:
 
 
 def remove_adapter(net: nn.Module, merge: bool) -> None:
-    """Restore the layers of a network in place, with the adapter merged into them or without it."""
+    """Restore the layers of a network in place, with the adapter merged into them or without it.
+
+    Raises:
+        UserError: If the adapter is a prefix, which is not a change of the weights.
+    """
+    for module in list(net.modules()):
+        if hasattr(module, "prefix_hook"):
+            if merge:
+                raise UserError(
+                    "a prefix cannot be merged into the weights of a network: use the checkpoint "
+                    "itself, or train modules.adapters.LoRA."
+                )
+            remove_prefix(module)
     for name, layer in adapted_layers(net).items():
         if merge:
             layer.merge()

@@ -1,4 +1,4 @@
-"""The methods: LoRA, DoRA, IA3 and training of the head only."""
+"""The methods: LoRA, DoRA, IA3, prefix tuning and training of the head only."""
 
 import re
 from abc import ABC, abstractmethod
@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 
 from modules.adapters.layers import ALL_LINEAR, head_parameters, output_layer, target_layers
+from modules.adapters.prefix import add_prefix
+from modules.nets.gpt import SelfAttention
 
 # Output layers of feed-forward blocks: of our networks, and of BERT, GPT-2, Llama, OPT, GPT-NeoX.
 FEED_FORWARD = r"(.*\.)?(mlp\.(c_)?proj|(?<!attention\.)output\.dense|down_proj|fc2|dense_4h_to_h)"
@@ -121,6 +123,36 @@ class IA3(Adapter):
             target_modules=_pattern(names), feedforward_modules=_pattern(inputs) if inputs else []
         )
         _inject(config, net)
+
+
+@dataclass
+class PrefixTuning(Adapter):
+    """Trained keys and values that every token attends to, in each self-attention layer.
+
+    Li & Liang 2021, "Prefix-tuning: optimizing continuous prompts for generation", without their
+    reparametrization. The tokens keep their positions and the whole context. For our networks with
+    self-attention (GPT, BertClassifier, BertMLM, TransformerClassifier, Transformer). A prefix
+    cannot be merged into the weights.
+
+    Args:
+        length: Number of keys and values per layer, at least 1.
+    """
+
+    length: int = 20
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"PrefixTuning: length must be at least 1, got {self.length}")
+
+    def inject(self, net: nn.Module) -> None:
+        layers = [module for module in net.modules() if isinstance(module, SelfAttention)]
+        if not layers:
+            raise ValueError(
+                f"PrefixTuning: {type(net).__name__} has no self-attention of modules.nets, as GPT "
+                "and BertClassifier have. Use modules.adapters.LoRA"
+            )
+        for layer in layers:
+            add_prefix(layer, self.length)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from engine.checkpoint.base_weights import (
 from engine.checkpoint.reading import read_checkpoint, restore_base
 from engine.errors import UserError
 from modules.adapters.layers import remove_adapter
-from modules.adapters.methods import IA3, Adapter, DoRA, HeadOnly, LoRA
+from modules.adapters.methods import IA3, Adapter, DoRA, HeadOnly, LoRA, PrefixTuning
 
 
 def _plain(value: Any) -> Any:
@@ -28,7 +28,7 @@ def _build_adapter(description: Any) -> Adapter | None:
     if isinstance(description, str):
         description = {"class_path": description}
     name = (description or {}).get("class_path", "").rpartition(".")[2]
-    kind = {cls.__name__: cls for cls in (LoRA, DoRA, IA3, HeadOnly)}.get(name)
+    kind = {cls.__name__: cls for cls in (LoRA, DoRA, IA3, PrefixTuning, HeadOnly)}.get(name)
     return None if kind is None else kind(**description.get("init_args", {}))
 
 

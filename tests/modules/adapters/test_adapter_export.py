@@ -16,10 +16,11 @@ from transformers import (
 )
 
 import export
+import generate
 from datamodules.text.tokenizers import character_tokenizer
-from engine.checkpoint.reading import load_task
+from engine.checkpoint.reading import init_from, load_task
 from modules import Classifier, LanguageModel
-from modules.adapters import IA3, Adapter, DoRA, HeadOnly, LoRA
+from modules.adapters import IA3, Adapter, DoRA, HeadOnly, LoRA, PrefixTuning
 from modules.nets import GPT
 
 TOKENS = torch.randint(0, 20, (2, 6), generator=torch.Generator().manual_seed(0))
@@ -102,6 +103,24 @@ def test_merged_weights_have_equal_logits(adapter: Adapter, tmp_path: Path) -> N
     assert again.adapter is None
 
 
+def test_generate_applies_an_adapter_to_its_base(tmp_path: Path, capsys) -> None:
+    def task(adapter: Adapter | None = None) -> LanguageModel:
+        net = GPT(20, 8, num_layers=1, num_heads=2, dim=8)
+        return LanguageModel(net, tokenizer=TOKENIZER, adapter=adapter)
+
+    base = save(task(), tmp_path / "base.ckpt")
+    adapted = task(LoRA(rank=8, alpha=4000))
+    init_from(base, adapted)
+    path = save(adapted, tmp_path / "adapter.ckpt")
+    words = ["--checkpoint", str(base), "--prompt", "abc", "--greedy", "--max_new_tokens", "5"]
+    generate.main(words)
+    before = capsys.readouterr().out
+    generate.main([*words, "--adapter", str(path)])
+    after = capsys.readouterr().out
+    assert after == "abc" + adapted.generate("abc", 5, top_k=1) + "\n"
+    assert after != before
+
+
 def test_unsuitable_checkpoints_are_refused(tmp_path: Path, capsys) -> None:
     def refused(task: Any, *arguments: str) -> str:
         with pytest.raises(SystemExit) as exit:
@@ -116,3 +135,5 @@ def test_unsuitable_checkpoints_are_refused(tmp_path: Path, capsys) -> None:
     task = LanguageModel(GPT(20, 8, **gpt), tokenizer=TOKENIZER, adapter=LoRA(rank=2))
     assert "holds an adapter: add --merge" in refused(task, "huggingface")
     assert "not LoRA on GPT" in refused(task, "peft")
+    task = LanguageModel(GPT(20, 8, **gpt), tokenizer=TOKENIZER, adapter=PrefixTuning())
+    assert "cannot be merged" in refused(task, "safetensors", "--merge")

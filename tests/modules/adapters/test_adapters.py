@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from modules.adapters import IA3, Adapter, DoRA, HeadOnly, LoRA
+from modules.adapters import IA3, Adapter, DoRA, HeadOnly, LoRA, PrefixTuning
+from modules.adapters.layers import remove_adapter
+from modules.inference.generation import generate
 from modules.nets import GPT, MLP, BertClassifier, BertMLM, TextRNN, Transformer
 
 TOKENS = torch.randint(0, 20, (2, 6), generator=torch.Generator().manual_seed(0))
@@ -79,6 +81,36 @@ def test_output_layer_of_a_language_model_is_neither_adapted_nor_trained() -> No
     assert not net.head.weight.requires_grad
 
 
+@pytest.mark.parametrize("name", [name for name in NETS if name != "mlp"])
+def test_prefix_changes_all_outputs_and_is_all_that_is_trained(name: str) -> None:
+    net, inputs = NETS[name][0]().eval(), NETS[name][1]
+    before = outputs(net, inputs)
+    PrefixTuning(length=3).apply(net)
+    head = {f"head.{part}" for part in ("weight", "bias")} if name == "bert" else set()
+    assert {key for key in trained(net) if "prefix" not in key} == head
+    for key, parameter in net.named_parameters():
+        if "prefix" in key:
+            parameter.data.normal_()
+    changed = outputs(net, inputs)
+    assert ((changed - before).abs().amax(dim=-1) > 1e-5).all()
+    changed.square().sum().backward()
+    for key, parameter in net.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, key
+    remove_adapter(net, merge=False)
+    assert torch.equal(outputs(net, inputs), before)
+
+
+def test_prefix_keeps_the_context_and_causality_and_generates_with_a_cache() -> None:
+    net: Any = NETS["gpt"][0]().eval()
+    PrefixTuning(length=3).apply(net)
+    tokens = torch.arange(8)[None]
+    logits = net(tokens)[0]
+    tokens[0, -1] = 0
+    assert torch.equal(net(tokens)[0][:, :-1], logits[:, :-1])
+    texts = [list(generate(net, [[1, 2]], 6, top_k=1, cached=cached)) for cached in (True, False)]
+    assert texts[0] == texts[1]
+
+
 def test_target_modules_select_layers() -> None:
     def adapted(target: Any) -> set[str]:
         net = NETS["gpt"][0]()
@@ -98,6 +130,10 @@ def test_invalid_arguments_are_refused() -> None:
         LoRA(rank=0)
     with pytest.raises(ValueError, match="dropout"):
         DoRA(dropout=1.0)
+    with pytest.raises(ValueError, match="length must be at least 1"):
+        PrefixTuning(length=0)
+    with pytest.raises(ValueError, match="MLP has no self-attention"):
+        PrefixTuning().apply(NETS["mlp"][0]())
     with pytest.raises(ValueError, match=r"matches no layer of GPT.*blocks.0.attention.qkv"):
         LoRA(target_modules=["query"]).apply(NETS["gpt"][0]())
     with pytest.raises(ValueError, match=r"no linear layer besides its head: use .*HeadOnly"):
