@@ -16,6 +16,7 @@ TASK_ARGUMENTS = {  # argument of the task: attribute of the data module
     "class_names": "class_names",
     "preprocessing": "preprocessing",
     "tokenizer": "tokenizer_json",
+    "chat_template": "chat_template",
     "source_tokenizer": "source_tokenizer_json",
     "target_tokenizer": "target_tokenizer_json",
 }

@@ -11,6 +11,7 @@ from datamodules.images.augmentation import PerImageAffine, PerImageElastic
 from datamodules.images.digits import Digits
 from datamodules.images.image_folder import ImageFolder
 from datamodules.images.mnist import MNIST, FashionMNIST
+from datamodules.language_modeling.instructions import Instructions
 from datamodules.language_modeling.packed_texts import PackedFiles
 from datamodules.language_modeling.shakespeare import Shakespeare
 from datamodules.language_modeling.source import PackedSource, PythonSource
@@ -36,6 +37,7 @@ __all__ = [
     "FashionMNIST",
     "HuggingFaceTexts",
     "ImageFolder",
+    "Instructions",
     "Multi30k",
     "PackedFiles",
     "PackedIMDB",

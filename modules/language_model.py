@@ -30,6 +30,7 @@ from modules.training.metrics import (
 )
 from modules.training.token_loss import TokenLoss
 from preprocessing.byte_level import BYTE_OF_LETTER
+from preprocessing.chat import Message, end_of_turn, render
 from preprocessing.special_tokens import END_OF_TEXT, IGNORE_INDEX
 
 BOS_TOKENS = ("<|begin_of_text|>", "<s>", "<bos>", "[BOS]", END_OF_TEXT)
@@ -61,6 +62,7 @@ class LanguageModel(AdapterTask):
             this requires a C++ compiler.
         tokenizer: The tokenizer as JSON, so that a checkpoint alone encodes and decodes text.
             Linked from the data.
+        chat_template: Jinja template of conversations, for `chat`. Linked from the data.
         adapter: What to train while the other weights of the network are frozen, such as
             modules.adapters.LoRA; all weights are trained by default.
     """
@@ -74,6 +76,7 @@ class LanguageModel(AdapterTask):
         lr_scheduler: LRSchedulerCallable | None = None,
         compile: bool = False,
         tokenizer: str | None = None,
+        chat_template: str | None = None,
         adapter: Adapter | None = None,
     ) -> None:
         super().__init__()
@@ -83,6 +86,7 @@ class LanguageModel(AdapterTask):
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.compile_enabled = compile
+        self.chat_template = chat_template
         self.tokenizer = None if tokenizer is None else Tokenizer.from_str(tokenizer)
         if self.tokenizer is not None:  # some vocabularies contain special tokens as plain words
             known = [t for t in SPECIAL_TOKENS if self.tokenizer.token_to_id(t) is not None]
@@ -96,9 +100,25 @@ class LanguageModel(AdapterTask):
         self.metrics = stage_metrics(metrics)
         self.gradient = TokenMeanGradient()
 
-    def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Return logits (B, T, V) for tokens (B, T); modules/nets/bigram.py explains the state."""
-        result: tuple[Tensor, Any] = self.net(tokens, state)
+    def forward(self, inputs: Tensor | Packed, state: Any = None) -> tuple[Tensor, Any]:
+        """Return logits (B, T, V) and the state; modules/nets/bigram.py explains the state.
+
+        Args:
+            inputs: Tokens (B, T), or `{"input_ids", "documents"}` of packed samples, both (B, T).
+            state: State after earlier tokens.
+
+        Raises:
+            UserError: If the network cannot separate packed samples.
+        """
+        if isinstance(inputs, Tensor):
+            result: tuple[Tensor, Any] = self.net(inputs, state)
+        elif "documents" in inspect.signature(self.net.forward).parameters:
+            result = self.net(inputs["input_ids"], state, inputs["documents"])
+        else:
+            raise UserError(
+                f"{type(self.net).__name__} cannot separate the samples that these data pack into "
+                "one row: choose a Transformer, such as --model.net modules.nets.GPT."
+            )
         return result
 
     def setup(self, stage: str) -> None:
@@ -108,7 +128,7 @@ class LanguageModel(AdapterTask):
     def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
         """Return the summed loss of a batch in nats and the number of its targets."""
         inputs, targets = batch
-        logits = self._logits(inputs)  # (B, T, V)
+        logits, _ = self(inputs)  # (B, T, V)
         nats, count = self.token_loss(logits, targets), (targets != IGNORE_INDEX).sum()
         if stage != "train":
             characters: Any = 0
@@ -119,18 +139,6 @@ class LanguageModel(AdapterTask):
                 loss=nats, count=count, characters=characters
             )
         return nats, count
-
-    def _logits(self, inputs: Tensor | Packed) -> Tensor:
-        if isinstance(inputs, Tensor):
-            logits, _ = self.net(inputs)
-        elif "documents" in inspect.signature(self.net.forward).parameters:
-            logits, _ = self.net(inputs["input_ids"], documents=inputs["documents"])
-        else:
-            raise UserError(
-                f"{type(self.net).__name__} cannot separate the samples that these data pack into "
-                "one row: choose a Transformer, such as --model.net modules.nets.GPT."
-            )
-        return logits  # (B, T, V)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         nats, count = self._step(batch, "train")
@@ -162,8 +170,12 @@ class LanguageModel(AdapterTask):
     def configure_optimizers(self) -> Any:
         return configure(self, self.optimizer, self.lr_scheduler)
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Return the tokens of a text; special tokens such as `<|endoftext|>` are read as such.
+
+        Args:
+            text: A text.
+            add_special_tokens: Add those of the tokenizer, such as a beginning-of-sequence token.
 
         Raises:
             UserError: If the text has characters that are not in the vocabulary.
@@ -180,7 +192,7 @@ class LanguageModel(AdapterTask):
                     f"others, "
                     "or train with --data.tokenizer bpe, which encodes any text."
                 )
-        ids: list[int] = tokenizer.encode(text).ids
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -201,6 +213,7 @@ class LanguageModel(AdapterTask):
         prompts: Sequence[str],
         max_new_tokens: int = 200,
         stop: str | None = None,
+        add_special_tokens: bool = True,
         **sampling: Any,
     ) -> Iterator[list[str]]:
         """Continue texts and yield the new text of each step.
@@ -210,13 +223,16 @@ class LanguageModel(AdapterTask):
                 the beginning-of-sequence token where the tokenizer has one.
             max_new_tokens: Number of tokens to sample for each prompt.
             stop: End a text before this string.
+            add_special_tokens: See `encode`.
             **sampling: temperature, top_k, top_p, repetition_penalty, seed, cached: see
                 modules/inference/generation.py.
 
         Yields:
             The new part of each text, in whole characters.
         """
-        encoded = [self.encode(prompt or self.bos_token()) for prompt in prompts]
+        encoded = [
+            self.encode(prompt or self.bos_token(), add_special_tokens) for prompt in prompts
+        ]
         streamers = [TextStreamer(self.decode, stop) for _ in prompts]
         with eval_mode(self):
             for tokens in generate(self.net, encoded, max_new_tokens, **sampling):
@@ -248,6 +264,31 @@ class LanguageModel(AdapterTask):
         for pieces in self.stream(prompts, max_new_tokens, **options):
             texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
         return texts[0] if isinstance(prompt, str) else texts
+
+    def chat(self, messages: Sequence[Message], max_new_tokens: int = 200, **sampling: Any) -> str:
+        """Return the assistant's answer to a conversation.
+
+        Args:
+            messages: `{"role", "content"}` of each message so far; the roles are system, user and
+                assistant.
+            max_new_tokens: Maximum number of tokens of the answer.
+            **sampling: See `stream`.
+
+        Raises:
+            UserError: If there is no chat template, or it rejects the messages.
+        """
+        if self.chat_template is None:
+            raise UserError(
+                "this LanguageModel has no chat template: fine-tune it on conversations, as with "
+                "--data datamodules.Instructions."
+            )
+        try:
+            prompt = render(self.chat_template, messages, add_generation_prompt=True)
+            stop = end_of_turn(self.chat_template)
+        except ValueError as error:
+            raise UserError(f"{error}.") from error
+        options = {"stop": stop, "add_special_tokens": False} | sampling
+        return str(self.generate(prompt, max_new_tokens, **options)).strip()
 
 
 def characters_per_token(tokenizer: Tokenizer) -> Tensor:

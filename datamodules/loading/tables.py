@@ -53,25 +53,11 @@ def read_table(
     Raises:
         UserError: If the file or a row is invalid, naming the row.
     """
-    if not path.is_file():
-        raise UserError(f"No file {path} (looked for from {Path.cwd()}): correct its name.")
-    kind = "".join(path.suffixes[-2:]).lower().removesuffix(".gz")
-    formats = FORMATS if labeled else (*FORMATS, ".txt")
-    if not kind.endswith(formats):
-        raise UserError(
-            f"{path} has an unknown format: use {', '.join(f'*{f}' for f in formats)}, or the same "
-            "followed by .gz."
-        )
-    content = read_utf8(path)
-    if kind.endswith(".txt"):
-        lines = content.removesuffix("\n").split("\n")
+    if not labeled and path.name.lower().removesuffix(".gz").endswith(".txt") and path.is_file():
+        lines = read_utf8(path).removesuffix("\n").split("\n")
         return [Row(f"{path}, line {n}", line, None) for n, line in enumerate(lines, start=1)]
-    json_lines = kind.endswith(".jsonl")
-    records = (
-        _json_lines(path, content) if json_lines else _table(path, content, kind.endswith(".tsv"))
-    )
     rows, errors = [], []
-    for where, record in records:
+    for where, record in read_records(path, FORMATS if labeled else (*FORMATS, ".txt")):
         try:
             if isinstance(record, UserError):
                 raise record
@@ -100,6 +86,36 @@ def read_table(
             f"{errors[0]}"
         )
     return rows
+
+
+def read_records(
+    path: Path, formats: tuple[str, ...] = FORMATS
+) -> Iterator[tuple[str, Mapping[str, Any] | UserError]]:
+    """Yield the place of each record, for error messages, and the record or what is wrong with it.
+
+    Args:
+        path: CSV, TSV (without quoting), JSON lines, or JSON with a list of objects; UTF-8,
+            compressed if the name ends with `.gz`.
+        formats: Endings of names that the caller allows.
+
+    Raises:
+        UserError: If the file is invalid.
+    """
+    if not path.is_file():
+        raise UserError(f"No file {path} (looked for from {Path.cwd()}): correct its name.")
+    kind = "".join(path.suffixes[-2:]).lower().removesuffix(".gz")
+    if not kind.endswith(formats):
+        raise UserError(
+            f"{path} has an unknown format: use {', '.join(f'*{f}' for f in formats)}, or the same "
+            "followed by .gz."
+        )
+    content = read_utf8(path)
+    if kind.endswith(".jsonl"):
+        yield from _json_lines(path, content)
+    elif kind.endswith(".json"):
+        yield from _json_list(path, content)
+    else:
+        yield from _table(path, content, kind.endswith(".tsv"))
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -207,6 +223,14 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any] 
         else:
             example = '{"text": "…", "label": "…"}'
             yield where, UserError(f"{where} is not a JSON object such as {example}.")
+
+
+def _json_list(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    records = json_record(text, str(path))
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise UserError(f"{path} is not a JSON list of objects; JSON lines are named *.jsonl.")
+    for number, record in enumerate(records, start=1):
+        yield f"{path}, record {number}", record
 
 
 # From labels to targets.

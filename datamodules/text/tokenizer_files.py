@@ -1,5 +1,6 @@
 """Find and load the tokenizer of a checkpoint, a tokenizer.json or a Hugging Face folder."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from datamodules.text.tokenizers import read_bert_folder
 from engine.checkpoint.reading import read_checkpoint
 from engine.checkpoint.sharded import is_sharded
 from engine.errors import UserError
+from preprocessing.chat import with_special_tokens
 
 
 def load_or_build(
@@ -95,6 +97,32 @@ def load_tokenizer(path: Path, keys: Sequence[str] = ("tokenizer",)) -> Tokenize
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def read_chat_template(path: Path) -> str | None:
+    """Return the chat template, with its special tokens, of a Hugging Face folder or a checkpoint.
+
+    Raises:
+        UserError: If the folder's files are not valid.
+    """
+    if not path.is_dir() or is_sharded(path):
+        return None if path.suffix == ".json" else _hyperparameters(path).get("chat_template")
+    settings: dict[str, Any] = {}
+    try:
+        if (path / "tokenizer_config.json").is_file():
+            settings = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+        template = settings.get("chat_template")
+        if (path / "chat_template.jinja").is_file():
+            template = (path / "chat_template.jinja").read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the chat template of {path}: {error}.") from error
+    if isinstance(template, list):  # several, by name
+        template = next((t["template"] for t in template if t["name"] == "default"), None)
+    if not isinstance(template, str):
+        return None
+    tokens = {name: settings.get(name) for name in ("bos_token", "eos_token")}
+    texts = {name: t["content"] if isinstance(t, dict) else t for name, t in tokens.items() if t}
+    return with_special_tokens(template, texts)
 
 
 def _hyperparameters(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import csv
 import gzip
 import hashlib
 import io
+import json
 import tarfile
 from pathlib import Path
 
@@ -149,6 +150,21 @@ def make_texts(folder: Path) -> Path:
         (folder / "ag_news" / file).write_bytes(gzip.compress(table.encode(), mtime=0))
     make_benchmarks(folder / "word-similarity")
     make_sentence_pairs(folder / "multi30k")
+    make_instructions(folder / "instruction")
+    return folder
+
+
+def make_instructions(folder: Path, size: int = 60) -> Path:
+    """Write a small set of instructions: copy a word that follows."""
+    random = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    words = random.choice(ENGLISH.split(), size).tolist()
+    records = [
+        {"instruction": "Copy the word.", "input": word, "output": f"It is {word}."}
+        for word in words
+    ]
+    data = gzip.compress(json.dumps(records).encode(), mtime=0)
+    (folder / "rasbt-instruction-data.json.gz").write_bytes(data)
     return folder
 
 
