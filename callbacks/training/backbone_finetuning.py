@@ -73,6 +73,11 @@ class BackboneFinetuning(callbacks.BackboneFinetuning):
                 f"trainer.callbacks: BackboneFinetuning needs a network with a `backbone`, such as "
                 f"modules.nets.TorchvisionNet; {net} has none. Remove the callback."
             )
+        if getattr(pl_module, "adapter", None) is not None:
+            raise UserError(
+                "trainer.callbacks: BackboneFinetuning trains the weights that an adapter freezes: "
+                "pass --trainer.callbacks null, or --model.adapter null."
+            )
         if trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy):
             raise UserError(
                 "trainer.callbacks: BackboneFinetuning needs one process or --trainer.strategy "

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import train
+from callbacks import BackboneFinetuning
 from engine.checkpoint.reading import load_task, read_checkpoint
 from engine.errors import UserError
 from modules import Classifier
@@ -203,6 +204,14 @@ def test_adapters_are_chosen_at_inference(run: Run, base: Path, adapted: Path) -
 )
 def test_invalid_adapters_are_refused(refused: Callable, flags: tuple, expected: str) -> None:
     assert expected in refused("fit", *NET, *SMALL, *LORA, *flags)
+
+
+def test_backbone_that_an_adapter_freezes_is_not_unfrozen() -> None:
+    net = BertClassifier(2, 20, context=8, num_layers=1, num_heads=2, dim=8)
+    task = Classifier(net, num_classes=2, adapter=LoRA(rank=2))
+    trainer: Any = None
+    with pytest.raises(UserError, match="trains the weights that an adapter freezes"):
+        BackboneFinetuning().setup(trainer, task, "fit")
 
 
 @pytest.mark.parametrize("adapter", [LoRA(rank=3), IA3(), HeadOnly()], ids=str)
