@@ -80,7 +80,8 @@ def merged_adapter(checkpoint: Path) -> Iterator[Path]:
     for name in getattr(task.net, "not_in_checkpoints", ()):
         saved["net"].get("init_args", {}).pop(name, None)
     state = {name: weight.detach() for name, weight in task.state_dict().items()}
-    complete = {key: content[key] for key in KEYS if key in content} | {"state_dict": state}
+    kept = content.keys() & set(KEYS) - {"base"}
+    complete = {key: content[key] for key in kept} | {"state_dict": state}
     with TemporaryDirectory() as temporary:
         path = Path(temporary, "model.ckpt")
         torch.save(complete, path)

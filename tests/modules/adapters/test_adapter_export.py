@@ -85,8 +85,12 @@ def test_folder_of_peft_has_equal_logits(adapter: Adapter, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("adapter", [*METHODS, HeadOnly()], ids=str)
 def test_merged_weights_have_equal_logits(adapter: Adapter, tmp_path: Path) -> None:
-    net = GPT(20, 8, num_layers=1, num_heads=2, dim=8, tie_embeddings=False)
-    task = LanguageModel(net, tokenizer=TOKENIZER, adapter=adapter)
+    def make(adapter: Adapter | None) -> LanguageModel:
+        net = GPT(20, 8, num_layers=1, num_heads=2, dim=8, tie_embeddings=False)
+        return LanguageModel(net, tokenizer=TOKENIZER, adapter=adapter)
+
+    task = make(adapter)
+    init_from(save(make(None), tmp_path / "base.ckpt"), task)
     checkpoint = save(task, tmp_path / "task.ckpt")
     logits = task(TOKENS)[0]
     weights = load_file(written(checkpoint, "safetensors", "--merge") / "model.safetensors")
