@@ -56,9 +56,16 @@ def main(args: list[str] | None = None) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("configs", nargs="+", type=Path, help="configs with an `expect:` key")
-    parser.add_argument("--seeds", type=int, default=1, help="runs of each config")
-    parser.add_argument("--runs", nargs="+", type=Path, help="finished run folders to evaluate")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the table to update")
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each config (default: 1)")
+    parser.add_argument(
+        "--runs", nargs="+", type=Path, help="finished run folders to evaluate (default: train)"
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=RESULTS,
+        help="the table to update (default: docs/results.md)",
+    )
     options = parser.parse_args(given[:separator])
     if options.seeds < 1:
         parser.error(f"--seeds must be at least 1, got {options.seeds}")

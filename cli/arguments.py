@@ -122,6 +122,7 @@ class Arguments:
         self.items = [*_split(words[1:])]
         self._add_config_of_run()
         self.items = [_with_new_name(item, self._owner(item.name)) for item in self.items]
+        self.items = _move_behind_class(self.items)
 
     def _owner(self, flag: str) -> str | None:
         key = flag.removeprefix("--").rpartition(".")[0]
@@ -276,6 +277,22 @@ def _split(words: Sequence[str]) -> Iterator[Argument]:
             yield _read_argument(value)
         else:
             yield Argument(name, upgrade(_full_path(name, expand_home(value))))
+
+
+def _move_behind_class(items: Sequence[Argument]) -> list[Argument]:
+    """Move flags such as `--model.optimizer.lr` behind the class, whose choice discards them."""
+    ordered: list[Argument] = []
+    for item in items:
+        given = {setting.key: setting.value for setting in item.settings}
+        classes = [f"model.{n}" for n in FACTORIES if isinstance(given.get(f"model.{n}"), str)]
+        moved = [
+            earlier
+            for earlier in ordered
+            if earlier.name.startswith(tuple(f"--{key}." for key in classes))
+            and not {setting.key for setting in earlier.settings} & given.keys()
+        ]
+        ordered = [earlier for earlier in ordered if earlier not in moved] + [item, *moved]
+    return ordered
 
 
 def _with_new_name(item: Argument, owner: str | None) -> Argument:

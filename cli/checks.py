@@ -1,5 +1,7 @@
 """Checks of a parsed config before anything is built or written."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +128,49 @@ def check_not_complete(checkpoint: dict[str, Any] | None, trainer: Namespace, fo
             f"cannot resume {folder}: it has trained for {checkpoint['epoch']} epochs and "
             f"--trainer.max_epochs is {epochs}. Increase --trainer.max_epochs."
         )
+
+
+def check_schedule_lasts(
+    checkpoint: Mapping[str, Any] | None,
+    saved: Mapping[str, Any],
+    current: Mapping[str, Any],
+    folder: Path,
+) -> None:
+    """Check that a run to resume for longer does not depend on its former length.
+
+    The checkpoint restores a schedule that spans the run (WarmupCosine, OneCycle) with the former
+    number of steps, or one whose learning rate has reached zero.
+
+    Args:
+        checkpoint: The checkpoint; None for a sharded one.
+        saved: The config that the run was started with.
+        current: The config of the command line.
+        folder: The run folder, for the message.
+
+    Raises:
+        UserError: If the run would train at the schedule's last learning rate.
+    """
+    scheduler = current["model"].get("init_args", {}).get("lr_scheduler") or {}
+    spans_run = scheduler.get("init_args", {}).get("total_steps", 0) is None
+    for state in (checkpoint or {}).get("lr_schedulers", []):
+        total, rates = state.get("total_steps"), state.get("_last_lr", [])
+        ends = (spans_run and total is not None) or (bool(rates) and not any(rates))
+        if ends and _is_longer(saved["trainer"], current["trainer"], total):
+            name = scheduler.get("class_path", "its schedule").rpartition(".")[2]
+            when = f"ends at step {total}" if total else "has reached learning rate 0"
+            raise UserError(
+                f"cannot resume {folder} for longer: {name} {when}, so the added steps would train "
+                "at its last learning rate. Start a new run from the weights with --init_from "
+                f"{folder}/checkpoints/last.ckpt and the number of epochs to add."
+            )
+
+
+def _is_longer(saved: Mapping[str, Any], current: Mapping[str, Any], total: int | None) -> bool:
+    """Return whether a run of `total` steps is to train for more epochs or steps than before."""
+
+    def limit(trainer: Mapping[str, Any], name: str) -> float:
+        return math.inf if trainer[name] in (None, -1) else trainer[name]
+
+    names = ("max_epochs", "max_steps")
+    longer = any(limit(current, name) > limit(saved, name) for name in names)
+    return longer and (total is None or limit(current, "max_steps") > total)

@@ -15,12 +15,19 @@ import lightning as L
 import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 import datamodules  # noqa: F401  # its classes have short names on the command line
 from cli.arguments import Arguments, expand_values, read_config
-from cli.checks import check_config, check_data_given, check_not_complete, load_checkpoint
+from cli.checks import (
+    check_config,
+    check_data_given,
+    check_not_complete,
+    check_schedule_lasts,
+    load_checkpoint,
+)
 from cli.diagnosis import Schema, explain, raised_by, root_cause, source_location
 from cli.expectations import reason_not_judged
 from cli.links import Links
@@ -31,11 +38,11 @@ from engine.checkpoint.writing import Checkpoints, find_checkpoints
 from engine.errors import UserError
 from engine.guards.finite_loss import FiniteLoss
 from engine.guards.full_disk import disk_full_error, find_disk_full
-from engine.guards.preemption import Preemption
+from engine.guards.preemption import Preemption, raise_on_sigterm, terminate_on_sigterm
 from engine.guards.preflight import Preflight
 from engine.guards.rank_failure import find_rank_failure, limit_rendezvous
 from engine.lightning_internals import disable_empty_hooks
-from engine.precision import recommended_precision
+from engine.precision import is_missing_kernel, recommended_precision
 from engine.renamed import upgrade
 from engine.run.console import TrainingHeader, ValidationLines, print_summary
 from engine.run.csv_logger import ResumableCSVLogger, epoch_means
@@ -102,7 +109,8 @@ class CLI(LightningCLI):
         parser = {"allow_abbrev": False, "exit_on_error": False}
         kwargs["parser_kwargs"] = parser | {self.command.subcommand: dict(parser)}
         try:
-            super().__init__(*args, **kwargs)  # parses, builds and runs
+            with raise_on_sigterm():
+                super().__init__(*args, **kwargs)  # parses, builds and runs
         except BaseException as error:
             finish_trackers(self.trainer.loggers if hasattr(self, "trainer") else [], failed=True)
             self.discard_empty_run()
@@ -132,7 +140,7 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         try:
             super().parse_arguments(parser, self.command.to_words())
-        except ArgumentError as error:
+        except (ArgumentError, SyntaxError) as error:  # the latter of a user's file
             raise UserError(explain(error, self.command.settings, self.schema)) from error
 
     @property
@@ -191,15 +199,18 @@ class CLI(LightningCLI):
                 f"cannot resume {folder}: it has no readable checkpoint. Start a new run without "
                 "--resume."
             )
-        self._check_same_config(folder, config)
+        then, now = self._check_same_config(folder, config)
         self.checkpoint = load_checkpoint(path)
         check_not_complete(self.checkpoint, config.trainer, folder)
+        check_schedule_lasts(self.checkpoint, then, now, folder)
         config.ckpt_path = str(path)
         self.tracker_ids = read_ids(folder)
         return folder
 
-    def _check_same_config(self, folder: Path, config: Namespace) -> None:
-        """Check that only such settings differ from the run's as may change on resume."""
+    def _check_same_config(
+        self, folder: Path, config: Namespace
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Check that only what may change differs from the run, and return both configs."""
         parser = self._parser(self.subcommand)
         try:  # as a config file: an argument that is newer than the run takes its default
             saved = parser.parse_object(upgrade(read_config(folder / "config.yaml")))
@@ -209,6 +220,7 @@ class CLI(LightningCLI):
             raise UserError(f"--resume: {message}") from error
         then, now = (yaml.safe_load(parser.dump(c, skip_none=False)) for c in (saved, config))
         check_unchanged(then, now, folder)
+        return then, now
 
     @property
     def auto_precision(self) -> bool:
@@ -283,6 +295,8 @@ class CLI(LightningCLI):
         _check_unique_states(callbacks)
         trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         limit_rendezvous(trainer.strategy)
+        if isinstance(trainer.strategy, ParallelStrategy):
+            terminate_on_sigterm()
         disable_empty_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         if not given.fast_dev_run:
             folder = self.run_folder or Path(self._get(self.config, "runs_dir"), "unknown", "000")
@@ -302,6 +316,12 @@ class CLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         except (ValueError, RuntimeError) as error:
+            if is_missing_kernel(error) and self.trainer.precision != "32-true":
+                raise UserError(
+                    f"this CPU cannot run an operation of {type(self.model).__name__} with "
+                    f"--trainer.precision {self.trainer.precision} ({error}). Use --trainer."
+                    "precision 32-true, or modules.nets.layers.LSTM in place of torch.nn.LSTM."
+                ) from error
             if not raised_by("lightning", error):
                 raise
             # Lightning refuses a setting, such as a monitored metric that is not logged.

@@ -233,6 +233,9 @@ def _import(key: str, path: str, kinds: Sequence[type]) -> tuple[str | None, Any
         return f"{key}: cannot import {path}: there is no module named {error.name!r}.{hint}", None
     except ImportError as error:
         return f"{key}: cannot import {path}: {error}.", None
+    except SyntaxError as error:
+        where = f"{error.filename}, line {error.lineno}"
+        return f"{key}: cannot import {path}: {where}: {error.msg}.", None
 
 
 def _path(cls: Any) -> str:
@@ -267,7 +270,7 @@ def _accepts(annotation: Any, value: Any) -> bool:
         return True
     try:
         parser.parse_object({"value": value})
-    except ArgumentError:
+    except (ArgumentError, SyntaxError):  # the latter of a user's file
         return False
     return True
 

@@ -28,7 +28,7 @@ def find_class(path: str | None, base: type) -> type | None:
         return found[0] if len(found) == 1 else None
     try:
         value = import_path(path)
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError, SyntaxError):  # reported when the config is parsed
         return None
     return value if isinstance(value, type) else None
 

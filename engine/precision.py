@@ -18,6 +18,14 @@ def recommended_precision(accelerator: str) -> tuple[str, str]:
     return "32-true", "this CPU has no native bfloat16 support"
 
 
+def is_missing_kernel(error: Exception) -> bool:
+    """Return whether oneDNN lacks an operation on this CPU, as bfloat16 LSTMs below AVX-512.
+
+    It raises a RuntimeError, and only the text says why.
+    """
+    return isinstance(error, RuntimeError) and "could not create a primitive" in str(error)
+
+
 def has_native_bfloat16(device: torch.device) -> bool:
     """Return whether the device multiplies bfloat16 matrices in hardware."""
     if device.type == "cuda":

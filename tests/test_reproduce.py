@@ -145,6 +145,14 @@ def test_config_without_expectations_is_refused(config, text, capsys) -> None:
     assert "mine.yaml" in capsys.readouterr().err
 
 
+def test_help_has_the_defaults(capsys) -> None:
+    with pytest.raises(SystemExit):
+        reproduce.main(["--help"])
+    text = capsys.readouterr().out
+    assert "(default: 1)" in text
+    assert "(default: docs/results.md)" in text
+
+
 def test_sections_below_the_table_stay(config, measured) -> None:
     measured(1.0)
     run(config)

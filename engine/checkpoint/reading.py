@@ -167,9 +167,14 @@ def init_from(path: str | Path, task: L.LightningModule) -> None:
     weights = {base_name(name): weight for name, weight in task.state_dict().items()}
     fitting = {n: w for n, w in found.items() if n in weights and weights[n].shape == w.shape}
     if not fitting:
+        saved = checkpoint.get("hyper_parameters", {})
+        theirs = " with ".join(
+            filter(None, (saved.get("_class_path"), _class_path(saved.get("net"))))
+        )
         raise UserError(
             f"--init_from: no weight of {path} has the name and shape of a weight of this "
-            f"{type(getattr(task, 'net', task)).__name__}: the networks differ."
+            f"{type(getattr(task, 'net', task)).__name__}: the networks differ. The checkpoint "
+            f"holds {theirs or 'an unnamed task'}."
         )
     if getattr(task, "adapter", None) is None:
         task.load_state_dict(fitting, strict=False)

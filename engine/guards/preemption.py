@@ -2,6 +2,8 @@
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -22,6 +24,30 @@ class Preempted(Exception):
     """A signal stopped training; the checkpoint is written."""
 
     exit_code = EXIT_CODE
+
+
+@contextmanager
+def raise_on_sigterm() -> Iterator[None]:
+    """Raise `Preempted` on a SIGTERM before or after training, so that an empty run is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python delivers signals to the main thread only
+        return
+    previous = signal.signal(signal.SIGTERM, _raise_preempted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
+
+
+def terminate_on_sigterm() -> None:
+    """Restore the default SIGTERM: no Python handler runs while a process waits for the others."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _raise_preempted(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    raise Preempted("Interrupted by SIGTERM outside training; checkpoints are as they were.")
 
 
 class Preemption(L.Callback):

@@ -13,6 +13,7 @@ from tests.support import ROOT, TINY
 
 CONFIGS = ROOT / "configs"
 MLP, CNN = CONFIGS / "digits/mlp.yaml", CONFIGS / "digits/cnn.yaml"
+SGD = "model: {init_args: {optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.2}}}}"
 
 
 def write(path: Path, text: str) -> Path:
@@ -39,6 +40,22 @@ def test_another_class_discards_earlier_arguments() -> None:
     assert arguments.chosen_class("model.net") == "modules.nets.MLP"
     assert arguments.explicit("model.net.channels") is None
     assert arguments.explicit("trainer.max_epochs") is not None
+
+
+@pytest.mark.parametrize("choice", [("--model.optimizer", "SGD"), ("--config", SGD)])
+def test_flag_of_an_optimizer_chosen_later_is_kept(tmp_path: Path, choice: tuple) -> None:
+    if choice[0] == "--config":
+        choice = ("--config", write(tmp_path / "sgd.yaml", SGD))
+    words = parse("fit", "--config", MLP, "--model.optimizer.weight_decay", 0.5, *choice).to_words()
+    assert words[-2:] == ["--model.optimizer.weight_decay", "0.5"]
+    given = parse("fit", "--model.optimizer.lr", 1, "--model.optimizer", "SGD")
+    assert given.explicit("model.optimizer.lr").value == 1
+
+
+def test_later_config_overrides_a_flag_that_it_sets_too(tmp_path: Path) -> None:
+    overlay = write(tmp_path / "sgd.yaml", SGD)
+    arguments = parse("fit", "--config", MLP, "--model.optimizer.lr", 1, "--config", overlay)
+    assert arguments.explicit("model.optimizer.lr").value == 0.2
 
 
 def test_bare_names_are_ours_or_torchs() -> None:

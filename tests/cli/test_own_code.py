@@ -136,5 +136,24 @@ def test_function_as_network_names_the_class_to_use(refused) -> None:
     assert "--model.net modules.nets.TorchvisionNet --model.net.name resnet18" in message
 
 
+@pytest.mark.parametrize("key", ["model.net", "data", "trainer.callbacks"])
+def test_syntax_error_in_own_file_names_the_line(refused, tmp_path, monkeypatch, key) -> None:
+    (tmp_path / "broken_code.py").write_text("import torch\nclass Own(torch.nn.Module\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    message = refused("fit", "--config", TINY, f"--{key}", "broken_code.Own")
+    assert f"{key}: cannot import broken_code.Own" in message
+    assert "broken_code.py, line 2: '(' was never closed" in message
+
+
+def test_operation_without_a_bfloat16_kernel_names_the_precision(refused, monkeypatch) -> None:
+    def forward(*_: object) -> None:  # as torch.nn.LSTM on a CPU with AVX2 only
+        raise RuntimeError("could not create a primitive descriptor for the LSTM forward")
+
+    monkeypatch.setattr("modules.classifier.Classifier.validation_step", forward)
+    message = refused("fit", "--config", TINY, "--trainer.precision", "bf16-mixed")
+    assert "with --trainer.precision bf16-mixed" in message
+    assert "Use --trainer.precision 32-true" in message
+
+
 def test_run_without_data_names_what_is_missing(refused) -> None:
     assert "data is missing" in refused("fit", "--model", f"{OWN}.AutoEncoder")

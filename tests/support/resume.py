@@ -48,6 +48,13 @@ class SendSignalAtStart(L.Callback):
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+class SendSignalInSetup(L.Callback):
+    """Send SIGTERM to this process while the run starts."""
+
+    def setup(self, *_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 AUGMENTED = (
     *("--data.augmentation", "torchvision.transforms.v2.RandomCrop"),
     *("--data.augmentation.size", 8, "--data.augmentation.padding", 1),

@@ -129,6 +129,16 @@ def test_signal_before_the_first_step_saves_nothing(run: Run, runs: Path, capsys
     assert not list(runs.glob("short/*"))
 
 
+def test_signal_while_a_run_starts_leaves_no_folder(run: Run, runs: Path, capsys) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as exit:
+        run("fit", *SHORT, "--trainer.callbacks+=tests.support.resume.SendSignalInSetup")
+    assert exit.value.code == EXIT_CODE
+    assert "Interrupted by SIGTERM outside training" in capsys.readouterr().err
+    assert not list(runs.glob("*/*"))
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_resume_falls_back_to_best_ckpt_if_last_ckpt_is_damaged(
     run: Run, stopped: Path, uninterrupted: Path
 ) -> None:

@@ -50,6 +50,31 @@ def test_complete_run_can_be_extended(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
+    ("schedule", "when"),
+    [
+        (("WarmupCosine",), "WarmupCosine ends at step 20"),
+        (("OneCycle",), "OneCycle ends at step 20"),
+        (
+            ("torch.optim.lr_scheduler.PolynomialLR", "--model.lr_scheduler.total_iters", 2),
+            "PolynomialLR has reached learning rate 0",
+        ),
+    ],
+)
+def test_run_with_a_finished_schedule_is_not_extended(
+    run: Run, refused, schedule: tuple, when: str
+) -> None:
+    fit = ("--trainer.max_epochs", 2, "--trainer.limit_train_batches", 10, "--test_after_fit")
+    name, *arguments = schedule
+    path = name if "." in name else f"modules.optim.{name}"
+    run_folder = run("fit", *IMAGES, *fit, "false", "--model.lr_scheduler", path, *arguments)
+    config = (run_folder / "config.yaml").read_text()
+    message = refused("fit", "--resume", run_folder, "--trainer.max_epochs", 4)
+    assert when in message
+    assert "--init_from" in message
+    assert (run_folder / "config.yaml").read_text() == config
+
+
+@pytest.mark.parametrize(
     "change",
     [
         ("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", 0.1),
@@ -136,7 +161,9 @@ def test_init_from_loads_the_weights_that_fit(run: Run, stopped: Path) -> None:
 def test_init_from_of_another_network_is_refused(refused, stopped: Path) -> None:
     best = stopped / "checkpoints/best.ckpt"
     mlp = ("--config", TINY, "--model.net", "modules.nets.MLP")
-    assert "no weight of" in refused("fit", *mlp, "--init_from", best)
+    message = refused("fit", *mlp, "--init_from", best)
+    assert "no weight of" in message
+    assert "holds modules.Classifier with modules.nets." in message
 
 
 @pytest.mark.parametrize(
