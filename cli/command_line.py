@@ -29,7 +29,7 @@ from cli.checks import (
     load_checkpoint,
 )
 from cli.diagnosis import Schema, explain, raised_by, root_cause, source_location
-from cli.expectations import reason_not_judged
+from cli.expectations import describe_other_data, reason_not_judged
 from cli.links import Links
 from cli.options import OPTIONS
 from engine.checkpoint.reading import check_checkpoint, check_fits, init_from, restore_base
@@ -239,7 +239,7 @@ class CLI(LightningCLI):
         if self.subcommand == "fit":
             self.raw_config[self.subcommand].resume = None
             self.raw_config[self.subcommand].ckpt_path = None  # set by `find_resumed`
-        self.expectations = dict(config.expect)
+        self.expectations = {} if describe_other_data(self.command) else dict(config.expect)
         if self.not_judged:
             self.raw_config[self.subcommand].expect = {}
         if getattr(rank_zero_only, "rank", 0) == 0 and not config.trainer.fast_dev_run:

@@ -45,6 +45,15 @@ def reason_not_judged(arguments: Arguments) -> str | None:
     return f"{', '.join(sorted(changed))} differ{'s' * (len(changed) == 1)} from {config}"
 
 
+def describe_other_data(arguments: Arguments) -> bool:
+    """Whether the expectations are those of a config with another data module."""
+    sources = [s.source for s in arguments.settings if s.key.partition(".")[0] == "expect"]
+    described = [
+        s.value for s in arguments.settings if s.key == "data" and s.source in sources[-1:]
+    ]
+    return bool(described) and described[-1] != arguments.chosen_class("data")
+
+
 def _was_judged(checkpoint: str | None) -> bool:
     """Whether the run that wrote a checkpoint has kept its expectations."""
     path = Path(checkpoint or "").parent.parent / "config.yaml"

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from engine.run.expectations import STAGE_AND_METRIC
 from engine.run.figures import BLUE, GREEN, INK, ORANGE
 
 STAGES = {"train": BLUE, "val": ORANGE, "test": GREEN}
@@ -59,17 +60,19 @@ def curves_figure(series: Series, monitor: str, mode: str) -> Figure | None:
         axes = figure.add_subplot(grid[0, :] if index == 0 else grid[row, column])
         _draw_panel(axes, title, lines, best)
     if best is not None:
-        figure.suptitle(f"Best {monitor} {series[monitor][best]:.4g} at step {best:,}")
+        # The logged step counts from zero, the console's from one.
+        figure.suptitle(f"Best {monitor} {series[monitor][best]:.4g} at step {best + 1:,}")
     return figure
 
 
 def _panels(series: Series) -> dict[str, Series]:
     """Return the lines of each panel: metric → stage → values."""
     panels: dict[str, Series] = {}
-    for column in sorted(series, key=lambda name: (not name.endswith("/loss"), name)):
-        stage, slash, metric = column.partition("/")
-        if slash and stage in STAGES:
-            panels.setdefault(metric, {})[stage] = series[column]
+    for column in sorted(series, key=lambda name: (not name.endswith(("/loss", "_loss")), name)):
+        if match := STAGE_AND_METRIC.fullmatch(column):
+            panels.setdefault(match[2], {})[match[1]] = series[column]
+        elif "/" not in column and column != "epoch" and not column.startswith("lr-"):
+            panels[column] = {column: series[column]}  # of a task that names its metrics otherwise
     for column in sorted(series):
         if column.startswith("lr-"):  # LearningRateMonitor: lr-AdamW, lr-AdamW/pg2, …
             panels.setdefault("learning rate", {})[column.removeprefix("lr-")] = series[column]
@@ -84,7 +87,9 @@ def _draw_panel(axes: Axes, title: str, lines: Series, best: int | None) -> None
         color = STAGES.get(name, f"C{index}")
         draw_series(axes, [*points], [*points.values()], name in STAGES, color=color, label=name)
         if name == "val" and best in points:
-            _mark_best(axes, best, points, [*lines.get("train", {}).values()])
+            value = points[best]
+            circle: dict[str, Any] = {"markersize": 9, "fillstyle": "none", "color": INK}
+            axes.plot(best, value, "o", **circle, label=f"best: {value:.4g}")
     if title == "loss":
         set_log_scale_if_wide(axes, [v for points in lines.values() for v in points.values()])
     axes.set_title(title)
@@ -92,23 +97,6 @@ def _draw_panel(axes: Axes, title: str, lines: Series, best: int | None) -> None
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     axes.grid()
     axes.legend()
-
-
-def _mark_best(axes: Axes, step: int, points: dict[int, float], train: list[float]) -> None:
-    value = points[step]
-    axes.plot(step, value, "o", markersize=9, fillstyle="none", color=INK)
-    low, high = min(points.values()), max(points.values())
-    # Neither onto the training curve nor into the title.
-    is_below = (bool(train) and train[-1] > value) or value > low + 0.9 * (high - low)
-    axes.annotate(
-        f"{value:.4g}",
-        (step, value),
-        (0, -9 if is_below else 9),
-        textcoords="offset points",
-        ha="center",
-        va="top" if is_below else "bottom",
-        fontsize=8,
-    )
 
 
 def draw_series(

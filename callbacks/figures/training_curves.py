@@ -16,9 +16,9 @@ from plotting.curves import curves_figure, read_metrics
 class TrainingCurves(Callback):
     """Draw `figures/training_curves.png` at the end of fit, also of an interrupted one.
 
-    There is a panel for each metric logged as `<stage>/<metric>` and one for the learning rate. The
-    best validation by `checkpoint.monitor`, by default the lowest `val/loss`, is marked. Needs a
-    CSVLogger among the trainer's loggers.
+    There is a panel for each metric, logged as `<stage>/<metric>`, `<stage>_<metric>` or by another
+    name without `/`, and one for the learning rate. The best validation by `checkpoint.monitor`, by
+    default the lowest `val/loss`, is marked. Needs a CSVLogger among the trainer's loggers.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

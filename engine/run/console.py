@@ -1,8 +1,7 @@
 """Console output of a run: a header, a line per validation in logs, and a summary at the end."""
 
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from engine.run.expectations import Judgment
+from engine.run.expectations import STAGE_AND_METRIC, Judgment
 from engine.run.record import count_parameters, describe_devices
 
-COLUMNS = {"train": "train (last epoch)", "val": "val", "test": "test"}
-# val/loss and, as other LightningModules name it, val_loss; not metrics of classes (test/f1/shirt)
-STAGE_AND_METRIC = re.compile("(train|val|test)[/_]([^/]+)")
+COLUMNS = {"train": "train (last epoch)", "val": "val", "test": "test", "": "logged"}
 COLORS = {"met": "green", "not met": "bold red"}
 SMALL = 1_000_000  # parameters; several threads rarely help a smaller network on a busy machine
 
@@ -70,13 +67,11 @@ class ValidationLines(L.Callback):
         if progress_bar is not None and progress_bar.is_enabled:
             return
         metrics = trainer.callback_metrics
-        names = [name for name in metrics if name.startswith("val")]
-        names = ["train/loss", *sorted(names, key=lambda name: not name.endswith("loss"))]
-        values = [
-            f"{name} {metrics[name].item():.4f}"
-            for name in names
-            if name in metrics and STAGE_AND_METRIC.fullmatch(name)
-        ]
+        cells = _cells(metrics)
+        names = [name for stage, name in cells.items() if stage == ("train", "loss")]
+        validated = [name for (stage, _), name in cells.items() if stage in ("val", "")]
+        names += sorted(validated, key=lambda name: not name.endswith("loss"))
+        values = [f"{name} {metrics[name].item():.4f}" for name in names]
         if values:
             steps = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
             _print(" · ".join([steps, *values]))
@@ -92,7 +87,7 @@ def print_summary(
         judgments: Metric to the comparison with what the config expects.
         folder: The run folder.
     """
-    if any(map(STAGE_AND_METRIC.fullmatch, {**judgments, **metrics})):
+    if _cells({**judgments, **metrics}):
         Console().print(_table(metrics, judgments))
     for reason in {one.reason: None for one in judgments.values() if one.reason}:
         _print(f"Expectations not judged: {reason}")
@@ -108,11 +103,7 @@ def print_summary(
 
 
 def _table(metrics: Mapping[str, float], judgments: Mapping[str, Judgment]) -> Table:
-    cells = {
-        (match[1], match[2]): name
-        for name in {**judgments, **metrics}
-        if (match := STAGE_AND_METRIC.fullmatch(name))
-    }
+    cells = _cells({**judgments, **metrics})
     stages = [stage for stage in COLUMNS if any(stage == one for one, _ in cells)]
     table = Table("metric", box=None, header_style="bold")
     for stage in stages:
@@ -128,6 +119,21 @@ def _table(metrics: Mapping[str, float], judgments: Mapping[str, Judgment]) -> T
             row.append(", ".join(_verdict(stage, one) for stage, one in found.items() if one))
         table.add_row(*row)
     return table
+
+
+def _cells(names: Iterable[str]) -> dict[tuple[str, str], str]:
+    """Return the name of each stage and metric; the stage of a name without one is empty.
+
+    Metrics of single classes, such as test/f1/shirt, and learning rates are left out.
+    """
+    cells = {}
+    for name in names:
+        if match := STAGE_AND_METRIC.fullmatch(name):
+            if "/" not in match[2]:
+                cells[match[1], match[2]] = name
+        elif not name.startswith("lr-"):
+            cells["", name] = name
+    return cells
 
 
 def _verdict(stage: str, judgment: Judgment) -> str:

@@ -10,6 +10,8 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from typing_extensions import override
 
+from engine.run.expectations import STAGE_AND_METRIC
+
 
 class ResumableCSVLogger(CSVLogger):
     """Append to an existing `metrics.csv`; Lightning's CSVLogger deletes it."""
@@ -82,7 +84,7 @@ class AppendingWriter(ExperimentWriter):
 
 
 def epoch_means(path: Path) -> dict[str, float]:
-    """Return the means of the logged `train/` metrics of the last epoch.
+    """Return the means of the logged training metrics of the last epoch.
 
     Where validation happens within an epoch, it is the part of the epoch before the last validation
     that followed training.
@@ -97,12 +99,14 @@ def epoch_means(path: Path) -> dict[str, float]:
     interval: dict[str, list[float]] = {}
     epoch, validated = "", False
     for row in rows:
-        train = {name: float(v) for name, v in row.items() if v and name.startswith("train/")}
+        logged = {name: STAGE_AND_METRIC.fullmatch(name) for name, value in row.items() if value}
+        stages = {name: match[1] for name, match in logged.items() if match}
+        train = {name: float(row[name]) for name, stage in stages.items() if stage == "train"}
         if train:
             if validated or row.get("epoch", epoch) != epoch:
                 interval = {}
             epoch, validated = row.get("epoch", epoch), False
             for name, value in train.items():
                 interval.setdefault(name, []).append(value)
-        validated |= any(v and name.startswith("val/") for name, v in row.items())
+        validated |= "val" in stages.values()
     return {name: sum(values) / len(values) for name, values in interval.items()}

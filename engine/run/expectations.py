@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+# val/loss and, as other LightningModules name it, val_loss, valid_loss or validation_loss
+STAGE_AND_METRIC = re.compile("(train|val|test)(?:id|idation|ing)?[/_](.+)")
 _RELATIONS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,

@@ -94,6 +94,8 @@ class RunRecord(SaveConfigCallback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._started = self._resumed = time.perf_counter()
+        if 0 < (steps := trainer.estimated_stepping_batches) < trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            trainer.log_every_n_steps = int(steps)  # type: ignore[attr-defined]  # otherwise none is logged
 
     def on_train_batch_end(
         self,

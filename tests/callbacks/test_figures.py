@@ -340,8 +340,16 @@ def test_curves_have_every_metric_and_mark_the_best_validation(tmp_path: Path) -
     assert series["val/loss"] == {9: 1.2, 19: 0.8, 29: 1.0}  # logged twice: the later row
     figure = curves_figure(series, "val/loss", "min")
     assert [axes.get_title() for axes in figure.axes] == ["loss", "accuracy", "learning rate"]
-    assert "Best val/loss 0.8 at step 19" in texts(figure)
-    assert "Best val/accuracy 0.7 at step 19" in texts(curves_figure(series, "val/accuracy", "max"))
+    assert "Best val/loss 0.8 at step 20" in texts(figure)  # as the console counts
+    assert "Best val/accuracy 0.7 at step 20" in texts(curves_figure(series, "val/accuracy", "max"))
+    assert "best: 0.8" in [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+
+
+def test_curves_have_metrics_that_own_tasks_name_otherwise() -> None:
+    names = ("train_loss", "val_loss", "val_top_5", "quality", "epoch", "gradients/norm", "lr-Adam")
+    figure = curves_figure({name: {0: 1.0, 9: 2.0} for name in names}, "val_loss", "min")
+    assert [a.get_title() for a in figure.axes] == ["loss", "quality", "top_5", "learning rate"]
+    assert [line.get_label() for line in figure.axes[0].lines] == ["train", "val", "best: 1"]
 
 
 def test_interrupted_run_has_curves(tmp_path: Path) -> None:

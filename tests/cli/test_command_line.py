@@ -87,6 +87,14 @@ def test_metrics_csv_has_a_validation_row_per_epoch(run: Run) -> None:
     assert float(rows[1]["val/loss"]) == pytest.approx(results(folder)["metrics"]["val/loss"])
 
 
+def test_run_shorter_than_the_logging_interval_logs_its_last_step(run: Run) -> None:
+    short = ("--trainer.max_epochs", 1, "--trainer.log_every_n_steps", 50)
+    folder = run("fit", "--config", TINY, *short, "--test_after_fit", "false")
+    with (folder / "metrics.csv").open() as file:
+        rows = [*csv.DictReader(file)]
+    assert [row["step"] for row in rows if row["train/loss"]] == [rows[-1]["step"]]
+
+
 def test_recorded_config_reproduces_the_result(run: Run) -> None:
     first = run("fit", *SMALL, "--model.optimizer", "SGD", "--model.optimizer.lr", "0.05")
     second = run("fit", "--config", first / "config.yaml", "--experiment", "again")

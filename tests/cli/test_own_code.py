@@ -53,8 +53,11 @@ def test_own_task_and_data_train_save_and_resume(run: Run, task: str, data: str)
     assert json.loads((resumed / "results.json").read_text())["steps"] == steps * 3 // 2
 
 
-def test_own_metrics_are_reported_and_tested(run: Run) -> None:
+def test_own_metrics_are_reported_and_tested(run: Run, capsys) -> None:
     folder = run("fit", *own("Regression", "VectorData"), *SHORT)
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("epoch 0, step 4 · valid_mse ") for line in lines), lines
+    assert any(line.split()[:1] == ["mse"] and len(line.split()) == 3 for line in lines), lines
     assert {"valid_mse", "test_mse"} <= set(
         json.loads((folder / "results.json").read_text())["metrics"]
     )

@@ -47,12 +47,20 @@ def own_files(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("own_files")
 @pytest.mark.parametrize("experiment", SHORT)
 def test_own_data_commands_train_and_predict(
-    experiment: str, tmp_path: Path, run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    experiment: str,
+    tmp_path: Path,
+    run: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    recwarn: pytest.WarningsRecorder,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (fit,) = commands(f"--experiment {experiment} ")
     fit = [str(ROOT / word) if word.startswith("configs/") else word for word in fit]
     folder = run(*fit, *SHORT[experiment], *QUICK)
     assert (folder / "results.json").is_file()
+    assert "not judged" not in capsys.readouterr().out
+    if experiment != "my-text":  # whose run is cut to fewer steps than its warm-up
+        assert not [one for one in recwarn if "warmup_steps" in str(one.message)]
     for predict in commands(f"--ckpt_path runs/{experiment}/"):
         monkeypatch.chdir(tmp_path)
         predicted = run(*predict)

@@ -24,11 +24,13 @@ def test_expectation_without_a_value_or_with_a_reason_is_not_judged() -> None:
     assert judge(expect, {"val/loss": 0.5})["val/loss"].verdict == "met"
 
 
-def test_epoch_means_average_the_last_epoch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("separator", ["/", "_"])
+def test_epoch_means_average_the_last_epoch(tmp_path: Path, separator: str) -> None:
     rows = ("0,9.0,", "0,7.0,", "0,,1.0", "1,3.0,", "1,5.0,", "1,,0.5", "1,,0.5")
     path = tmp_path / "metrics.csv"
-    path.write_text("\n".join(["epoch,train/loss,val/loss", *rows]) + "\n")
-    assert epoch_means(path) == {"train/loss": 4.0}
+    header = f"epoch,train{separator}loss,val{separator}loss"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    assert epoch_means(path) == {f"train{separator}loss": 4.0}
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
