@@ -13,6 +13,7 @@ from datamodules.images.image_folder import ImageFolder
 from datamodules.images.mnist import MNIST, FashionMNIST
 from datamodules.language_modeling.instructions import Instructions
 from datamodules.language_modeling.packed_texts import PackedFiles
+from datamodules.language_modeling.preferences import Preferences
 from datamodules.language_modeling.shakespeare import Shakespeare
 from datamodules.language_modeling.source import PackedSource, PythonSource
 from datamodules.language_modeling.text_file import TextFile
@@ -45,6 +46,7 @@ __all__ = [
     "ParallelFiles",
     "PerImageAffine",
     "PerImageElastic",
+    "Preferences",
     "PythonSource",
     "ReversedWords",
     "Shakespeare",

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from modules.language_model import LanguageModel
     from modules.masked_language_model import MaskedLanguageModel
     from modules.multi_label_classifier import MultiLabelClassifier
+    from modules.preference import PreferenceModel
     from modules.regressor import Regressor
     from modules.translator import Translator
     from modules.word_vectors import WordVectors
@@ -19,6 +20,7 @@ __all__ = [
     "LanguageModel",
     "MaskedLanguageModel",
     "MultiLabelClassifier",
+    "PreferenceModel",
     "Regressor",
     "Translator",
     "WordVectors",
@@ -28,6 +30,7 @@ FILES = {
     "LanguageModel": "language_model",
     "MaskedLanguageModel": "masked_language_model",
     "MultiLabelClassifier": "multi_label_classifier",
+    "PreferenceModel": "preference",
     "Regressor": "regressor",
     "Translator": "translator",
     "WordVectors": "word_vectors",

@@ -111,12 +111,12 @@ class Instructions(UnchangedText):
         self.data_dir = Path(data_dir or default_data_dir()).expanduser()
         find_tokenizer(tokenizer, KINDS, self.data_dir)  # fail before the texts are read
         self.seed = seed
-        self.splits: dict[str, PackedSamples] = {}
+        self.splits: dict[str, Any] = {}
 
     # From files to conversations.
 
     @cached_property
-    def conversations(self) -> dict[str, list[list[Message]]]:
+    def conversations(self) -> dict[str, list[Any]]:
         """The conversations of train, val and test."""
         found = {split: self._read(file) for split, file in self.files.items() if file}
         missing = [split for split in ("val", "test") if split not in found]
@@ -134,7 +134,11 @@ class Instructions(UnchangedText):
         }
         return found | taken
 
-    def _read(self, pattern: str) -> list[list[Message]]:
+    def parse(self, record: Mapping[str, Any], where: str) -> Any:
+        """Return the conversation of a record; `where` is its place, for errors."""
+        return to_messages(record, self.columns, where)
+
+    def _read(self, pattern: str) -> list[Any]:
         in_data_dir = self.data_dir / pattern
         here = Path(pattern).expanduser()
         found = not here.exists() and in_data_dir.exists()
@@ -144,7 +148,7 @@ class Instructions(UnchangedText):
             for where, record in read_records(file, (*FORMATS, ".json")):
                 if isinstance(record, UserError):
                     raise record
-                samples.append(to_messages(record, self.columns, where))
+                samples.append(self.parse(record, where))
         if not samples:
             raise UserError(f"{pattern} has no samples.")
         return samples
@@ -181,8 +185,8 @@ class Instructions(UnchangedText):
         if self.splits:
             return
         for split in ("train", "val", "test"):
-            samples = encode_answers(self.tokenizer, self.chat_template, self.conversations[split])
-            fitting = [sample for sample in samples if len(sample.tokens) <= self.context]
+            samples = self.encode(self.conversations[split])
+            fitting = [sample for sample in samples if self.length(sample) <= self.context]
             if not fitting:
                 raise UserError(
                     f"All {len(samples):,} {split} samples are longer than the context of "
@@ -194,14 +198,24 @@ class Instructions(UnchangedText):
                     f"longer than the context of {self.context} tokens and are left out: increase "
                     "--data.context to use them."
                 )
-            self.splits[split] = PackedSamples(fitting, self.context)
+            self.splits[split] = self.to_dataset(fitting)
+
+    def encode(self, conversations: Sequence[Any]) -> list[Any]:
+        """Return the tokens and targets of conversations."""
+        return encode_answers(self.tokenizer, self.chat_template, conversations)
+
+    def length(self, sample: Any) -> int:
+        """Return the number of tokens of a sample."""
+        return len(sample.tokens)
+
+    def to_dataset(self, samples: Sequence[Any]) -> Any:
+        """Return the data set of a split; an item is a batch."""
+        return PackedSamples(samples, self.context)
 
     @cached_property
     def fingerprint(self) -> str:
         return hash_arrays(
-            tensor.numpy()
-            for data in self.splits.values()
-            for tensor in (data.tokens, data.documents, data.targets)
+            tensor.numpy() for data in self.splits.values() for tensor in data.tensors
         )
 
     @property
@@ -225,12 +239,13 @@ class Instructions(UnchangedText):
         return BatchLoader(rows, batches=batches, seed=self.seed, rank=rank)
 
     def val_dataloader(self) -> DataLoader:
-        return self._evaluation_loader("val")
+        return self.evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader:
-        return self._evaluation_loader("test")
+        return self.evaluation_loader("test")
 
-    def _evaluation_loader(self, split: str) -> DataLoader:
+    def evaluation_loader(self, split: str) -> DataLoader:
+        """Return a loader of every row of a split once, over all processes."""
         rows = self.splits[split]
         world = rank_and_world_size(self.trainer)
         return BatchLoader(rows, batches=EvaluationBatchSampler(len(rows), self.batch_size, *world))
@@ -356,8 +371,8 @@ class PackedSamples(Dataset[tuple[dict[str, Tensor], Tensor]]):
             documents[row, start:] = len(members)
         used = sum(len(sample.tokens) for sample in samples)
         self.padding = 1 - used / tokens.size
-        self.tokens, self.documents, self.targets = map(
-            torch.from_numpy, (tokens, documents, targets)
+        self.tokens, self.documents, self.targets = self.tensors = tuple(
+            torch.from_numpy(array) for array in (tokens, documents, targets)
         )  # each (N, T)
 
     def __len__(self) -> int:
@@ -365,7 +380,6 @@ class PackedSamples(Dataset[tuple[dict[str, Tensor], Tensor]]):
 
     def __getitem__(self, rows: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         tokens, documents, targets = (
-            tensor.index_select(0, rows).long()
-            for tensor in (self.tokens, self.documents, self.targets)
+            tensor.index_select(0, rows).long() for tensor in self.tensors
         )
         return {"input_ids": tokens, "documents": documents}, targets

@@ -89,7 +89,14 @@ def data_for(
         )
         return tmp_path / "data"
     # Reading the real texts takes seconds; the tests of each data module do it.
-    if kind in (*TEXT_SETS, *RUNNING_TEXTS, *PAIR_SETS, "PackedIMDB", "Instructions"):
+    if kind in (
+        *TEXT_SETS,
+        *RUNNING_TEXTS,
+        *PAIR_SETS,
+        "PackedIMDB",
+        "Instructions",
+        "Preferences",
+    ):
         return small_texts
     return data_of(kind) if kind in DATA_SETS else REAL_DIR
 

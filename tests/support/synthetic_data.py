@@ -163,8 +163,10 @@ def make_instructions(folder: Path, size: int = 60) -> Path:
         {"instruction": "Copy the word.", "input": word, "output": f"It is {word}."}
         for word in words
     ]
-    data = gzip.compress(json.dumps(records).encode(), mtime=0)
-    (folder / "rasbt-instruction-data.json.gz").write_bytes(data)
+    pairs = [r | {"chosen": r["output"], "rejected": "I do not know."} for r in records]
+    for name, content in (("data", records), ("data-with-preference", pairs)):
+        data = gzip.compress(json.dumps(content).encode(), mtime=0)
+        (folder / f"rasbt-instruction-{name}.json.gz").write_bytes(data)
     return folder
 
 
