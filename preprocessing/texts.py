@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from preprocessing.special_tokens import PAD, UNK
+from preprocessing.special_tokens import PAD, UNK, special_token_id
 
 
 def texts_to_inputs(texts: Sequence[str], tokenizer: Tokenizer) -> dict[str, Tensor]:
@@ -22,7 +22,7 @@ def texts_to_inputs(texts: Sequence[str], tokenizer: Tokenizer) -> dict[str, Ten
     found = tokenizer.encode_batch(list(texts))
     # A text without tokens becomes one [UNK]: an attention mask must not be empty.
     width = max([1, *(len(encoding.ids) for encoding in found)])
-    pad, unknown = (int(tokenizer.token_to_id(name) or 0) for name in (PAD, UNK))
+    pad, unknown = (int(special_token_id(tokenizer, name) or 0) for name in (PAD, UNK))
     ids = torch.full((len(found), width), pad)  # (B, T)
     mask = torch.zeros(len(found), width, dtype=torch.bool)  # (B, T)
     for row, encoding in enumerate(found):

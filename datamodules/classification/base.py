@@ -39,7 +39,7 @@ from datamodules.text.tokenizers import (
     with_truncation_and_padding,
 )
 from engine.errors import UserError
-from preprocessing.special_tokens import IGNORE_INDEX, PAD, UNK
+from preprocessing.special_tokens import IGNORE_INDEX, PAD, UNK, special_token_id
 
 
 class LabeledTexts(NamedTuple):
@@ -67,8 +67,9 @@ class TextClassificationDataModule(BucketedDataModule):
     Args:
         tokenizer: `words`, `characters`, `bpe` (byte-level byte-pair encoding), `wordpiece`, or
             `bert` (BERT's uncased vocabulary); or the tokenizer of a trained model: its checkpoint,
-            a `tokenizer.json`, or a Hugging Face folder. With the last two, `max_vocab_size`,
-            `min_count` and `lowercase` are ignored.
+            a `tokenizer.json`, a Hugging Face folder, `package:NAME` (an installed package that
+            contains a model) or the name of a model on the Hugging Face Hub. With the last two
+            kinds, `max_vocab_size`, `min_count` and `lowercase` are ignored.
         max_vocab_size: Maximum vocabulary size.
         min_count: Minimum count of a token in the training texts; rarer ones become [UNK].
         lowercase: Convert texts to lower case.
@@ -213,7 +214,7 @@ class TextClassificationDataModule(BucketedDataModule):
         return columns
 
     def _special(self, name: str) -> int:
-        number: int = self.tokenizer.token_to_id(name)  # type: ignore[assignment]
+        number: int = special_token_id(self.tokenizer, name)  # type: ignore[assignment]
         return number
 
     # From texts to batches.

@@ -1,4 +1,4 @@
-"""Find and load the tokenizer of a checkpoint, a tokenizer.json or a Hugging Face folder."""
+"""Find and load the tokenizer of a checkpoint, a tokenizer.json or a pretrained model."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -13,6 +13,8 @@ from engine.checkpoint.reading import read_checkpoint
 from engine.checkpoint.sharded import is_sharded
 from engine.errors import UserError
 from preprocessing.chat import with_special_tokens
+from preprocessing.model_folders import find_source, is_remote
+from preprocessing.special_tokens import special_token_id
 
 
 def load_or_build(
@@ -26,7 +28,8 @@ def load_or_build(
 
     Args:
         name: One of `kinds`, or a checkpoint, a tokenizer.json or a Hugging Face folder; a relative
-            path is looked up in the working directory, then in `data_dir`.
+            path is looked up in the working directory, then in `data_dir`. Also `package:NAME` and
+            hub names, as for `preprocessing.model_folders.find_source`.
         kinds: Tokenizers that `build` can make.
         build: Makes a tokenizer of that kind.
         data_dir: Folder of the data sets.
@@ -39,7 +42,7 @@ def load_or_build(
     if path is None:
         return build(name)
     tokenizer = load_tokenizer(path)
-    missing = [token for token in required if tokenizer.token_to_id(token) is None]
+    missing = [token for token in required if special_token_id(tokenizer, token) is None]
     if missing:
         raise UserError(
             f"the tokenizer of {path} has no {' or '.join(missing)} token, which "
@@ -58,11 +61,17 @@ def find_tokenizer(name: str, kinds: Sequence[str], data_dir: Path) -> Path | No
         return None
     path = Path(name).expanduser()
     for candidate in (path, data_dir / path):
-        if candidate.exists():
+        if candidate.exists() and candidate.suffix != ".gguf":
             return candidate
+    if is_remote(name) or path.suffix == ".gguf":
+        try:
+            return find_source(name, data_dir, weights=False)
+        except ValueError as error:
+            raise UserError(f"--data.tokenizer {name}: {error}.") from error
     raise UserError(
         f"unknown tokenizer {name!r}: choose one of {', '.join(kinds)}, or the path of a "
-        f"checkpoint, a tokenizer.json or a Hugging Face folder; {name} exists neither in "
+        f"checkpoint, a tokenizer.json or a Hugging Face folder, or package:NAME; {name} exists "
+        f"neither in "
         f"{Path.cwd()} nor in {data_dir.resolve()}."
     )
 

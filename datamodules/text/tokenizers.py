@@ -30,7 +30,16 @@ from tokenizers import (
 
 from datamodules.loading.files import obtain
 from engine.errors import UserError
-from preprocessing.special_tokens import CLS, END_OF_TEXT, MASK, PAD, SEP, UNK
+from preprocessing.special_tokens import (
+    CLS,
+    END_OF_TEXT,
+    MASK,
+    PAD,
+    SEP,
+    UNK,
+    find_special_token,
+    special_token_id,
+)
 
 Kind = Literal["words", "characters", "bpe", "wordpiece", "bert"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -320,5 +329,6 @@ def with_truncation_and_padding(tokenizer: Tokenizer, context: int) -> str:
     """Return the tokenizer as JSON; its `encode_batch` then gives what the model was trained on."""
     complete = Tokenizer.from_str(tokenizer.to_str())
     complete.enable_truncation(context)
-    complete.enable_padding(pad_id=complete.token_to_id(PAD), pad_token=PAD)
+    pad = find_special_token(complete, PAD) or PAD
+    complete.enable_padding(pad_id=special_token_id(complete, PAD), pad_token=pad)
     return complete.to_str()
