@@ -1,7 +1,7 @@
 """LightningModule for classification of images and texts."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -49,8 +49,9 @@ class Classifier(AdapterTask):
         lr_scheduler: Schedule class and arguments; a constant learning rate by default.
         label_smoothing: Probability in [0, 1) distributed over all classes in the training loss;
             val and test losses are always the plain cross-entropy.
-        class_weights: Weight of each class in the training loss, for imbalanced data; for example
-            the inverse class frequencies. Val and test losses are not weighted.
+        class_weights: Weight of each class in the training loss, for imbalanced data; `balanced`:
+            `N / (num_classes · N_class)` for N training samples, as in scikit-learn. Val and test
+            losses are not weighted.
         metrics: Further torchmetrics for val and test, by the name under which they are logged:
             `{kappa: {class_path: torchmetrics.CohenKappa, init_args: {task: multiclass, …}}}`.
         compile: Compile the network for training (`net.compile()`): a slow first step, faster steps
@@ -73,7 +74,7 @@ class Classifier(AdapterTask):
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
         label_smoothing: float = 0.0,
-        class_weights: list[float] | None = None,
+        class_weights: list[float] | Literal["balanced"] | None = None,
         metrics: dict[str, Metric] | None = None,
         compile: bool = False,
         per_class: bool = False,
@@ -85,7 +86,8 @@ class Classifier(AdapterTask):
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
-        if class_weights is not None and len(class_weights) != num_classes:
+        self.balances_classes = class_weights == "balanced"
+        if isinstance(class_weights, list) and len(class_weights) != num_classes:
             raise UserError(
                 f"model.class_weights has {len(class_weights)} values for {num_classes} classes; "
                 "give one weight per class, in the order of the class names."
@@ -100,7 +102,7 @@ class Classifier(AdapterTask):
         self.class_names = class_names or [str(index) for index in range(num_classes)]
         self.tokenizer = None if tokenizer is None else Tokenizer.from_str(tokenizer)
         self.preprocessing = preprocessing
-        weights = None if class_weights is None else torch.tensor(class_weights)
+        weights = torch.tensor(class_weights) if isinstance(class_weights, list) else None
         self.register_buffer("class_weights", weights, persistent=False)
 
         evaluated: dict[str, Any] = {"loss": MeanLoss(), **self.make_metrics(), **(metrics or {})}
@@ -118,6 +120,8 @@ class Classifier(AdapterTask):
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.compile_enabled:
             compile_net(self)
+        if stage == "fit" and self.balances_classes:
+            self.class_weights = balanced_weights(getattr(self.trainer, "datamodule", None))
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
         """Return logits (B, num_classes) for inputs as the network takes them."""
@@ -134,7 +138,7 @@ class Classifier(AdapterTask):
         """Return the mean loss of a batch, without smoothing and weights except for training."""
         if stage != "train":
             return F.cross_entropy(logits, targets)
-        weights: Tensor | None = self.class_weights  # type: ignore[assignment]
+        weights: Tensor | None = self.class_weights
         return F.cross_entropy(logits, targets, weights, label_smoothing=self.label_smoothing)
 
     def _step(self, batch: tuple[Any, Tensor], stage: str) -> tuple[Tensor, Tensor]:
@@ -287,3 +291,26 @@ class Classifier(AdapterTask):
         """Return the weight of each token in the prediction, (B, T), if the net has one."""
         weights = getattr(self.net, "attention_weights", None)
         return None if weights is None else weights(inputs)
+
+
+def balanced_weights(data: Any) -> Tensor:
+    """Return the weight N / (num_classes · N_class) of each class of the training data, (C,).
+
+    Args:
+        data: The data module, with `class_counts`.
+
+    Raises:
+        UserError: If it has none, or a class has no sample.
+    """
+    if not hasattr(data, "class_counts"):
+        raise UserError(
+            f"model.class_weights: balanced needs data with `class_counts`; {type(data).__name__} "
+            "has none. Give one weight per class."
+        )
+    counts = torch.tensor(data.class_counts, dtype=torch.float32)
+    if not counts.all():
+        raise UserError(
+            f"model.class_weights: balanced needs samples of every class; class "
+            f"{int(counts.argmin())} has none. Give one weight per class."
+        )
+    return counts.sum() / (len(counts) * counts)

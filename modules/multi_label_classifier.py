@@ -37,7 +37,7 @@ class MultiLabelClassifier(Classifier):
         """Return the mean binary cross-entropy; smoothing and weights apply to training only."""
         if stage != "train":
             return F.binary_cross_entropy_with_logits(logits, targets.float())
-        weights: Tensor | None = self.class_weights  # type: ignore[assignment]
+        weights: Tensor | None = self.class_weights
         smoothed = targets.float() * (1 - self.label_smoothing) + self.label_smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, smoothed, pos_weight=weights)
 

@@ -300,9 +300,10 @@ class TextStream(TokenDataModule):
         return train_loader(batches, self.seed, shard["rank"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the last positions of the stream, for the checkpoint."""
-        return {str(step): state for step, state in self.saved.items()}
+        """Return the last positions of the stream and a hash of its beginning."""
+        return super().state_dict() | {str(step): state for step, state in self.saved.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
         self.saved.clear()
-        self.saved.update({int(step): state for step, state in state_dict.items()})
+        self.saved.update({int(key): state for key, state in state_dict.items() if key.isdigit()})

@@ -18,7 +18,7 @@ class UnchangedText(L.LightningDataModule):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Hash of all tokens; called after `setup`."""
+        """Hash of the tokens; called after `setup`."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"fingerprint": self.fingerprint}

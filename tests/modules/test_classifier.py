@@ -2,19 +2,23 @@
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassCohenKappa
 
+from datamodules import Digits
 from engine.errors import UserError
 from modules import Classifier
+from modules.classifier import balanced_weights
 from modules.nets import CNN, MLP
 from tests.support import QUIET
 
@@ -123,6 +127,25 @@ def test_class_weights_apply_to_the_training_loss_only() -> None:
     assert task.loss(logits, targets, "val") == F.cross_entropy(logits, targets)
     with pytest.raises(UserError, match="2 values for 3 classes"):
         Classifier(nn.Identity(), 3, class_weights=[1.0, 2.0])
+
+
+def test_balanced_class_weights_are_the_inverse_frequencies() -> None:
+    weights = balanced_weights(SimpleNamespace(class_counts=[6, 3, 1]))
+    labels = np.repeat([0, 1, 2], [6, 3, 1])
+    assert weights.tolist() == pytest.approx(
+        compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    )
+    with pytest.raises(UserError, match="class 1 has none"):
+        balanced_weights(SimpleNamespace(class_counts=[6, 0]))
+    with pytest.raises(UserError, match="needs data with `class_counts`"):
+        balanced_weights(None)
+
+
+def test_balanced_class_weights_come_from_the_data() -> None:
+    task, data = Classifier(MLP(image_size=8), class_weights="balanced"), Digits()
+    L.Trainer(max_steps=1, limit_val_batches=0, accelerator="cpu", **QUIET).fit(task, data)
+    assert task.class_weights.tolist() == balanced_weights(data).tolist()
+    assert "class_weights" not in task.state_dict()
 
 
 def test_metrics_of_the_user_are_logged_for_val_and_test() -> None:

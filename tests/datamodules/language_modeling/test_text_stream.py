@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 
 from datamodules import TextStream
 from datamodules.language_modeling.text_stream import DocumentStream, StreamBatches
@@ -42,7 +43,8 @@ def stream(tmp_path: Path, texts: list[str]) -> Callable[..., TextStream]:
         arguments = {"dataset": "json", "files": files, "val_documents": VAL, "epoch_steps": 50}
         data = TextStream(**(arguments | SIZES | changes))
         message = {"rank": share[0], "num_replicas": share[1]}
-        data.trainer = SimpleNamespace(distributed_sampler_kwargs=message)
+        state = SimpleNamespace(fn=TrainerFn.FITTING)
+        data.trainer = SimpleNamespace(distributed_sampler_kwargs=message, state=state)
         data.prepare_data()
         data.setup("fit")
         return data
@@ -95,6 +97,14 @@ def test_seek_to_any_step_with_or_without_saved_state(stream, start: int) -> Non
             assert torch.equal(b, d)
         if known and start > 10:
             assert len(read) < len(all_reads) - 10  # earlier documents are not read again
+
+
+def test_resume_on_changed_documents_is_refused(stream, tmp_path: Path) -> None:
+    state = stream().state_dict()
+    file = tmp_path / "part-0.jsonl"
+    file.write_text(file.read_text().replace('"text": "0', '"text": "9'))
+    with pytest.raises(UserError, match="the text of TextStream has changed"):
+        stream().load_state_dict(state)
 
 
 def count(documents: DocumentStream, read: list) -> None:
