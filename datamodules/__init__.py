@@ -3,6 +3,7 @@
 from functools import partial
 
 from datamodules.classification.ag_news import AGNews
+from datamodules.classification.glue import GLUE
 from datamodules.classification.hugging_face_texts import HuggingFaceTexts
 from datamodules.classification.imdb import IMDB, PackedIMDB
 from datamodules.classification.sst2 import SST2
@@ -28,6 +29,7 @@ from datamodules.word_vectors.cooccurrences import Cooccurrences
 from engine.renamed import renamed_attribute
 
 __all__ = [
+    "GLUE",
     "IMDB",
     "MNIST",
     "SST2",

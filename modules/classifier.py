@@ -254,7 +254,8 @@ class Classifier(AdapterTask):
 
         Args:
             samples: Image paths, PIL images or tensors (C, height, width), uint8 in 0…255 or float
-                in 0…1; for a text model texts; one of them or several.
+                in 0…1; for a text model texts; one of them or several. For a model of pairs of
+                texts a list of pairs.
             top_k: Number of classes to return, up to all; by default only the most probable one.
 
         Returns:

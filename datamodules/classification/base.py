@@ -28,7 +28,7 @@ from datamodules.loading.tables import (
     to_targets,
 )
 from datamodules.loading.whole_batches import local_batch_size
-from datamodules.text.encoding import encode_texts
+from datamodules.text.encoding import encode_batches
 from datamodules.text.reading import find_files
 from datamodules.text.tokenizer_files import find_tokenizer, load_or_build
 from datamodules.text.tokenizers import (
@@ -39,13 +39,13 @@ from datamodules.text.tokenizers import (
     with_truncation_and_padding,
 )
 from engine.errors import UserError
-from preprocessing.special_tokens import IGNORE_INDEX, PAD, UNK, special_token_id
+from preprocessing.special_tokens import IGNORE_INDEX, PAD, SEP, UNK, special_token_id
 
 
 class LabeledTexts(NamedTuple):
-    """Raw texts and their labels: class indices, floats, or lists of class indices."""
+    """Raw texts or pairs of texts, and their labels: class indices, floats, or lists of indices."""
 
-    texts: list[str]
+    texts: list[Any]
     labels: list[Any]
 
     def select(self, rows: Sequence[int]) -> "LabeledTexts":
@@ -62,7 +62,9 @@ class TextClassificationDataModule(BucketedDataModule):
     """Serve `({"input_ids", "attention_mask"}, targets)` of shapes (B, T), (B, T) and (B,).
 
     A batch holds texts of similar length, padded to the longest; the mask is True at tokens. The
-    tokenizer is trained on the training texts only.
+    tokenizer is trained on the training texts only. With a `second_text_column`, a sample is a pair
+    of texts, joined as the tokenizer prescribes (`[CLS] first [SEP] second [SEP]` for BERT), and
+    the inputs also have `token_type_ids` (B, T): 0 in the first text and 1 in the second.
 
     Args:
         tokenizer: `words`, `characters`, `bpe` (byte-level byte-pair encoding), `wordpiece`, or
@@ -73,7 +75,8 @@ class TextClassificationDataModule(BucketedDataModule):
         max_vocab_size: Maximum vocabulary size.
         min_count: Minimum count of a token in the training texts; rarer ones become [UNK].
         lowercase: Convert texts to lower case.
-        context: Maximum number of tokens per text; longer texts are truncated, and counted.
+        context: Maximum number of tokens per text; longer texts are truncated, and counted. Of a
+            pair, tokens are removed from the end of the longer text.
         batch_size: Global batch size, over all processes.
         data_dir: Folder of the data sets; the environment's DATA_DIR, else `data`.
         seed: Seed of the order of training texts; train.py links it from `seed_everything`.
@@ -85,6 +88,7 @@ class TextClassificationDataModule(BucketedDataModule):
     class_names: list[str]
     target: Target = "class"
     text_column = "text"
+    second_text_column: str | None = None
     label_column = "label"
 
     def __init__(
@@ -152,11 +156,16 @@ class TextClassificationDataModule(BucketedDataModule):
             return []
         files = find_files([self.predict], "--data.predict")
         columns = (self.text_column, self.label_column, self.target)
-        return [row for file in files for row in read_table(file, *columns, labeled=False)]
+        second = self.second_text_column
+        return [
+            row
+            for file in files
+            for row in read_table(file, *columns, labeled=False, second_text_column=second)
+        ]
 
     def raw_texts(self, split: str) -> list[str]:
-        """Return the texts of a split before tokenization, by row."""
-        return self.texts[split].texts
+        """Return the texts of a split before tokenization, by row; pairs are joined by [SEP]."""
+        return [t if isinstance(t, str) else f" {SEP} ".join(t) for t in self.texts[split].texts]
 
     # Linked to the network and the task.
 
@@ -173,7 +182,7 @@ class TextClassificationDataModule(BucketedDataModule):
     def _train_tokenizer(self, kind: Kind) -> Tokenizer:
         return train_tokenizer(
             kind,
-            self.texts["train"].texts,
+            _single_texts(self.texts["train"].texts),
             self.max_vocab_size,
             self.min_count,
             self.lowercase,
@@ -200,18 +209,22 @@ class TextClassificationDataModule(BucketedDataModule):
         """Columns that identify each predicted sample in `predictions.csv`."""
         if not self._predict_rows:
             texts, labels = self.texts["test"]
-            return {
-                "text": texts,
+            return self._text_columns(texts) | {
                 f"true_{self.target}": [
                     readable_label(label, self.target, self.class_names) for label in labels
                 ],
             }
-        columns: dict[str, list[Any]] = {"text": [row.text for row in self._predict_rows]}
+        columns = self._text_columns([row.text for row in self._predict_rows])
         labels = [row.label for row in self._predict_rows]
         if any(label is not None for label in labels):
             joined = ["; ".join(one) if isinstance(one, list) else one for one in labels]
             columns[f"true_{self.target}"] = joined
         return columns
+
+    def _text_columns(self, texts: list[Any]) -> dict[str, list[Any]]:
+        if self.second_text_column is None:
+            return {"text": texts}
+        return {"text": [pair[0] for pair in texts], "second_text": [pair[1] for pair in texts]}
 
     def _special(self, name: str) -> int:
         number: int = special_token_id(self.tokenizer, name)  # type: ignore[assignment]
@@ -234,19 +247,22 @@ class TextClassificationDataModule(BucketedDataModule):
 
     def _setup_splits(self, texts: dict[str, LabeledTexts]) -> None:
         pad, unknown = (self._special(name) for name in (PAD, UNK))
-        num_special = self.tokenizer.num_special_tokens_to_add(False)  # [CLS] and [SEP], or none
+        tokenizer = Tokenizer.from_str(self.tokenizer_json)  # truncates
+        tokenizer.no_padding()
         truncated, empty = {}, {}
         for split, (raw, labels) in texts.items():
-            rows = [
-                row if len(row) else np.array([unknown], row.dtype)  # a mask must not be empty
-                for row in encode_texts(self.tokenizer, raw)
-            ]
-            full = RaggedTokens.from_sequences(rows)
-            empty[split] = sum(not text.strip() for text in raw)
-            truncated[split] = int((full.lengths > self.context).sum())
-            tokens = full.truncate(self.context, keep_last=num_special > 0)
+            rows, types, truncated[split] = [], [], 0
+            for encoding in encode_batches(tokenizer, raw):
+                rows.append(np.array(encoding.ids or [unknown], np.int32))  # no mask may be empty
+                if self.second_text_column is not None:
+                    types.append(np.array(encoding.type_ids or [0], np.int32))
+                truncated[split] += bool(encoding.overflowing)
+            empty[split] = sum(map(_is_empty, raw))
             self.splits[split] = LabeledTokens(
-                tokens, to_targets(labels, self.target, self.num_classes), pad
+                RaggedTokens.from_sequences(rows),
+                to_targets(labels, self.target, self.num_classes),
+                pad,
+                RaggedTokens.from_sequences(types) if types else None,
             )
 
         def counted(numbers: dict[str, int]) -> str:
@@ -254,7 +270,7 @@ class TextClassificationDataModule(BucketedDataModule):
 
         if any(empty.values()):
             split = next(split for split, number in empty.items() if number)
-            first = next(n for n, text in enumerate(texts[split].texts, 1) if not text.strip())
+            first = next(n for n, text in enumerate(texts[split].texts, 1) if _is_empty(text))
             rank_zero_warn(
                 f"Empty texts: {counted(empty)}; the first is number {first} of {split}. Each "
                 f"becomes one {UNK}."
@@ -291,3 +307,12 @@ class TextClassificationDataModule(BucketedDataModule):
             f"{self.vocab_size:,} tokens, {unknown['train']:.1%} of train and {unknown['val']:.1%} "
             f"of val unknown; padding {bucketed:.1%} of a batch ({plain:.1%} without bucketing)"
         )
+
+
+def _single_texts(texts: Sequence[Any]) -> list[str]:
+    return [one for text in texts for one in ([text] if isinstance(text, str) else text)]
+
+
+def _is_empty(text: Any) -> bool:
+    """Return whether a text, or one of a pair, is empty."""
+    return not all(one.strip() for one in _single_texts([text]))

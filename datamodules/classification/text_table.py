@@ -1,4 +1,4 @@
-"""Labeled texts of your own: a CSV, TSV or JSON-lines file with a text and a label per row."""
+"""Labeled texts or pairs of texts of your own, from CSV, TSV and JSON-lines files."""
 
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ class TextTable(TextClassificationDataModule):
         val: Validation file; without it, `val_fraction` of each class in the training file.
         test: Test file; without it, `test_fraction` of each class in the training file.
         text_column: Column, or JSON field, of the text.
+        second_text_column: Column, or JSON field, of the second text, for pairs of texts.
         label_column: Column, or JSON field, of the label.
         target: `class`: one class per text; `number`: a number per text, for regression; `labels`:
             any number of classes per text, as a JSON list or separated by `;`.
@@ -44,6 +45,7 @@ class TextTable(TextClassificationDataModule):
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
         skip_bad_rows: bool = False,
+        second_text_column: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -58,6 +60,7 @@ class TextTable(TextClassificationDataModule):
             )
         self.files = {"train": train, "val": val, "test": test}
         self.text_column = text_column
+        self.second_text_column = second_text_column
         self.label_column = label_column
         self.target = target
         self.classes = classes
@@ -68,7 +71,12 @@ class TextTable(TextClassificationDataModule):
     def _rows(self) -> dict[str, list[Row]]:
         columns = (self.text_column, self.label_column, self.target)
         return {
-            split: read_table(Path(file).expanduser(), *columns, skip_bad_rows=self.skip_bad_rows)
+            split: read_table(
+                Path(file).expanduser(),
+                *columns,
+                skip_bad_rows=self.skip_bad_rows,
+                second_text_column=self.second_text_column,
+            )
             for split, file in self.files.items()
             if file is not None
         }

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-Inputs = dict[str, Tensor]  # input_ids int64 and attention_mask bool, both (B, T)
+Inputs = dict[str, Tensor]  # input_ids int64, attention_mask bool, token_type_ids; all (B, T)
 
 
 class RaggedTokens:
@@ -93,12 +93,20 @@ class LabeledTokens(Dataset[tuple[Inputs, Tensor]]):
         texts: N texts.
         labels: Targets, (N,) or (N, C).
         pad: Padding token.
+        token_types: For pairs of texts, the index of the text, 0 or 1, that each token is of.
     """
 
-    def __init__(self, texts: RaggedTokens, labels: Tensor, pad: int) -> None:
+    def __init__(
+        self,
+        texts: RaggedTokens,
+        labels: Tensor,
+        pad: int,
+        token_types: RaggedTokens | None = None,
+    ) -> None:
         self.texts = texts
         self.labels = labels
         self.pad = pad
+        self.token_types = token_types
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -111,4 +119,7 @@ class LabeledTokens(Dataset[tuple[Inputs, Tensor]]):
     source_lengths = lengths
 
     def __getitem__(self, rows: Tensor) -> tuple[Inputs, Tensor]:
-        return self.texts.pad_batch(rows, self.pad), self.labels[rows]
+        inputs = self.texts.pad_batch(rows, self.pad)
+        if self.token_types is not None:
+            inputs["token_type_ids"] = self.token_types.pad_batch(rows, 0)["input_ids"]
+        return inputs, self.labels[rows]

@@ -26,7 +26,7 @@ class Row(NamedTuple):
     """One row of a table."""
 
     where: str  # "reviews.csv, row 17 (line 18)", for error messages
-    text: str
+    text: Any  # a text, or a pair of texts
     label: Label  # a class, a number or several labels, by the target; None: unlabeled
 
 
@@ -37,6 +37,7 @@ def read_table(
     target: Target = "class",
     labeled: bool = True,
     skip_bad_rows: bool = False,
+    second_text_column: str | None = None,
 ) -> list[Row]:
     """Read the rows of a table, in order.
 
@@ -49,31 +50,35 @@ def read_table(
             as a JSON list or separated by `;`.
         labeled: Whether every row must have a label.
         skip_bad_rows: Skip invalid rows with one warning that counts them, instead of raising.
+        second_text_column: Column of the second text; each row is then a pair of texts.
 
     Raises:
         UserError: If the file or a row is invalid, naming the row.
     """
-    if not labeled and path.name.lower().removesuffix(".gz").endswith(".txt") and path.is_file():
+    formats = FORMATS if labeled or second_text_column else (*FORMATS, ".txt")
+    is_plain = path.name.lower().removesuffix(".gz").endswith(".txt")
+    if is_plain and ".txt" in formats and path.is_file():
         lines = read_utf8(path).removesuffix("\n").split("\n")
         return [Row(f"{path}, line {n}", line, None) for n, line in enumerate(lines, start=1)]
+    text_columns = [name for name in (text_column, second_text_column) if name is not None]
     rows, errors = [], []
-    for where, record in read_records(path, FORMATS if labeled else (*FORMATS, ".txt")):
+    for where, record in read_records(path, formats):
         try:
             if isinstance(record, UserError):
                 raise record
-            wanted = [text_column, label_column] if labeled else [text_column]
+            wanted = [*text_columns, label_column] if labeled else text_columns
             if missing := [name for name in wanted if name not in record]:
                 raise UserError(
                     f"{where} has no column {_listed(missing)}; it has {_listed(list(record))}. "
-                    "Set --data.text_column and --data.label_column."
+                    "Set --data.text_column, --data.label_column and, for pairs of texts, "
+                    "--data.second_text_column."
                 )
             raw = record.get(label_column)
             label = None
             if labeled or raw not in (None, ""):
                 label = _label(raw, target, f"{where}, {label_column!r}")
-            rows.append(
-                Row(where, _scalar(record[text_column], f"{where}, {text_column!r}"), label)
-            )
+            texts = tuple(_scalar(record[name], f"{where}, {name!r}") for name in text_columns)
+            rows.append(Row(where, texts if second_text_column else texts[0], label))
         except UserError as error:
             if not skip_bad_rows:
                 raise

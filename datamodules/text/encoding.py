@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Encoding, Tokenizer, models, pre_tokenizers
 
 from engine.errors import UserError
 
@@ -34,10 +35,8 @@ def encode_texts(
     """
     dtype = token_dtype(tokenizer)
     if not is_character_tokenizer(tokenizer):
-        texts = iter(texts)
-        while batch := list(islice(texts, 64)):  # encoded in parallel by the library
-            for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=special_tokens):
-                yield np.array(encoding.ids, dtype)
+        for encoding in encode_batches(tokenizer, texts, special_tokens):
+            yield np.array(encoding.ids, dtype)
         return
     ids = {ord(token): index for token, index in tokenizer.get_vocab().items() if len(token) == 1}
     table, known = np.zeros(0x110000, dtype), np.zeros(0x110000, dtype=bool)  # all of Unicode
@@ -51,6 +50,15 @@ def encode_texts(
                 "it was built from. Remove them from the text, or choose the tokenizer bpe or gpt2."
             )
         yield table[points]
+
+
+def encode_batches(
+    tokenizer: Tokenizer, texts: Iterable[Any], special_tokens: bool = True
+) -> Iterator[Encoding]:
+    """Encode each text or pair of texts, with the tokenizer's truncation and padding."""
+    texts = iter(texts)
+    while batch := list(islice(texts, 64)):  # encoded in parallel by the library
+        yield from tokenizer.encode_batch_fast(batch, add_special_tokens=special_tokens)
 
 
 def list_characters(text: str, known: set[str]) -> str:

@@ -13,7 +13,7 @@ from engine.errors import UserError
 from preprocessing.images import images_to_inputs
 from preprocessing.texts import texts_to_inputs
 
-RawSample = str | Path | Image.Image | Tensor
+RawSample = str | tuple[str, str] | Path | Image.Image | Tensor
 
 
 def raw_to_inputs(
@@ -25,8 +25,8 @@ def raw_to_inputs(
     """Return a batch of inputs for one raw sample or several.
 
     Args:
-        samples: Texts where there is a tokenizer; else paths of image files, PIL images, or tensors
-            (C, height, width), uint8 in 0…255 or float in 0…1.
+        samples: Texts or pairs of texts where there is a tokenizer; else paths of image files, PIL
+            images, or tensors (C, height, width), uint8 in 0…255 or float in 0…1.
         preprocessing: How the data module prepared its images.
         tokenizer: How the data module prepared its texts.
         device: Device of the inputs.
@@ -43,9 +43,14 @@ def raw_to_inputs(
     if not len(samples):
         raise UserError("there is nothing to predict: pass at least one sample.")
     if tokenizer is not None:
-        if wrong := [sample for sample in samples if not isinstance(sample, str)]:
-            raise UserError(f"this model takes texts (str), got {type(wrong[0]).__name__}.")
-        inputs = texts_to_inputs([str(text) for text in samples], tokenizer)
+        if wrong := [sample for sample in samples if not _is_text(sample)]:
+            raise UserError(
+                f"this model takes texts (str), got {type(wrong[0]).__name__}; pass pairs of texts "
+                "as a list of tuples."
+            )
+        texts: Any = samples
+        pairs_as_tuples = [text if isinstance(text, str) else tuple(text) for text in texts]
+        inputs = texts_to_inputs(pairs_as_tuples, tokenizer)
         return {name: tensor.to(device) for name, tensor in inputs.items()}
     if preprocessing is None:
         raise UserError(
@@ -55,6 +60,11 @@ def raw_to_inputs(
         )
     images = [_open_image(sample) for sample in samples]
     return images_to_inputs(images, preprocessing).to(device)
+
+
+def _is_text(sample: Any) -> bool:
+    pair = isinstance(sample, tuple | list) and len(sample) == 2
+    return isinstance(sample, str) or (pair and all(isinstance(text, str) for text in sample))
 
 
 def _open_image(sample: RawSample) -> Image.Image | Tensor:

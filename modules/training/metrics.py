@@ -8,6 +8,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import BinaryF1Score
 
 
 class Float32Metric(Metric):
@@ -92,6 +93,14 @@ class TokenAccuracy(Float32Metric):
 
     def compute(self) -> Tensor:
         return self.correct / self.count
+
+
+class PositiveF1(BinaryF1Score):
+    """F1 of the second of two classes, from logits (B, 2): the metric of GLUE's MRPC."""
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add a batch of logits (B, 2) and class indices (B,)."""
+        super().update(preds.argmax(dim=1), target)
 
 
 def stage_metrics(metrics: dict[str, Metric]) -> nn.ModuleDict:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer
 
-from datamodules.classification import ag_news, imdb, sst2
+from datamodules.classification import ag_news, glue, imdb, sst2
 from datamodules.language_modeling.token_shards import DTYPES, ShardWriter, write_index
 from datamodules.text.encoding import token_dtype
 from datamodules.text.tokenizers import add_end_of_text, character_tokenizer
@@ -91,7 +91,7 @@ def make_image_folder(folder: Path, splits: dict[str, int], side: int = 20) -> P
     return folder
 
 
-TEXT_SETS = ("SST2", "IMDB", "AGNews")
+TEXT_SETS = ("SST2", "IMDB", "AGNews", "GLUE")
 RUNNING_TEXTS = ("ContextWindows", "Cooccurrences")
 PAIR_SETS = ("Multi30k",)
 CLASS_WORDS = (
@@ -148,6 +148,7 @@ def make_texts(folder: Path) -> Path:
     }
     for file, table in tables.items():
         (folder / "ag_news" / file).write_bytes(gzip.compress(table.encode(), mtime=0))
+    make_glue(folder / "glue", random)
     make_benchmarks(folder / "word-similarity")
     make_sentence_pairs(folder / "multi30k")
     make_instructions(folder / "instruction")
@@ -170,6 +171,28 @@ def make_instructions(folder: Path, size: int = 60) -> Path:
     return folder
 
 
+def make_glue(folder: Path, random: np.random.Generator) -> None:
+    """Write small GLUE files in which both texts of an equivalent pair have words of one class."""
+    for name in (name for name in glue.SHA256 if name.endswith(".gz")):
+        task = glue.STSB_TEST if "test" in name else glue.TASKS[TASK_OF[name.partition("/")[0]]]
+        rows = [["column"] * (1 + max(task.columns))] * task.header
+        for number in range(80 if "train" in name else 20):
+            label, topic = number % 2, number // 2 % 2
+            if len(task.columns) == 2:  # the label of a single text is its topic
+                topic = label
+            other = topic if label else 1 - topic
+            texts = [make_text(random, topic, 6), make_text(random, other, 8)]
+            row = ["-"] * (1 + max(task.columns))
+            row[task.columns[0]] = task.labels[label] if task.labels else f"{5 * label:.3f}"
+            for column, text in zip(task.columns[1:], texts, strict=False):
+                row[column] = text
+            rows.append(row)
+        data = "".join("\t".join(row) + "\n" for row in rows).encode()
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(gzip.compress(data, mtime=0))
+
+
+TASK_OF = {task.folder: name for name, task in glue.TASKS.items()}
 GERMAN = "ein mann hund kind ball läuft sieht wirft und . groß straße"
 ENGLISH = "a man dog child ball runs sees throws and . big street"
 
@@ -218,6 +241,8 @@ def patch_checksums(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in files:
             if (folder / "sst2" / name).exists():
                 monkeypatch.setitem(files, name, sha256(folder / "sst2" / name))
+    for path in (folder / "glue").glob("*/*.gz"):
+        monkeypatch.setitem(glue.SHA256, f"{path.parent.name}/{path.name}", sha256(path))
     monkeypatch.setattr(imdb, "VALIDATION_SIZE", 20)
     archive = folder / "imdb" / imdb.LABELED_ONLY
     monkeypatch.setattr(imdb, "LABELED_ONLY_SHA256", sha256(archive))
