@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 PACKAGE = "package:"
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(?<!\.ckpt)(?<!\.json)(?<!\.gguf)")  # not a file's path
 FILES = ("*.json", "*.jinja", "vocab.txt", "merges.txt", "README.md")  # beside the weights
 WEIGHTS = "model*.safetensors"
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")

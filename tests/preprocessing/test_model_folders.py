@@ -136,3 +136,8 @@ def test_gguf_is_converted_once(tmp_path, monkeypatch):
     folders = {find_source("model.gguf"), find_source(str(tmp_path / "model.gguf"))}
     assert len(folders) == len(converted) == 1
     assert folders.pop().is_relative_to(tmp_path / "cache/stepladder")
+
+
+def test_misspelled_file_is_not_looked_up_on_the_hub() -> None:
+    with pytest.raises(UserError, match=r"unknown tokenizer 'runs/last\.ckpt'"):
+        load_or_build("runs/last.ckpt", ("words",), pytest.fail, Path("data"))
