@@ -57,6 +57,7 @@ SMALLER: dict[str, tuple] = {
 # The synthetic reviews have a few thousand words.
 SMALLER |= dict.fromkeys(("imdb/skip_gram", "imdb/cbow"), ("--data.batch_size", 512))
 SMALLER["imdb/glove"] = ("--data.batch_size", 32)
+SMALLER["instruct/gpt_small"] = ("--data.batch_size", 1)  # few rows, since samples are packed
 # Config that starts from a checkpoint: the config whose run writes it.
 AFTER = dict.fromkeys(("sst2/bert_scratch", "sst2/bert_finetuned"), "imdb/bert_mlm")
 MISSING = (
