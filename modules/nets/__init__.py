@@ -7,6 +7,12 @@ from modules.nets.bigram import Bigram
 from modules.nets.cnn import CNN
 from modules.nets.glove import GloVe
 from modules.nets.gpt import GPT
+from modules.nets.huggingface.pretrained import (
+    PretrainedCausalLM,
+    PretrainedClassifier,
+    PretrainedEncoder,
+    PretrainedTokenClassifier,
+)
 from modules.nets.mlp import MLP
 from modules.nets.mlp_lm import MLPLM
 from modules.nets.resnet import ResNet
@@ -35,6 +41,10 @@ __all__ = [
     "BertMLM",
     "Bigram",
     "GloVe",
+    "PretrainedCausalLM",
+    "PretrainedClassifier",
+    "PretrainedEncoder",
+    "PretrainedTokenClassifier",
     "RecurrentEncoder",
     "ResNet",
     "ResNet9",

@@ -32,7 +32,7 @@ def save_arguments(task: L.LightningModule) -> None:
     arguments = {name: frame.f_back.f_locals[name] for name in names}
     if built_by_cli():
         task.save_hyperparameters(logger=False)
-        _drop_unaccepted_arguments(task.hparams.get("net"), arguments.get("net"))
+        _adapt_arguments(task.hparams.get("net"), arguments.get("net"))
         return
     plain: dict[str, Any] = {}
     complete = True
@@ -49,11 +49,12 @@ def save_arguments(task: L.LightningModule) -> None:
     task.save_hyperparameters(plain, logger=False)
 
 
-def _drop_unaccepted_arguments(description: Any, net: Any) -> None:
-    """Remove `init_args` that a checkpoint must not hold.
+def _adapt_arguments(description: Any, net: Any) -> None:
+    """Remove `init_args` that a checkpoint must not hold, and add those that it needs.
 
     These are sizes linked from the data that the net does not accept, and what the net lists in
-    `not_in_checkpoints`, such as initial weights, which the checkpoint replaces.
+    `not_in_checkpoints`, such as initial weights, which the checkpoint replaces. What it lists in
+    `kept_in_checkpoints`, such as the config of a pretrained model, is added.
     """
     if not isinstance(description, dict) or not isinstance(net, nn.Module):
         return
@@ -63,6 +64,8 @@ def _drop_unaccepted_arguments(description: Any, net: Any) -> None:
     arguments = description.get("init_args", {})
     for name in (set(arguments) - set(accepted)) | set(getattr(net, "not_in_checkpoints", ())):
         arguments.pop(name, None)
+    for name in getattr(net, "kept_in_checkpoints", ()):
+        arguments[name] = _plain(getattr(net, name))
 
 
 def _plain(value: Any) -> Any:
