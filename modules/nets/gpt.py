@@ -5,8 +5,11 @@ al. 2017, "Attention is all you need". An RNN compresses its whole history into 
 trains one step at a time. New here: each token attends to every earlier token directly, and all
 positions are computed in parallel. Options: rotary positions (Su et al. 2021), RMSNorm (Zhang &
 Sennrich 2019), SwiGLU (Shazeer 2020) and grouped-query attention (Ainslie et al. 2023), which
-together make the Llama architecture.
+together make the Llama architecture; biases of queries, keys and values (Qwen2), and norms of
+queries and keys (Henry et al. 2020; Qwen3).
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,16 +24,16 @@ from modules.nets.layers.attention import (
 )
 from modules.nets.layers.dropout import Dropout
 from modules.nets.layers.feed_forward import FeedForward
-from modules.nets.layers.rotary import Rope, apply_rotary_emb, rope_cache
+from modules.nets.layers.rotary import Rope, apply_rotary_emb, check_rope_scaling, rope_cache
 
 NORM_EPS = 1e-5
 
 
-def make_norm(norm: str, dim: int, bias: bool) -> nn.Module:
+def make_norm(norm: str, dim: int, bias: bool, eps: float = NORM_EPS) -> nn.Module:
     # layer: (x - mean) / sqrt(var + eps) · w + b        rms: x / sqrt(mean(x²) + eps) · w
     if norm == "layer":
-        return nn.LayerNorm(dim, eps=NORM_EPS, bias=bias)
-    return nn.RMSNorm(dim, eps=NORM_EPS)
+        return nn.LayerNorm(dim, eps=eps, bias=bias)
+    return nn.RMSNorm(dim, eps=eps)
 
 
 class SelfAttention(nn.Module):
@@ -45,15 +48,21 @@ class SelfAttention(nn.Module):
         bias: bool = True,
         attention: str = "auto",
         is_causal: bool = False,
+        head_dim: int | None = None,
+        qkv_bias: bool | None = None,
+        qk_norm_eps: float | None = None,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads
-        self.head_dim = dim // num_heads
+        self.head_dim = K = head_dim or dim // num_heads
         self.attention = attention
         self.is_causal = is_causal
-        self.qkv = nn.Linear(dim, (num_heads + 2 * num_kv_heads) * self.head_dim, bias=bias)
-        self.proj = nn.Linear(dim, dim, bias=bias)
+        qkv_bias = bias if qkv_bias is None else qkv_bias
+        self.qkv = nn.Linear(dim, (num_heads + 2 * num_kv_heads) * K, bias=qkv_bias)
+        self.proj = nn.Linear(num_heads * K, dim, bias=bias)
+        self.q_norm = None if qk_norm_eps is None else nn.RMSNorm(K, eps=qk_norm_eps)
+        self.k_norm = None if qk_norm_eps is None else nn.RMSNorm(K, eps=qk_norm_eps)
         self.weights_dropout = Dropout(dropout)
         self.dropout = Dropout(dropout)
 
@@ -69,11 +78,12 @@ class SelfAttention(nn.Module):
         unit = qkv.shape[-1] // (self.num_heads + 2 * self.num_kv_heads)
         H, G = (n * unit // self.head_dim for n in (self.num_heads, self.num_kv_heads))
         heads = qkv.view(B, T, H + 2 * G, self.head_dim)  # (B, T, H + 2 G, K)
-        if rope is None:
-            q, k, v = (part.transpose(1, 2) for part in heads.split([H, G, G], dim=2))
-        else:
-            qk, v = (part.transpose(1, 2) for part in heads.split([H + G, G], dim=2))
-            q, k = apply_rotary_emb(qk, rope).split([H, G], dim=1)  # (B, H, T, K), (B, G, T, K)
+        qk, v = (part.transpose(1, 2) for part in heads.split([H + G, G], dim=2))
+        if self.q_norm is not None and self.k_norm is not None:
+            qk = torch.cat([self.q_norm(qk[:, :H]), self.k_norm(qk[:, H:])], dim=1)
+        if rope is not None:
+            qk = apply_rotary_emb(qk, rope)  # (B, H + G, T, K)
+        q, k = qk.split([H, G], dim=1)  # (B, H, T, K), (B, G, T, K)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, G, S, K), (B, G, S, K)
         if self.num_kv_heads < self.num_heads:  # each key/value head serves a group of query heads
@@ -126,6 +136,12 @@ class GPT(nn.Module):
         hidden_size: Width of the feed-forward layers; default: 4 · dim, and with swiglu 8/3 · dim
             rounded up to a multiple of 8. Llama has 11008 at dim 4096.
         rope_theta: Base of the rotary frequencies; Llama 3 has 500000.
+        rope_scaling: Changes the rotary frequencies of a longer context, as in a config.json:
+            rope_type linear or llama3, and its arguments; see modules/nets/layers/rotary.py.
+        norm_eps: Added to the variance or mean square in norms.
+        head_dim: Width of a head; default: dim / num_heads.
+        qkv_bias: Whether queries, keys and values have a bias; default: as `bias`.
+        qk_norm: Normalize queries and keys of each head by RMSNorm.
     """
 
     def __init__(
@@ -145,6 +161,11 @@ class GPT(nn.Module):
         tie_embeddings: bool = True,
         hidden_size: int | None = None,
         rope_theta: float = 10000.0,
+        rope_scaling: dict[str, Any] | None = None,
+        norm_eps: float = NORM_EPS,
+        head_dim: int | None = None,
+        qkv_bias: bool | None = None,
+        qk_norm: bool = False,
     ) -> None:
         super().__init__()
         kv_heads = num_heads if num_kv_heads is None else num_kv_heads
@@ -156,12 +177,14 @@ class GPT(nn.Module):
         ):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-        if dim % num_heads:
+        if head_dim is None and dim % num_heads:
             raise ValueError(f"dim ({dim}) must be a multiple of num_heads ({num_heads})")
         if kv_heads < 1 or num_heads % kv_heads:
             raise ValueError(f"num_kv_heads ({kv_heads}) must divide num_heads ({num_heads})")
-        if positions == "rotary" and dim // num_heads % 2:
-            raise ValueError(f"rotary positions need an even head width, got {dim // num_heads}")
+        size = head_dim or dim // num_heads
+        if positions == "rotary" and size % 2:
+            raise ValueError(f"rotary positions need an even head width, got {size}")
+        check_rope_scaling(rope_scaling)
         self.vocab_size = vocab_size
         self.context = context
         self.num_layers = num_layers
@@ -177,18 +200,29 @@ class GPT(nn.Module):
         self.tie_embeddings = tie_embeddings
         self.hidden_size = hidden_size
         self.rope_theta = rope_theta
+        self.rope_scaling = rope_scaling
+        self.norm_eps = norm_eps
+        self.head_dim = head_dim
+        self.qkv_bias = qkv_bias
+        self.qk_norm = qk_norm
         self.token_embedding = nn.Embedding(vocab_size, dim)
         self.position_embedding = nn.Embedding(context, dim) if positions == "learned" else None
         self.drop = Dropout(dropout)
         self.blocks = nn.ModuleList(
             Block(
-                SelfAttention(dim, num_heads, kv_heads, dropout, bias, attention, is_causal=True),
+                SelfAttention(
+                    *(dim, num_heads, kv_heads, dropout, bias, attention),
+                    is_causal=True,
+                    head_dim=head_dim,
+                    qkv_bias=qkv_bias,
+                    qk_norm_eps=norm_eps if qk_norm else None,
+                ),
                 FeedForward(dim, activation, dropout, bias, hidden_size),
-                [make_norm(norm, dim, bias), make_norm(norm, dim, bias)],
+                [make_norm(norm, dim, bias, norm_eps), make_norm(norm, dim, bias, norm_eps)],
             )
             for _ in range(num_layers)
         )
-        self.last_norm = make_norm(norm, dim, bias)
+        self.last_norm = make_norm(norm, dim, bias, norm_eps)
         self.head = None if tie_embeddings else nn.Linear(dim, vocab_size, bias=False)
         self.init_weights()
 
@@ -256,7 +290,8 @@ class GPT(nn.Module):
         if self.position_embedding is not None:
             x = x + self.position_embedding(positions)  # (B, T, D)
         else:
-            rope = rope_cache(positions, self.dim // self.num_heads, self.rope_theta)
+            size = self.head_dim or self.dim // self.num_heads
+            rope = rope_cache(positions, size, self.rope_theta, self.rope_scaling)
         x = self.drop(x)
         for number, block in enumerate(self.blocks):
             x = block(x, mask, rope, None if state is None else state[number])  # (B, T, D)

@@ -9,6 +9,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 
+class UnsupportedError(ValueError):
+    """An architecture or option of transformers that our own networks do not have."""
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Return the contents of config.json.
 
@@ -37,12 +41,55 @@ def check_options(folder: Path, config: dict[str, Any], supported: dict[str, tup
         supported: Supported values of each option; the first one applies where it is left out.
 
     Raises:
-        ValueError: If an option has another value.
+        UnsupportedError: If an option has another value.
     """
     for option, values in supported.items():
         value = config.get(option, values[0])
         if value not in values:
-            raise ValueError(f"{folder}: option {option}={value!r} is not supported")
+            raise UnsupportedError(f"{folder}: option {option}={value!r} is not supported")
+
+
+def check_names(folder: Path, expected: set[str], found: set[str]) -> None:
+    """Check that a folder has the weights of a network.
+
+    Raises:
+        ValueError: With the number of missing or superfluous weights and the names of the first.
+    """
+    # Buffers of old versions, and the output layer of networks that use the embedding instead.
+    ignored = (
+        *("attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias"),
+        *("inv_freq", "lm_head.weight", "embed_out.weight"),
+    )
+    report_names(
+        folder,
+        {
+            "no weights for": sorted(expected - found),
+            "superfluous weights": sorted(
+                name for name in found - expected if not name.endswith(ignored)
+            ),
+        },
+    )
+
+
+def report_names(folder: Path, wrong: dict[str, list[str]]) -> None:
+    """Raise an error if there are wrong weights.
+
+    Args:
+        folder: Folder of the weights.
+        wrong: Names of weights by what is wrong with them.
+
+    Raises:
+        ValueError: If there are any.
+    """
+    listed = [f"{what} {abbreviate(names)}" for what, names in wrong.items() if names]
+    if listed:
+        raise ValueError(f"{folder} does not fit its config.json: {'; '.join(listed)}")
+
+
+def abbreviate(names: list[str]) -> str:
+    """List the first three names, and how many there are."""
+    number = f", … ({len(names)} in total)" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{number}"
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:

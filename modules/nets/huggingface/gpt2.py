@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from modules.nets.gpt import GPT, NORM_EPS
-from modules.nets.huggingface.folder import check_options
+from modules.nets.huggingface.folder import check_names, check_options
 
 # The sizes of the smallest GPT-2, which apply where config.json leaves one out.
 DEFAULTS = {"vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12}
@@ -53,7 +53,6 @@ def read_arguments(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     config = DEFAULTS | config
     supported = {
         "activation_function": tuple(ACTIVATIONS),
-        "layer_norm_epsilon": (NORM_EPS,),
         "scale_attn_weights": (True,),
         "scale_attn_by_inverse_layer_idx": (False,),
         "add_cross_attention": (False,),
@@ -69,19 +68,21 @@ def read_arguments(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         "dropout": config.get("resid_pdrop", 0.1),
         "activation": ACTIVATIONS[config.get("activation_function", "gelu_new")],
         "tie_embeddings": config.get("tie_word_embeddings", True),
+        "norm_eps": config.get("layer_norm_epsilon", NORM_EPS),
     }
 
 
-def read_weights(theirs: dict[str, Tensor], net: GPT) -> dict[str, Tensor]:
+def read_weights(folder: Path, theirs: dict[str, Tensor], net: GPT) -> dict[str, Tensor]:
     """Return the weights by our names.
 
     Raises:
-        KeyError: If one is missing.
+        ValueError: If weights are missing or superfluous.
     """
     theirs = {name.removeprefix(PREFIX): tensor for name, tensor in theirs.items()}
     names = weight_names(net.num_layers)
     if net.head is not None:
         names["head.weight"] = "lm_head.weight"
+    check_names(folder, {*names.values()}, {*theirs})
     return {
         ours: theirs[name].T if is_transposed(ours) else theirs[name]
         for ours, name in names.items()
@@ -100,6 +101,9 @@ def write_weights(net: GPT) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "norm": ("layer",),
             "activation": tuple(ACTIVATIONS.values()),
             "num_kv_heads": (None, net.num_heads),
+            "head_dim": (None, net.dim // net.num_heads),
+            "qkv_bias": (None, net.bias),
+            "qk_norm": (False,),
         }.items()
         if getattr(net, option) not in allowed
     ]
@@ -130,7 +134,7 @@ def write_weights(net: GPT) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "activation_function": {ours: name for name, ours in reversed(ACTIVATIONS.items())}[
             net.activation
         ],
-        "layer_norm_epsilon": NORM_EPS,
+        "layer_norm_epsilon": net.norm_eps,
         "resid_pdrop": net.dropout,
         "embd_pdrop": net.dropout,
         "attn_pdrop": net.dropout,

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from modules.nets.huggingface.folder import read_config
+from modules.nets.huggingface.folder import abbreviate, read_config, report_names
 from modules.nets.layers.attention import document_mask, document_positions
 from preprocessing.model_folders import find_source
 
@@ -275,11 +275,13 @@ def make_config(contents: dict[str, Any], auto_class: str, where: Any, **options
     import transformers
 
     kind = str(contents.get("model_type"))
-    known = kind in transformers.CONFIG_MAPPING
-    mapping = getattr(transformers, auto_class)._model_mapping  # noqa: SLF001 no public list
-    if not known or transformers.CONFIG_MAPPING[kind] not in mapping:
+    mapping: Any = getattr(transformers, auto_class)._model_mapping  # noqa: SLF001 no public list
+    configs: Any = transformers.CONFIG_MAPPING
+    masked = kind in configs and configs[kind] in transformers.MODEL_FOR_MASKED_LM_MAPPING
+    encoder = auto_class == "AutoModelForCausalLM" and masked and not contents.get("is_decoder")
+    if kind not in configs or configs[kind] not in mapping or encoder:
         raise ValueError(
-            f"{where} holds the architecture {kind!r}, of which transformers "
+            f"{where} holds a {kind!r}, of which transformers "
             f"{transformers.__version__} has no {auto_class.removeprefix('Auto')}"
         )
     if (labels := options.get("num_labels")) and len(contents.get("id2label") or ()) != labels:
@@ -359,20 +361,13 @@ def check_weights(model: Any, found: dict[str, Any], folder: Path, head_required
         "superfluous weights": [n for n in sorted(found["unexpected_keys"]) if in_backbone(n)],
         "weights of another shape for": [n for n in other if head_required or in_backbone(n)],
     }
-    if any(wrong.values()):
-        listed = "; ".join(f"{what} {_list(names)}" for what, names in wrong.items() if names)
-        raise ValueError(f"{folder} does not fit its config.json: {listed}")
+    report_names(folder, wrong)
     if new := sorted({*missing, *other}):
         warnings.warn(
             f"{folder}: newly initialized, since the folder has no such weights of these sizes: "
-            f"{_list(new)}.",
+            f"{abbreviate(new)}.",
             stacklevel=5,
         )
-
-
-def _list(names: list[str]) -> str:
-    number = f" ({len(names)} in total)" if len(names) > 3 else ""
-    return f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}{number}"
 
 
 @contextmanager

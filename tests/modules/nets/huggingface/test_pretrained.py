@@ -246,7 +246,7 @@ def test_head_of_another_size_is_new(tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "unheard"}, "holds the architecture 'unheard', of which transformers"),
+        ({"model_type": "unheard"}, "holds a 'unheard', of which transformers"),
         ({"model_type": "vit"}, "'vit', of which transformers .* no ModelForSequenceClass"),
     ],
 )
