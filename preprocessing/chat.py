@@ -1,7 +1,10 @@
 """Chat templates: Jinja programs that write the messages of a conversation as one text."""
 
+import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jinja2
@@ -49,12 +52,39 @@ def _compile(template: str) -> jinja2.Template:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
+    # Available in templates of transformers, too.
     environment.globals["raise_exception"] = _raise
+    environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
+    environment.filters["tojson"] = lambda value, **options: json.dumps(
+        value, ensure_ascii=False, **options
+    )
     return environment.from_string(template)
 
 
 def _raise(message: str) -> NoReturn:
     raise jinja2.TemplateError(message)
+
+
+def read_chat_template(folder: Path) -> str | None:
+    """Return the chat template of a Hugging Face folder with its special tokens, or None.
+
+    Raises:
+        OSError: If a file cannot be read.
+        ValueError: If a file is not valid.
+    """
+    settings: dict[str, Any] = {}
+    if (folder / "tokenizer_config.json").is_file():
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    template = settings.get("chat_template")
+    if (folder / "chat_template.jinja").is_file():
+        template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    if isinstance(template, list):  # several, by name
+        template = next((t["template"] for t in template if t["name"] == "default"), None)
+    if not isinstance(template, str):
+        return None
+    tokens = {name: settings.get(name) for name in ("bos_token", "eos_token")}
+    texts = {name: t["content"] if isinstance(t, dict) else t for name, t in tokens.items() if t}
+    return with_special_tokens(template, texts)
 
 
 def with_special_tokens(template: str, special_tokens: Mapping[str, str]) -> str:

@@ -1,6 +1,5 @@
 """Find and load the tokenizer of a checkpoint, a tokenizer.json or a pretrained model."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from datamodules.text.tokenizers import read_bert_folder
 from engine.checkpoint.reading import read_checkpoint
 from engine.checkpoint.sharded import is_sharded
 from engine.errors import UserError
-from preprocessing.chat import with_special_tokens
+from preprocessing import chat
 from preprocessing.model_folders import find_source, is_remote
 from preprocessing.special_tokens import special_token_id
 
@@ -116,22 +115,10 @@ def read_chat_template(path: Path) -> str | None:
     """
     if not path.is_dir() or is_sharded(path):
         return None if path.suffix == ".json" else _hyperparameters(path).get("chat_template")
-    settings: dict[str, Any] = {}
     try:
-        if (path / "tokenizer_config.json").is_file():
-            settings = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
-        template = settings.get("chat_template")
-        if (path / "chat_template.jinja").is_file():
-            template = (path / "chat_template.jinja").read_text(encoding="utf-8")
+        return chat.read_chat_template(path)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the chat template of {path}: {error}.") from error
-    if isinstance(template, list):  # several, by name
-        template = next((t["template"] for t in template if t["name"] == "default"), None)
-    if not isinstance(template, str):
-        return None
-    tokens = {name: settings.get(name) for name in ("bos_token", "eos_token")}
-    texts = {name: t["content"] if isinstance(t, dict) else t for name, t in tokens.items() if t}
-    return with_special_tokens(template, texts)
 
 
 def _hyperparameters(path: Path) -> dict[str, Any]:

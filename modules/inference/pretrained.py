@@ -1,4 +1,4 @@
-"""Open a language model from a checkpoint or a Hugging Face folder; save its tokenizer."""
+"""Open a language model from a checkpoint or a pretrained model; save its tokenizer."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,12 @@ from engine.checkpoint.reading import load_task
 from engine.checkpoint.sharded import is_sharded
 from engine.errors import UserError
 from modules.language_model import LanguageModel
+from modules.nets.gpt import GPT
+from modules.nets.huggingface.folder import UnsupportedError
 from modules.nets.huggingface.gpt import load_gpt
+from modules.nets.huggingface.pretrained import PretrainedCausalLM
+from preprocessing.chat import read_chat_template
+from preprocessing.model_folders import find_source, is_remote
 from preprocessing.special_tokens import END_OF_TEXT
 
 BERT_TOKENS = ("pad", "unk", "cls", "sep", "mask")
@@ -21,8 +26,10 @@ def open_language_model(path: str | Path) -> LanguageModel:
     """Return a LanguageModel in eval mode on the CPU.
 
     Args:
-        path: A checkpoint file of a LanguageModel, or a folder with config.json, model.safetensors
-            and tokenizer.json (or vocab.json and merges.txt).
+        path: A checkpoint file of a LanguageModel, a folder with config.json, model.safetensors and
+            tokenizer.json (or vocab.json and merges.txt), or another source of
+            preprocessing/model_folders.py. The network is a GPT where GPT has its architecture,
+            else a PretrainedCausalLM; texts end at the model's end-of-sequence tokens.
 
     Raises:
         UserError: If the path is something else or cannot be read.
@@ -30,6 +37,11 @@ def open_language_model(path: str | Path) -> LanguageModel:
     path = Path(path)
     if path.is_dir() and not is_sharded(path):
         return _from_folder(path).eval()
+    if (not path.exists() and is_remote(str(path))) or (path.is_file() and path.suffix == ".gguf"):
+        try:
+            return _from_folder(find_source(str(path))).eval()
+        except ValueError as error:
+            raise UserError(f"{error}.") from error
     model = load_task(path, LanguageModel, "a language config, such as configs/shakespeare/*.yaml")
     if model.tokenizer is None:
         raise UserError(
@@ -45,8 +57,13 @@ def _from_folder(folder: Path) -> LanguageModel:
             f"{folder} is neither a checkpoint nor a Hugging Face folder (it has no config.json); "
             "name a file, for example runs/…/checkpoints/best.ckpt."
         )
+    net: GPT | PretrainedCausalLM
     try:
-        net = load_gpt(folder)
+        try:
+            net = load_gpt(folder)
+        except UnsupportedError:
+            net = PretrainedCausalLM(str(folder))
+        template = read_chat_template(folder)
     except (ValueError, TypeError, LookupError, OSError, SafetensorError) as error:
         named = "" if str(folder) in str(error) else f"{folder}: config.json or weights: "
         raise UserError(f"{named}{error}.") from error
@@ -57,7 +74,19 @@ def _from_folder(folder: Path) -> LanguageModel:
             f"only "
             f"{net.vocab_size}: they belong to different models."
         )
-    return LanguageModel(net, tokenizer=tokenizer.to_str())
+    model = LanguageModel(net, tokenizer=tokenizer.to_str(), chat_template=template)
+    model.end_tokens = _end_tokens(folder)
+    return model
+
+
+def _end_tokens(folder: Path) -> frozenset[int]:
+    """Return the end-of-sequence tokens of generation_config.json, else of config.json."""
+    for name in ("generation_config.json", "config.json"):
+        if (folder / name).is_file():
+            found = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
+            if found is not None:
+                return frozenset(found if isinstance(found, list) else [found])
+    return frozenset()
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:

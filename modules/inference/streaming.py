@@ -44,6 +44,12 @@ class TextStreamer:
         piece, self.pending = self.pending[:ready], self.pending[ready:]
         return piece
 
+    def end(self) -> str:
+        """End the text before a token that is not part of it; return the remaining text."""
+        self.ended = True
+        piece, self.pending = self.pending, ""
+        return piece
+
     def _stop_prefix_length(self) -> int:
         """Return the length of the longest suffix of `pending` that the stop string begins with."""
         lengths = range(min(len(self.stop) - 1, len(self.pending)), 0, -1)
