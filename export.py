@@ -6,9 +6,9 @@
     python export.py --checkpoint runs/…/best.ckpt --format huggingface --merge --output merged/
 
 safetensors   weights of the network of any task, with its hyper-parameters as JSON in the metadata
-huggingface   a GPT (as GPT-2; with rotary positions as GPT-NeoX or Llama) or BERT with its
-              tokenizer, for AutoModelForCausalLM, AutoModelForMaskedLM or
-              AutoModelForSequenceClassification
+huggingface   a GPT (as GPT-2; with rotary positions as GPT-NeoX or Llama), BERT or network of
+              transformers with its tokenizer and a model card, for AutoModelForCausalLM,
+              AutoModelForMaskedLM or AutoModelForSequenceClassification
 word2vec      word vectors as vectors.txt, for gensim's KeyedVectors.load_word2vec_format
 checkpoint    one file with weights and hyper-parameters, for train.py test, --init_from and
               generate.py

@@ -3,6 +3,7 @@
 import re
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 PACKAGE = "package:"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(?<!\.ckpt)(?<!\.json)(?<!\.gguf)")  # not a file's path
@@ -65,6 +66,36 @@ def check_folder(folder: Path) -> None:
             f"{folder}"
         )
     raise ValueError(f"{folder} has no weights: there is no model.safetensors")
+
+
+def find_license(source: str, data_dir: str | Path = "data") -> str | None:
+    """Return the license that a model states, without a download; None if it states none.
+
+    That is `license` at the head of the README.md beside the weights, else that of the package.
+    """
+    package = source.removeprefix(PACKAGE) if source.startswith(PACKAGE) else None
+    try:
+        if package is None and not any((Path(f) / source).exists() for f in (".", data_dir)):
+            from huggingface_hub import try_to_load_from_cache
+
+            readme = try_to_load_from_cache(source, "README.md")
+            readme = Path(readme) if isinstance(readme, str) else None
+        else:
+            readme = find_source(source, data_dir) / "README.md"
+        text = readme.read_text(encoding="utf-8") if readme and readme.is_file() else ""
+    except (OSError, ValueError):
+        text = ""
+    head = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
+    stated = re.search(r"^license: *(\S+)", head[1], re.MULTILINE) if head else None
+    if stated:
+        return stated[1]
+    if package is None:
+        return None
+    try:
+        metadata: Any = distribution(package).metadata
+    except (PackageNotFoundError, ValueError):
+        return None
+    return metadata.get("License-Expression") or metadata.get("License")
 
 
 def _find_in_package(name: str) -> Path:

@@ -9,6 +9,9 @@ END_OF_TEXT = "<|endoftext|>"  # between the documents of a language model's cor
 ALIASES = {  # names of the same tokens in RoBERTa, SentencePiece and byte-level vocabularies
     PAD: ("<pad>", "<|pad|>", "<|endoftext|>", "<|im_end|>", "</s>"),
     UNK: ("<unk>", "<|endoftext|>", "<|im_end|>"),
+    CLS: ("<s>",),
+    SEP: ("</s>",),
+    MASK: ("<mask>",),
 }
 
 

@@ -17,13 +17,13 @@ from engine.checkpoint.sharded import KEYS, as_single_file
 from engine.errors import UserError
 from modules.adapters.layers import adapted_layers, remove_adapter
 from modules.adapters.task import AdapterTask
-from modules.classifier import Classifier
+from modules.inference.model_card import write_model_card
 from modules.inference.pretrained import open_language_model, save_tokenizer
-from modules.masked_language_model import MaskedLanguageModel
 from modules.nets.bert import BertClassifier, BertMLM
 from modules.nets.gpt import GPT
 from modules.nets.huggingface.bert import save_bert
 from modules.nets.huggingface.gpt import save_gpt
+from modules.nets.huggingface.pretrained import Pretrained, save_pretrained
 from modules.word_vectors import WordVectors
 
 
@@ -47,6 +47,8 @@ def export(checkpoint: Path, format: str, folder: Path, merge: bool = False) -> 
     try:
         with merged_adapter(checkpoint) if merge else nullcontext(checkpoint) as path:
             FORMATS[format](path, folder)
+        if format == "huggingface":
+            write_model_card(checkpoint, folder)
     except OSError as error:
         raise UserError(f"--output: cannot write to {folder}: {error}") from error
     return sorted(folder.iterdir())
@@ -160,7 +162,7 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> None:
 
 
 def export_huggingface(checkpoint: Path, folder: Path) -> None:
-    """Write a GPT or BERT and its tokenizer as a Hugging Face folder."""
+    """Write a GPT, a BERT or a network of transformers as a Hugging Face folder."""
     with as_single_file(checkpoint) as file:
         saved = read_checkpoint(file).get("hyper_parameters", {})
         if saved.get("adapter"):
@@ -168,9 +170,11 @@ def export_huggingface(checkpoint: Path, folder: Path) -> None:
                 f"{checkpoint} holds an adapter: add --merge to write the network with the adapter "
                 "merged into it."
             )
-        task = saved.get("_class_path", "")
-        kind = BERT_TASKS.get(task.rpartition(".")[2])
-        model = load_task(file, kind, "a BERT's config") if kind else open_language_model(file)
+        task = str(saved.get("_class_path", "")).rpartition(".")[2]
+        if task in TEXT_TASKS:
+            model: Any = load_task(file, getattr(modules, task), "a config of texts")
+        else:
+            model = open_language_model(file)
     net: Any = model.net
     try:
         if isinstance(net, GPT):
@@ -178,22 +182,28 @@ def export_huggingface(checkpoint: Path, folder: Path) -> None:
             save_gpt(net, folder)
             save_tokenizer(model.tokenizer, folder, net.context)
             return
-        if isinstance(net, BertMLM | BertClassifier):
+        if isinstance(net, BertMLM | BertClassifier | Pretrained):
             if model.tokenizer is None:
                 raise UserError(
                     f"{checkpoint} contains no tokenizer, which a Hugging Face folder requires; "
                     f"use "
                     "--format safetensors."
                 )
-            save_bert(net, folder, getattr(model, "class_names", None))
+            class_names = getattr(model, "class_names", None)
+            if isinstance(net, Pretrained):
+                save_pretrained(net, folder, class_names, TEXT_TASKS.get(task))
+            else:
+                save_bert(net, folder, class_names)
             save_tokenizer(model.tokenizer, folder, net.context)
+            if getattr(model, "chat_template", None):
+                (folder / "chat_template.jinja").write_text(model.chat_template, encoding="utf-8")
             return
     except ValueError as error:
         raise UserError(f"{error}; use --format safetensors.") from error
     raise UserError(
         f"{checkpoint} contains the network {type(net).__name__}, but --format huggingface "
         f"supports only "
-        "modules.nets.GPT, BertMLM and BertClassifier; use --format safetensors."
+        "modules.nets.GPT, BertMLM, BertClassifier and Pretrained…; use --format safetensors."
     )
 
 
@@ -221,10 +231,12 @@ PEFT_TASKS = {  # ending of a class of transformers → task type of peft
     "ForTokenClassification": "TOKEN_CLS",
     "ForCausalLM": "CAUSAL_LM",
 }
-# Tasks whose network may be a BERT; all others are language models.
-BERT_TASKS: dict[str, Any] = {
-    "Classifier": Classifier,
-    "MaskedLanguageModel": MaskedLanguageModel,
+TEXT_TASKS = {  # tasks of texts but language models → problem type of transformers
+    "Classifier": "single_label_classification",
+    "MultiLabelClassifier": "multi_label_classification",
+    "Regressor": "regression",
+    "TokenClassifier": None,
+    "MaskedLanguageModel": None,
 }
 FORMATS = {
     "safetensors": export_safetensors,

@@ -17,7 +17,7 @@ from modules.nets.huggingface.gpt import load_gpt
 from modules.nets.huggingface.pretrained import PretrainedCausalLM
 from preprocessing.chat import read_chat_template
 from preprocessing.model_folders import find_source, is_remote
-from preprocessing.special_tokens import END_OF_TEXT
+from preprocessing.special_tokens import END_OF_TEXT, MASK, PAD, UNK, find_special_token
 
 BERT_TOKENS = ("pad", "unk", "cls", "sep", "mask")
 
@@ -116,49 +116,62 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     )
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path, context: int) -> None:
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, context: int | None) -> None:
     """Write the files from which `AutoTokenizer.from_pretrained` loads the same tokenizer.
 
-    `<|endoftext|>` becomes the beginning- and end-of-sequence token where the vocabulary has it;
-    [PAD], [UNK], [CLS], [SEP] and [MASK] get the same roles as in BERT.
+    `<|endoftext|>` becomes the beginning- and end-of-sequence token where the vocabulary has it,
+    else these are the tokens of config.json; [PAD], [UNK], [CLS], [SEP] and [MASK], or the tokens
+    of their roles in RoBERTa, get the same roles as in BERT.
 
     Args:
         tokenizer: A tokenizer; its truncation and padding are not saved.
         folder: Folder with the network's config.json, to which the ids of the tokens are added.
-        context: Maximum number of tokens of the network.
+        context: Maximum number of tokens of the network; None: unlimited.
     """
     tokenizer = Tokenizer.from_str(tokenizer.to_str())
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    named = {
-        role: name
-        for role, name in {
-            "bos_token": END_OF_TEXT,
-            "eos_token": END_OF_TEXT,
-            **{f"{name}_token": f"[{name.upper()}]" for name in BERT_TOKENS},
-        }.items()
-        if tokenizer.token_to_id(name) is not None
-    }
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    named = _name_special_tokens(tokenizer, config)
     settings: dict[str, Any] = {
         # Otherwise "model_type": "gpt2" selects GPT-2's own tokenizer class.
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,  # otherwise removes spaces before full stops
-        "model_max_length": context,
-        # BERT also takes token types.
+        **({} if context is None else {"model_max_length": context}),
+        # BERT also takes token types; RoBERTa, which has one type only, does not need them.
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"]
-        if "cls_token" in named
+        if (config.get("type_vocab_size") or 0) > 1
         else ["input_ids", "attention_mask"],
         **named,
     }
     if named:
         tokenizer.add_special_tokens(sorted(set(named.values())))
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         for role in ("bos_token", "eos_token", "pad_token"):
             if role in named:
                 config[f"{role}_id"] = tokenizer.token_to_id(named[role])
         _write_json(folder / "config.json", config)
     tokenizer.save(str(folder / "tokenizer.json"))
     _write_json(folder / "tokenizer_config.json", settings)
+
+
+def _name_special_tokens(tokenizer: Tokenizer, config: dict[str, Any]) -> dict[str, str]:
+    """Map the roles of special tokens, such as pad_token, to tokens of the vocabulary."""
+    roles: dict[str, str | None] = {}
+    for role in ("bos_token", "eos_token", "pad_token"):
+        number = config.get(f"{role}_id")
+        if isinstance(number, list):  # several end-of-sequence tokens
+            number = number[0]
+        roles[role] = None if number is None else tokenizer.id_to_token(number)
+    if tokenizer.token_to_id(END_OF_TEXT) is not None and config.get("eos_token_id") is None:
+        roles |= {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
+    if find_special_token(tokenizer, MASK):  # a vocabulary of a masked language model
+        roles |= {
+            f"{name}_token": find_special_token(tokenizer, f"[{name.upper()}]")
+            for name in BERT_TOKENS
+        }
+    elif tokenizer.token_to_id(PAD) is not None:
+        roles |= {"pad_token": PAD, "unk_token": find_special_token(tokenizer, UNK)}
+    return {role: name for role, name in roles.items() if name is not None}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -103,7 +103,7 @@ class Pretrained(nn.Module):
         self._inputs = {*inspect.signature(model.forward).parameters}
         if gradient_checkpointing:
             model.gradient_checkpointing_enable()
-        self.model = model
+        self.model = model.train()  # `from_pretrained` returns it in eval mode
 
     @property
     def backbone(self) -> nn.Module:
@@ -258,6 +258,30 @@ class PretrainedCausalLM(Pretrained):
             input_ids=tokens, past_key_values=state, use_cache=state is not None, **packed
         )
         return output.logits, state  # (B, T, V)
+
+
+def save_pretrained(
+    net: Pretrained,
+    folder: str | Path,
+    class_names: list[str] | None = None,
+    problem_type: str | None = None,
+) -> None:
+    """Write a folder that the network's class of transformers, and AutoModelFor…, opens.
+
+    Args:
+        net: The network.
+        folder: Created where it does not exist.
+        class_names: Names of a classifier's classes.
+        problem_type: Of transformers: regression, single_label_classification or
+            multi_label_classification.
+    """
+    config = net.model.config
+    if class_names is not None:
+        config.id2label = dict(enumerate(class_names))
+        config.label2id = {name: number for number, name in enumerate(class_names)}
+    config.problem_type = problem_type
+    with quiet_transformers():
+        net.model.save_pretrained(folder)
 
 
 def make_config(contents: dict[str, Any], auto_class: str, where: Any, **options: Any) -> Any:
