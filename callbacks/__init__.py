@@ -23,6 +23,7 @@ from callbacks.samples.translations import Translations as Translations
 from callbacks.samples.word_neighbors import WordNeighbors as WordNeighbors
 from callbacks.training.backbone_finetuning import BackboneFinetuning as BackboneFinetuning
 from callbacks.training.batch_size_finder import BatchSizeFinder as BatchSizeFinder
+from callbacks.training.freeze import Freeze as Freeze
 from callbacks.training.learning_rate_finder import LearningRateFinder as LearningRateFinder
 from callbacks.training.weight_averaging import EMAWeightAveraging as EMAWeightAveraging
 from callbacks.training.weight_averaging import (

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from engine.errors import UserError
 from engine.lightning_internals import attached_trainer
+from modules.optim.layer_decay import LayerDecayAdamW
 from modules.optim.muon import Muon
 
 
@@ -59,6 +60,54 @@ class WarmupCosine(LRScheduler):
             self.final_fraction
             + (1.0 - self.final_fraction) * (1 + math.cos(math.pi * progress)) / 2
         )
+
+    def get_lr(self) -> list[float | Tensor]:
+        """Return the learning rate of each parameter group."""
+        return [base * self.factor(self.last_epoch) for base in self.base_lrs]
+
+
+class WarmupLinear(LRScheduler):
+    """Linear warmup, then linear decay to zero, stepped once per optimizer step.
+
+    With peak `lr`, total `n` and warmup `w = warmup_fraction · n`:
+
+        lr(t) = lr · (t + 1) / (w + 1)        for t < w
+        lr(t) = lr · (n - t) / (n - w)        for t ≥ w
+
+    Devlin et al. 2019, appendix A.3; the usual schedule for fine-tuning.
+
+    Args:
+        optimizer: Its learning rates are the peaks.
+        warmup_fraction: Fraction of the steps until the peak, in [0, 1).
+        total_steps: Steps `n` until zero; the number of steps of the run by default.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        warmup_fraction: float = 0.1,
+        total_steps: int | None = None,
+    ) -> None:
+        if not 0 <= warmup_fraction < 1:
+            raise ValueError(
+                f"WarmupLinear: warmup_fraction must be in [0, 1), got {warmup_fraction}."
+            )
+        self.warmup_fraction = warmup_fraction
+        self.begin(optimizer, total_steps)
+
+    def begin(self, optimizer: Optimizer, total_steps: int | None) -> None:
+        """Start a schedule of `total_steps` steps."""
+        self.total_steps = total_steps
+        super().__init__(optimizer)
+
+    def factor(self, step: int) -> float:
+        """Return the learning rate at a step as a fraction of the peak."""
+        if self.total_steps is None:
+            return 1.0
+        warmup = self.warmup_fraction * self.total_steps
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return max(0.0, (self.total_steps - step) / (self.total_steps - warmup))
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the learning rate of each parameter group."""
@@ -162,8 +211,8 @@ def configure(
     """Return the optimizer and schedule of a task for `configure_optimizers`.
 
     Weight decay applies to matrices only, not to biases and normalization gains. Schedules with
-    `total_steps` (WarmupCosine, OneCycle, OneCycleLR, Noam) are stepped after each optimizer step,
-    a ReduceLROnPlateau after each validation, all others after each epoch.
+    `total_steps` (WarmupCosine, WarmupLinear, OneCycle, OneCycleLR, Noam) are stepped after each
+    optimizer step, a ReduceLROnPlateau after each validation, all others after each epoch.
 
     Args:
         task: The task; its parameters with `requires_grad` are optimized.
@@ -183,6 +232,9 @@ def configure(
         created._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # noqa: SLF001  # see above
     if isinstance(created, Muon):
         created.exclude_from_muon(_embeddings_and_output_layer(task))
+    if isinstance(created, LayerDecayAdamW):
+        with _invalid_arguments("optimizer"):
+            created.set_layers(task.named_parameters())
     if created.defaults.get("weight_decay"):
         _exempt_vectors_from_decay(created)
     if lr_scheduler is None:
@@ -197,6 +249,8 @@ def configure(
         return {"optimizer": created, "lr_scheduler": config}
     if isinstance(scheduler, WarmupCosine) and scheduler.total_steps is None:
         scheduler.total_steps = steps_of_run(task.trainer)
+    elif isinstance(scheduler, WarmupLinear) and scheduler.total_steps is None:
+        scheduler.begin(created, steps_of_run(task.trainer))
     elif isinstance(scheduler, OneCycle) and scheduler.follows_run:
         scheduler.begin(steps_of_run(task.trainer))
     elif isinstance(scheduler, OneCycleLR) and steps_of_run(task.trainer) > scheduler.total_steps:

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim import SGD
 
-from modules.optim.schedules import OneCycle, WarmupCosine
+from modules.optim.schedules import OneCycle, WarmupCosine, WarmupLinear
 from tests.support.optimizers import fit
 
 
@@ -38,6 +38,29 @@ def test_one_cycle_lasts_as_long_as_the_run() -> None:
     assert len(watch.rates) == 10
     assert max(watch.rates) == watch.rates[2] == pytest.approx(0.5)  # at 0.3 · 10 - 1
     assert watch.rates[-1] == pytest.approx(0.5 / 250_000)
+
+
+def test_warmup_linear_rises_to_the_learning_rate_and_falls_to_zero() -> None:
+    watch = fit(partial(SGD, lr=0.5), partial(WarmupLinear, warmup_fraction=0.4))
+    assert watch.intervals == ["step"]
+    warmup = [0.5 * t / 5 for t in (1, 2, 3, 4)]
+    assert watch.rates == pytest.approx([*warmup, *(0.5 * t / 6 for t in (6, 5, 4, 3, 2, 1))])
+    assert watch.rate_after == 0
+
+
+def test_warmup_linear_equals_transformers_after_warmup() -> None:
+    from transformers import get_linear_schedule_with_warmup
+
+    ours, theirs = (SGD([nn.Parameter(torch.zeros(1))], lr=0.1) for _ in range(2))
+    schedule = WarmupLinear(ours, warmup_fraction=0.2, total_steps=20)
+    reference = get_linear_schedule_with_warmup(theirs, 4, 20)
+    for step in range(20):
+        if step >= 4:  # theirs starts at zero, which wastes a step
+            assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"])
+        for one in (ours, schedule, theirs, reference):
+            one.step()
+    with pytest.raises(ValueError, match="warmup_fraction must be in"):
+        WarmupLinear(ours, warmup_fraction=1)
 
 
 def test_schedule_counts_steps_under_changing_accumulation() -> None:
