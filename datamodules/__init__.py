@@ -7,6 +7,7 @@ from datamodules.classification.glue import GLUE
 from datamodules.classification.hugging_face_texts import HuggingFaceTexts
 from datamodules.classification.imdb import IMDB, PackedIMDB
 from datamodules.classification.sst2 import SST2
+from datamodules.classification.tagged_texts import TaggedTexts
 from datamodules.classification.text_table import TextTable
 from datamodules.images.augmentation import PerImageAffine, PerImageElastic
 from datamodules.images.digits import Digits
@@ -52,6 +53,7 @@ __all__ = [
     "PythonSource",
     "ReversedWords",
     "Shakespeare",
+    "TaggedTexts",
     "TextFile",
     "TextStream",
     "TextTable",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from modules.multi_label_classifier import MultiLabelClassifier
     from modules.preference import PreferenceModel
     from modules.regressor import Regressor
+    from modules.token_classifier import TokenClassifier
     from modules.translator import Translator
     from modules.word_vectors import WordVectors
 
@@ -22,6 +23,7 @@ __all__ = [
     "MultiLabelClassifier",
     "PreferenceModel",
     "Regressor",
+    "TokenClassifier",
     "Translator",
     "WordVectors",
 ]
@@ -32,6 +34,7 @@ FILES = {
     "MultiLabelClassifier": "multi_label_classifier",
     "PreferenceModel": "preference",
     "Regressor": "regressor",
+    "TokenClassifier": "token_classifier",
     "Translator": "translator",
     "WordVectors": "word_vectors",
 }

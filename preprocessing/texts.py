@@ -1,12 +1,15 @@
 """Convert raw texts to the padded token batches that a network was trained on."""
 
+import re
 from collections.abc import Sequence
 
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
 from preprocessing.special_tokens import PAD, UNK, special_token_id
+
+WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def texts_to_inputs(
@@ -22,7 +25,49 @@ def texts_to_inputs(
         `input_ids` and `attention_mask`, both (B, T); the mask is True at tokens. Pairs also have
         `token_type_ids` (B, T): 0 in the first text, 1 in the second.
     """
-    found = tokenizer.encode_batch(list(texts))
+    inputs = _pad(tokenizer.encode_batch(list(texts)), tokenizer)
+    if all(isinstance(text, str) for text in texts):
+        del inputs["token_type_ids"]
+    return inputs
+
+
+def split_words(text: str) -> list[tuple[int, int]]:
+    """Return the range of characters of each word: letters and digits, or one other symbol."""
+    return [match.span() for match in WORD.finditer(text)]
+
+
+def words_to_inputs(
+    words: Sequence[Sequence[str]], tokenizer: Tokenizer
+) -> tuple[dict[str, Tensor], list[dict[int, int]]]:
+    """Tokenize texts that are split into words, truncate and pad them, as TaggedTexts does.
+
+    Args:
+        words: The words of each text.
+        tokenizer: With truncation and padding enabled.
+
+    Returns:
+        `input_ids` and `attention_mask`, both (B, T), and for each text the `first_tokens`.
+    """
+    found = tokenizer.encode_batch([list(text) for text in words], is_pretokenized=True)
+    inputs = _pad(found, tokenizer)
+    del inputs["token_type_ids"]
+    return inputs, [first_tokens(encoding) for encoding in found]
+
+
+def first_tokens(encoding: Encoding) -> dict[int, int]:
+    """Return the position of the first token of each word of a text that was split into words.
+
+    Words that were truncated, or have no tokens, such as control characters, are left out.
+    """
+    first: dict[int, int] = {}
+    for position, word in enumerate(encoding.word_ids):
+        if word is not None:
+            first.setdefault(word, position)
+    return first
+
+
+def _pad(found: Sequence[Encoding], tokenizer: Tokenizer) -> dict[str, Tensor]:
+    """Return input_ids, attention_mask and token_type_ids of encoded texts, all (B, T)."""
     # A text without tokens becomes one [UNK]: an attention mask must not be empty.
     width = max([1, *(len(encoding.ids) for encoding in found)])
     pad, unknown = (int(special_token_id(tokenizer, name) or 0) for name in (PAD, UNK))
@@ -36,7 +81,4 @@ def texts_to_inputs(
     empty = ~mask.any(dim=1)  # (B,)
     ids[empty, 0] = unknown
     mask[empty, 0] = True
-    inputs = {"input_ids": ids, "attention_mask": mask}
-    if any(not isinstance(text, str) for text in texts):
-        inputs["token_type_ids"] = types
-    return inputs
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}

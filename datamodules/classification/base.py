@@ -246,24 +246,12 @@ class TextClassificationDataModule(BucketedDataModule):
         return LabeledTexts(texts, [unknown] * len(texts))
 
     def _setup_splits(self, texts: dict[str, LabeledTexts]) -> None:
-        pad, unknown = (self._special(name) for name in (PAD, UNK))
         tokenizer = Tokenizer.from_str(self.tokenizer_json)  # truncates
         tokenizer.no_padding()
         truncated, empty = {}, {}
         for split, (raw, labels) in texts.items():
-            rows, types, truncated[split] = [], [], 0
-            for encoding in encode_batches(tokenizer, raw):
-                rows.append(np.array(encoding.ids or [unknown], np.int32))  # no mask may be empty
-                if self.second_text_column is not None:
-                    types.append(np.array(encoding.type_ids or [0], np.int32))
-                truncated[split] += bool(encoding.overflowing)
             empty[split] = sum(map(_is_empty, raw))
-            self.splits[split] = LabeledTokens(
-                RaggedTokens.from_sequences(rows),
-                to_targets(labels, self.target, self.num_classes),
-                pad,
-                RaggedTokens.from_sequences(types) if types else None,
-            )
+            self.splits[split], truncated[split] = self._encode(tokenizer, raw, labels)
 
         def counted(numbers: dict[str, int]) -> str:
             return ", ".join(f"{n:,} of {len(texts[s][0]):,} {s}" for s, n in numbers.items() if n)
@@ -280,6 +268,25 @@ class TextClassificationDataModule(BucketedDataModule):
                 f"Texts longer than the context of {self.context} tokens: {counted(truncated)}. "
                 "They are truncated; increase --data.context to read more of them."
             )
+
+    def _encode(
+        self, tokenizer: Tokenizer, texts: list[Any], labels: list[Any]
+    ) -> tuple[LabeledTokens, int]:
+        """Return the tokens of texts with their targets, and the number of truncated texts."""
+        rows, types, truncated = [], [], 0
+        unknown = self._special(UNK)
+        for encoding in encode_batches(tokenizer, texts):
+            rows.append(np.array(encoding.ids or [unknown], np.int32))  # no mask may be empty
+            if self.second_text_column is not None:
+                types.append(np.array(encoding.type_ids or [0], np.int32))
+            truncated += bool(encoding.overflowing)
+        tokens = LabeledTokens(
+            RaggedTokens.from_sequences(rows),
+            to_targets(labels, self.target, self.num_classes),
+            self._special(PAD),
+            RaggedTokens.from_sequences(types) if types else None,
+        )
+        return tokens, truncated
 
     def _batches(self, **kwargs: Any) -> BucketBatchSampler:
         if self.balanced_sampling:

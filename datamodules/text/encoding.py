@@ -53,12 +53,18 @@ def encode_texts(
 
 
 def encode_batches(
-    tokenizer: Tokenizer, texts: Iterable[Any], special_tokens: bool = True
+    tokenizer: Tokenizer,
+    texts: Iterable[Any],
+    special_tokens: bool = True,
+    is_pretokenized: bool = False,
 ) -> Iterator[Encoding]:
-    """Encode each text or pair of texts, with the tokenizer's truncation and padding."""
+    """Encode texts, pairs of texts or lists of words, with the tokenizer's truncation."""
     texts = iter(texts)
     while batch := list(islice(texts, 64)):  # encoded in parallel by the library
-        yield from tokenizer.encode_batch_fast(batch, add_special_tokens=special_tokens)
+        if is_pretokenized:  # the fast method does not say which word a token is of
+            yield from tokenizer.encode_batch(batch, is_pretokenized, special_tokens)
+        else:
+            yield from tokenizer.encode_batch_fast(batch, add_special_tokens=special_tokens)
 
 
 def list_characters(text: str, known: set[str]) -> str:
