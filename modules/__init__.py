@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from modules.multi_label_classifier import MultiLabelClassifier
     from modules.preference import PreferenceModel
     from modules.regressor import Regressor
+    from modules.sentence_encoder import SentenceEncoder
     from modules.token_classifier import TokenClassifier
     from modules.translator import Translator
     from modules.word_vectors import WordVectors
@@ -23,6 +24,7 @@ __all__ = [
     "MultiLabelClassifier",
     "PreferenceModel",
     "Regressor",
+    "SentenceEncoder",
     "TokenClassifier",
     "Translator",
     "WordVectors",
@@ -34,6 +36,7 @@ FILES = {
     "MultiLabelClassifier": "multi_label_classifier",
     "PreferenceModel": "preference",
     "Regressor": "regressor",
+    "SentenceEncoder": "sentence_encoder",
     "TokenClassifier": "token_classifier",
     "Translator": "translator",
     "WordVectors": "word_vectors",

@@ -7,9 +7,18 @@ import torch
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
-from preprocessing.special_tokens import PAD, UNK, special_token_id
+from preprocessing.special_tokens import PAD, UNK, find_special_token, special_token_id
 
 WORD = re.compile(r"\w+|[^\w\s]")
+
+
+def with_truncation_and_padding(tokenizer: Tokenizer, context: int) -> str:
+    """Return the tokenizer as JSON; its `encode_batch` then gives what the model was trained on."""
+    complete = Tokenizer.from_str(tokenizer.to_str())
+    complete.enable_truncation(context)
+    pad = find_special_token(complete, PAD) or PAD
+    complete.enable_padding(pad_id=special_token_id(complete, PAD), pad_token=pad)
+    return complete.to_str()
 
 
 def texts_to_inputs(

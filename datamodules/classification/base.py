@@ -36,10 +36,10 @@ from datamodules.text.tokenizers import (
     NUM_BYTES,
     Kind,
     train_tokenizer,
-    with_truncation_and_padding,
 )
 from engine.errors import UserError
 from preprocessing.special_tokens import IGNORE_INDEX, PAD, SEP, UNK, special_token_id
+from preprocessing.texts import with_truncation_and_padding
 
 
 class LabeledTexts(NamedTuple):

@@ -23,10 +23,11 @@ from datamodules.loading.whole_batches import (
 from datamodules.text.encoding import encode_texts
 from datamodules.text.reading import SplitText, find_files
 from datamodules.text.tokenizer_files import find_tokenizer, load_or_build
-from datamodules.text.tokenizers import Kind, train_tokenizer, with_truncation_and_padding
+from datamodules.text.tokenizers import Kind, train_tokenizer
 from datamodules.text.unchanged import UnchangedText, hash_arrays
 from engine.errors import UserError
 from preprocessing.special_tokens import CLS, MASK, PAD, SEP, UNK
+from preprocessing.texts import with_truncation_and_padding
 
 KINDS = ("wordpiece", "bert")
 SPECIAL_TOKENS = (PAD, UNK, CLS, SEP, MASK)

@@ -37,8 +37,6 @@ from preprocessing.special_tokens import (
     PAD,
     SEP,
     UNK,
-    find_special_token,
-    special_token_id,
 )
 
 Kind = Literal["words", "characters", "bpe", "wordpiece", "bert"]
@@ -323,12 +321,3 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
     # Not splitlines: some tokens are other line separators of Unicode.
     tokens = path.read_text(encoding="utf-8").split("\n")
     return {token: index for index, token in enumerate(tokens) if token}
-
-
-def with_truncation_and_padding(tokenizer: Tokenizer, context: int) -> str:
-    """Return the tokenizer as JSON; its `encode_batch` then gives what the model was trained on."""
-    complete = Tokenizer.from_str(tokenizer.to_str())
-    complete.enable_truncation(context)
-    pad = find_special_token(complete, PAD) or PAD
-    complete.enable_padding(pad_id=special_token_id(complete, PAD), pad_token=pad)
-    return complete.to_str()

@@ -23,11 +23,11 @@ from datamodules.text.tokenizers import (
     NUM_BYTES,
     Kind,
     train_tokenizer,
-    with_truncation_and_padding,
 )
 from datamodules.text.unchanged import UnchangedText, hash_arrays
 from engine.errors import UserError
 from preprocessing.special_tokens import BOS, EOS, IGNORE_INDEX, PAD, UNK
+from preprocessing.texts import with_truncation_and_padding
 
 KINDS = ("bpe", "words")
 SPECIAL_TOKENS = (PAD, UNK, BOS, EOS)

@@ -13,9 +13,9 @@ from datamodules.classification.base import LabeledTexts, TextClassificationData
 from datamodules.loading.length_batches import BucketBatchSampler, padding_fraction
 from datamodules.loading.ragged import RaggedTokens
 from datamodules.loading.whole_batches import EvaluationBatchSampler
-from datamodules.text.tokenizers import KINDS, train_tokenizer, with_truncation_and_padding
+from datamodules.text.tokenizers import KINDS, train_tokenizer
 from engine.errors import UserError
-from preprocessing.texts import texts_to_inputs
+from preprocessing.texts import texts_to_inputs, with_truncation_and_padding
 from tests.support import REAL_DIR
 from tests.support.synthetic_data import TEXT_SETS
 
