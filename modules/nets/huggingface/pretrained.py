@@ -117,7 +117,7 @@ class Pretrained(nn.Module):
         lists = [m for m in self.backbone.modules() if isinstance(m, nn.ModuleList)]
         return max(lists, key=lambda blocks: sum(p.numel() for p in blocks.parameters()))
 
-    def _run(self, inputs: dict[str, Tensor]) -> Any:
+    def _run(self, inputs: dict[str, Tensor], **options: Any) -> Any:
         """Return the output of the model for `input_ids`, `attention_mask` and `token_type_ids`."""
         ids, mask = inputs["input_ids"], inputs.get("attention_mask")  # (B, T), (B, T)
         arguments = {"input_ids": ids}
@@ -127,7 +127,7 @@ class Pretrained(nn.Module):
             arguments = {"input_ids": ids, "attention_mask": mask.long()}
         if "token_type_ids" in inputs and "token_type_ids" in self._inputs:
             arguments["token_type_ids"] = inputs["token_type_ids"]
-        return self.model(**arguments)
+        return self.model(**arguments, **options)
 
 
 class PretrainedEncoder(Pretrained):
@@ -186,6 +186,24 @@ class PretrainedClassifier(Pretrained):
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         logits: Tensor = self._run(inputs).logits
         return logits  # (B, num_classes), and (B, T, num_classes) of PretrainedTokenClassifier
+
+    def attention_weights(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Return how much the token that is classified attends to each token, (B, T).
+
+        That is the first token of an encoder and the last one of a decoder; the weights are those
+        of the last layer, averaged over its heads.
+        """
+        used = self.model.config._attn_implementation  # noqa: SLF001 no public attribute
+        self.model.set_attn_implementation("eager")  # the others do not return weights
+        try:
+            attentions = self._run(inputs, output_attentions=True).attentions
+        finally:
+            self.model.set_attn_implementation(used)
+        weights = attentions[-1].mean(dim=1)  # (B, T, T)
+        last = inputs["attention_mask"].sum(dim=1) - 1  # (B,)
+        is_causal = not weights[:, 0, 1:].any()
+        token = last if is_causal else torch.zeros_like(last)  # (B,)
+        return weights[torch.arange(len(last), device=last.device), token]
 
 
 class PretrainedTokenClassifier(PretrainedClassifier):
