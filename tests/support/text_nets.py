@@ -11,16 +11,28 @@ from modules.nets import (
     AttentionRNN,
     BagOfWords,
     BertClassifier,
+    PretrainedClassifier,
+    PretrainedTokenClassifier,
     TextCNN,
     TextRNN,
     TransformerClassifier,
 )
 
 NUM_CLASSES, VOCAB_SIZE, CONTEXT = 5, 30, 16
+TINY_DISTILBERT = {
+    "model_type": "distilbert",
+    "vocab_size": VOCAB_SIZE,
+    "max_position_embeddings": CONTEXT,
+    "dim": 16,
+    "hidden_dim": 32,
+    "n_layers": 1,
+    "n_heads": 2,
+}
 TEXT_NET_CLASSES = [
     net
     for net in (getattr(modules.nets, name) for name in modules.nets.__all__)
     if {"num_classes", "vocab_size"} <= set(inspect.signature(net).parameters)
+    and net is not PretrainedTokenClassifier  # its logits are those of tokens
 ]
 
 
@@ -56,6 +68,7 @@ TEXT_NETS: dict[str, Callable[[], nn.Module]] = {
         positions="learned",
     ),
     "Bert": _with(BertClassifier, context=CONTEXT, dim=16, num_heads=2, num_layers=1),
+    "Pretrained-distilbert": _with(PretrainedClassifier, config=TINY_DISTILBERT),
 }
 IGNORES_ORDER = {"BagOfWords"}
 

@@ -184,7 +184,10 @@ class PretrainedClassifier(Pretrained):
         self.num_classes = num_classes
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        logits: Tensor = self._run(inputs).logits
+        count = len(inputs["input_ids"])
+        if not count:  # a process without samples; transformers cannot run an empty batch
+            inputs = {name: x.new_ones(1, *x.shape[1:]) for name, x in inputs.items()}
+        logits: Tensor = self._run(inputs).logits[:count]
         return logits  # (B, num_classes), and (B, T, num_classes) of PretrainedTokenClassifier
 
     def attention_weights(self, inputs: dict[str, Tensor]) -> Tensor:

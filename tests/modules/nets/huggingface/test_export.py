@@ -15,11 +15,12 @@ from transformers import (
 
 import export
 import generate
-from datamodules.text.tokenizers import train_bpe, with_truncation_and_padding
+from datamodules.text.tokenizers import train_bpe
 from modules import Classifier, LanguageModel, Regressor
 from modules.nets import PretrainedCausalLM, PretrainedClassifier
 from preprocessing.chat import CHATML
 from preprocessing.model_folders import find_license
+from preprocessing.texts import with_truncation_and_padding
 from tests.support.huggingface import ENCODERS, make_model, make_tokenizer, save_model
 
 TEXTS = ["good film", "the film was very very bad", "a", "is it good " * 10]
