@@ -253,8 +253,7 @@ class CLI(LightningCLI):
         except (TypeError, ValueError, ModuleNotFoundError) as error:
             self._check_required_links()
             cause = root_cause(error)
-            place = "" if isinstance(cause, UserError) else source_location(cause)
-            raise UserError(f"{place}{cause}") from error
+            raise UserError(f"{source_location(cause)}{cause}") from error
         # Lightning converts after loading a checkpoint, which would round its doubles.
         self.trainer.precision_plugin.convert_module(self.model)
         if self.checkpoint is not None:

@@ -18,6 +18,7 @@ from cli.signatures import catalog, find_class, import_path, parameters
 if typing.TYPE_CHECKING:
     from cli.arguments import Setting
 
+OWN_PACKAGES = ("callbacks", "datamodules", "engine", "modules", "preprocessing")
 TYPE_NAMES = {type(None): "null", str: "text", Path: "path", Iterable: "list", Sequence: "list"}
 PLAIN_TYPES = (bool, int, float, str, dict, list, tuple, set, bytes, type(None), Path, Tensor)
 
@@ -343,7 +344,8 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 def source_location(error: BaseException) -> str:
     """`file:line: ` of the innermost frame in this project or in the user's own code.
 
-    Empty if only the command line itself called the library that raised the error.
+    Empty for an error that a `raise` of this project describes, and if only the command line called
+    the library that raised it.
     """
     project = Path(__file__).parent.parent
     frames = traceback.extract_tb(error.__traceback__)
@@ -352,4 +354,7 @@ def source_location(error: BaseException) -> str:
         return ""
     path = Path(own[-1].filename)
     shown = path.relative_to(project) if path.is_relative_to(project) else path
-    return "" if shown.parts[0] == "cli" else f"{shown}:{own[-1].lineno}: "
+    described = frames[-1] is own[-1] and str(own[-1].line).startswith("raise ")
+    if shown.parts[0] == "cli" or (described and shown.parts[0] in OWN_PACKAGES):
+        return ""
+    return f"{shown}:{own[-1].lineno}: "

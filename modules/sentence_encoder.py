@@ -27,7 +27,8 @@ class SentenceEncoder(L.LightningModule):
     """Embed texts with an encoder whose `forward(inputs)` returns hidden states (B, T, D).
 
     The hidden states of a text's tokens are pooled to one vector (Reimers & Gurevych 2019,
-    Sentence-BERT). The dot product of two normalized vectors is their cosine similarity.
+    Sentence-BERT). The dot product of two normalized vectors is their cosine similarity. It has no
+    training_step: `from_pretrained` opens a trained encoder.
 
     Args:
         net: The encoder.

@@ -96,8 +96,8 @@ def with_special_tokens(template: str, special_tokens: Mapping[str, str]) -> str
 def answer_spans(template: str, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
     """Return a conversation as text, and where the answers in it start and end.
 
-    An answer is a message of the assistant with the mark of its end, such as `<|im_end|>`; line
-    breaks after the mark do not belong to it.
+    An answer is a message of the assistant with its end-of-turn token, such as `<|im_end|>`; line
+    breaks after the token do not belong to it.
 
     Raises:
         ValueError: If the template does not render a conversation as the continuation of its part.

@@ -45,8 +45,8 @@ class Instructions(UnchangedText):
     """Serve `({"input_ids", "documents"}, targets)`, all int64 (B, T).
 
     Records have an instruction, an optional input and an output, or `messages`: a list of
-    `{"role", "content"}`. The chat template writes them as text. Targets are the answers with the
-    mark of their end; all other targets are -100. Several samples are packed into a row;
+    `{"role", "content"}`. The chat template writes them as text. Targets are the answers with their
+    end-of-turn tokens; all other targets are -100. Several samples are packed into a row;
     `documents` numbers them, so that the network can separate them. Longer samples than the
     context are left out and counted.
 

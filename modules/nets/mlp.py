@@ -20,6 +20,9 @@ class MLP(nn.Module):
         image_size: Height and width of an image in pixels.
         hidden_sizes: Width of each hidden layer; an empty list gives softmax regression.
         dropout: Dropout probability of hidden units, in [0, 1).
+
+    Raises:
+        ValueError: If a width is not positive.
     """
 
     def __init__(
@@ -31,6 +34,8 @@ class MLP(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if any(size < 1 for size in hidden_sizes):
+            raise ValueError(f"MLP: hidden_sizes must be positive, got {list(hidden_sizes)}")
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.image_size = image_size

@@ -11,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 HERE=$PWD PYTHON=${PYTHON:-$PWD/.venv/bin/python}
-WORK=$(mktemp -d /tmp/slurm-test.XXXXXX)
+WORK=$(mktemp -d -t slurm-test.XXXXXX)
 DAEMONS=()
 
 skip() { echo "skipped: $1"; exit 77; }

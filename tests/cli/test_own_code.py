@@ -148,6 +148,22 @@ def test_syntax_error_in_own_file_names_the_line(refused, tmp_path, monkeypatch,
     assert "broken_code.py, line 2: '(' was never closed" in message
 
 
+def test_place_is_named_for_errors_of_own_networks_only(refused, tmp_path, monkeypatch) -> None:
+    lines = [
+        "from torch import nn",
+        "class Net(nn.Module):",
+        "  def __init__(self):",
+        "    1 + None",
+    ]
+    (tmp_path / "failing_code.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    message = refused("fit", "--config", TINY, "--model.net", "failing_code.Net")
+    assert "failing_code.py:4: unsupported operand" in message
+    mlp = ("--model.net", "modules.nets.MLP", "--model.net.hidden_sizes", "[0]")
+    message = refused("fit", "--config", TINY, *mlp)
+    assert message.startswith("train.py: error: MLP: hidden_sizes must be positive")
+
+
 def test_operation_without_a_bfloat16_kernel_names_the_precision(refused, monkeypatch) -> None:
     def forward(*_: object) -> None:  # as torch.nn.LSTM on a CPU with AVX2 only
         raise RuntimeError("could not create a primitive descriptor for the LSTM forward")

@@ -53,7 +53,7 @@ def check_names(folder: Path, expected: set[str], found: set[str]) -> None:
     """Check that a folder has the weights of a network.
 
     Raises:
-        ValueError: With the number of missing or superfluous weights and the names of the first.
+        ValueError: With the number of missing or unexpected weights and the names of the first.
     """
     # Buffers of old versions, and the output layer of networks that use the embedding instead.
     ignored = (
@@ -64,7 +64,7 @@ def check_names(folder: Path, expected: set[str], found: set[str]) -> None:
         folder,
         {
             "no weights for": sorted(expected - found),
-            "superfluous weights": sorted(
+            "unexpected weights": sorted(
                 name for name in found - expected if not name.endswith(ignored)
             ),
         },

@@ -76,7 +76,7 @@ def read_weights(folder: Path, theirs: dict[str, Tensor], net: GPT) -> dict[str,
     """Return the weights by our names.
 
     Raises:
-        ValueError: If weights are missing or superfluous.
+        ValueError: If weights are missing or unexpected.
     """
     theirs = {name.removeprefix(PREFIX): tensor for name, tensor in theirs.items()}
     names = weight_names(net.num_layers)

@@ -48,7 +48,7 @@ class Pretrained(nn.Module):
 
     Raises:
         ValueError: If the model cannot be found or read, its architecture is not supported, weights
-            of its backbone are missing, superfluous or of another shape, or the sizes do not fit.
+            of its backbone are missing, unexpected or of another shape, or the sizes do not fit.
     """
 
     not_in_checkpoints: ClassVar = ("pretrained", "data_dir")
@@ -356,7 +356,7 @@ def build(config: Any, auto_class: str, folder: Path | None) -> nn.Module:
     """Return the model of a config, with the weights of a folder or with random ones.
 
     Raises:
-        ValueError: If weights of the backbone are missing, superfluous or of another shape, or a
+        ValueError: If weights of the backbone are missing, unexpected or of another shape, or a
             file is damaged.
     """
     import transformers
@@ -403,7 +403,7 @@ def check_weights(model: Any, found: dict[str, Any], folder: Path, head_required
     other = {name: (saved, ours) for name, saved, ours in sorted(found["mismatched_keys"])}
     wrong = {
         "no weights for": [n for n in missing if head_required or in_backbone(n)],
-        "superfluous weights": [n for n in sorted(found["unexpected_keys"]) if in_backbone(n)],
+        "unexpected weights": [n for n in sorted(found["unexpected_keys"]) if in_backbone(n)],
         "weights of another shape for": [n for n in other if head_required or in_backbone(n)],
     }
     report_names(folder, wrong)

@@ -144,7 +144,7 @@ def read_llama_weights(folder: Path, theirs: dict[str, Tensor], net: GPT) -> dic
     """Return the weights by our names.
 
     Raises:
-        ValueError: If weights are missing or superfluous.
+        ValueError: If weights are missing or unexpected.
     """
     names = llama_names(net)
     check_names(folder, {name for parts in names.values() for name in parts}, {*theirs})
@@ -222,7 +222,7 @@ def read_neox_weights(folder: Path, theirs: dict[str, Tensor], net: GPT) -> dict
     """Return the weights by our names.
 
     Raises:
-        ValueError: If weights are missing or superfluous.
+        ValueError: If weights are missing or unexpected.
     """
     layers = {f"{n}.{kind}" for n in neox_names(net).values() for kind in ("weight", "bias")}
     head = set() if net.head is None else {"embed_out.weight"}

@@ -72,13 +72,13 @@ def test_weights_of_any_precision_become_float32(tmp_path):
     assert all(parameter.requires_grad for parameter in ours.parameters())
 
 
-def test_missing_and_superfluous_weights_are_counted(tmp_path):
+def test_missing_and_unexpected_weights_are_counted(tmp_path):
     folder = save_model(tmp_path, make_model("llama", "AutoModelForCausalLM"))
     tensors = load_file(folder / "model.safetensors")
     for name in [name for name in tensors if "layers.1." in name]:
         tensors[name.replace("layers.1.", "layers.7.")] = tensors.pop(name)
     save_file(tensors, folder / "model.safetensors")
-    message = r"no weights for model\.layers\.1\..* \(9 in total\); superfluous .*layers\.7\."
+    message = r"no weights for model\.layers\.1\..* \(9 in total\); unexpected .*layers\.7\."
     with pytest.raises(ValueError, match=message):
         load_gpt(folder)
 

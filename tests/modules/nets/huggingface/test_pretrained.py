@@ -218,7 +218,7 @@ def widen(tensors: dict) -> None:
     ("change", "message"),
     [
         (drop_layer, r"no weights for bert\.encoder\.layer\.1\..*, … \(16 in total\)"),
-        (add_layer, r"superfluous weights bert\.encoder\.layer\.2\..*, … \(16 in total\)"),
+        (add_layer, r"unexpected weights bert\.encoder\.layer\.2\..*, … \(16 in total\)"),
         (widen, r"weights of another shape for bert\.embeddings\.word_embeddings\.weight"),
     ],
 )
