@@ -55,8 +55,10 @@ def main(args: list[str] | None = None) -> Path:
     escape_unencodable_output()
     options = parser().parse_args(args)
     from engine.errors import exit_on_user_error
+    from engine.process import quiet_deepspeed
     from modules.inference.export import export
 
+    quiet_deepspeed()
     folder: Path = options.output
     with exit_on_user_error("export.py"):
         files = export(

@@ -89,9 +89,11 @@ def main(args: list[str] | None = None) -> None:
     import torch
 
     from engine.errors import UserError, exit_on_user_error
+    from engine.process import quiet_deepspeed
     from modules.inference.generation import check_arguments
     from modules.inference.pretrained import open_language_model
 
+    quiet_deepspeed()
     names = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
     sampling = {name: getattr(options, name) for name in names}
     output: Path | None = options.output and options.output.expanduser()

@@ -31,13 +31,12 @@ def prepare_process() -> None:
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
     escape_unencodable_output()
+    quiet_deepspeed()
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")  # TF32
     else:
         # Importing lightning enables an NVML check that fails anew in every optimizer step.
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
-        # transformers imports DeepSpeed, which otherwise prints that it found no GPU.
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
         keep_freed_memory()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -76,6 +75,14 @@ def shorten_own_warnings() -> None:
         return default(message, category, filename, lineno, line)
 
     warnings.formatwarning = format_warning
+
+
+def quiet_deepspeed() -> None:
+    """Keep DeepSpeed, which transformers imports, from printing that it found no GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 def escape_unencodable_output() -> None:

@@ -1,6 +1,8 @@
 """The code of docs/pretrained_weights.md runs."""
 
 import re
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,19 @@ import torchvision
 
 from modules import Classifier
 from tests.support import ROOT
+from tests.support.huggingface import make_model, make_tokenizer, save_model
+
+
+def test_command_fine_tunes_a_classifier(run: Callable[..., Path], tmp_path: Path) -> None:
+    text = (ROOT / "docs/pretrained_weights.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    (command,) = re.findall(r"^python train\.py (.*)$", text, re.MULTILINE)
+    model = make_model("bert", "AutoModelForSequenceClassification", num_labels=2)
+    folder = save_model(tmp_path / "tiny", model, make_tokenizer())
+    words = [str(folder) if w.startswith("package:") else w for w in shlex.split(command)]
+    rows = [f"a {'good' if number % 2 else 'bad'} film,{number % 2}" for number in range(40)]
+    (tmp_path / "reviews.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    trained = run(*words, "--data.context", 32)
+    assert (trained / "results.json").is_file()
 
 
 def test_state_dict_becomes_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

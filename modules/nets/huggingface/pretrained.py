@@ -411,7 +411,7 @@ def check_weights(model: Any, found: dict[str, Any], folder: Path, head_required
         warnings.warn(
             f"{folder}: newly initialized, since the folder has no such weights of these sizes: "
             f"{abbreviate(new)}.",
-            stacklevel=5,
+            stacklevel=2,  # in this project, which prints the message alone
         )
 
 
