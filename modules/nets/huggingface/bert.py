@@ -103,7 +103,7 @@ def load_bert_weights(net: Any, pretrained: str, data_dir: str | Path) -> None:
         warnings.warn(
             f"{name}: loaded {len(fitting)} of {len(ours)} weights from {folder}; newly "
             f"initialized: {', '.join(new)}.",
-            stacklevel=3,
+            stacklevel=2,
         )
 
 
