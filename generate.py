@@ -174,8 +174,7 @@ def _warn_of_truncation(model: "LanguageModel", prompt: str) -> None:
     if context is not None and length > context:
         sys.stderr.write(
             f"The prompt has {length} tokens, but the context of the network is {context}: only "
-            f"the "
-            "last part is used.\n"
+            "the last part is used.\n"
         )
 
 

@@ -98,16 +98,14 @@ class Regressor(AdapterTask):
         if outputs.ndim == 2 and outputs.shape[1] != 1:
             raise UserError(
                 f"Regressor: the network returns {outputs.shape[1]} values per sample instead of "
-                f"one; "
-                "set --model.net.num_classes 1."
+                "one; set --model.net.num_classes 1."
             )
         return outputs.flatten() * self.target_std + self.target_mean  # (B,)
 
     def _step(self, batch: tuple[Any, Tensor], stage: str) -> Tensor:
         inputs, targets = batch
         predictions = self._predict(inputs)  # (B,)
-        # In units of standard deviations, so that learning rates do not depend on the targets'
-        # unit.
+        # In units of standard deviations, so that learning rates are independent of the unit.
         loss = self.loss_function(predictions / self.target_std, targets.float() / self.target_std)
         count = len(targets)
         if stage != "train" and count:  # with more processes than samples, some have none

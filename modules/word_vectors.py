@@ -199,9 +199,8 @@ class WordVectors(L.LightningModule):
             hint = f" Did you mean {word.lower()!r}? The vocabulary is in lower case."
         raise UserError(
             f"the word {word!r} is not in the vocabulary of {sum(map(bool, words)):,} words (such "
-            f"as "
-            f"{', '.join([w for w in words if w][:3])}); it was absent from the training text or "
-            f"too rare.{hint}"
+            f"as {', '.join([w for w in words if w][:3])}); it was absent from the training text "
+            f"or too rare.{hint}"
         )
 
     def nearest(self, words: Sequence[str], number: int = 10) -> list[list[tuple[str, float]]]:

@@ -62,8 +62,7 @@ def check_folder(folder: Path) -> None:
     if pickled:
         raise ValueError(
             f"{folder} has pickled weights ({pickled[0].name}), which are refused because loading "
-            "them may execute code; convert them with python -m scripts.convert_weights "
-            f"{folder}"
+            f"them may execute code; convert them with python -m scripts.convert_weights {folder}"
         )
     raise ValueError(f"{folder} has no weights: there is no model.safetensors")
 

@@ -282,9 +282,9 @@ def to_messages(record: Mapping[str, Any], columns: Sequence[str], where: str) -
     for name in columns:
         if not isinstance(texts[name], str) or not (texts[name].strip() or name == given):
             raise UserError(
-                f"{where} has no text in {name!r}; its fields are "
-                f"{', '.join(map(repr, record))}. Complete the record, or set "
-                "--data.instruction_column, --data.input_column and --data.output_column."
+                f"{where} has no text in {name!r}; its fields are {', '.join(map(repr, record))}. "
+                "Complete the record, or set --data.instruction_column, --data.input_column and "
+                "--data.output_column."
             )
     question = texts[instruction].strip()
     if texts[given].strip():

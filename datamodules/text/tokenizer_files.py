@@ -70,8 +70,7 @@ def find_tokenizer(name: str, kinds: Sequence[str], data_dir: Path) -> Path | No
     raise UserError(
         f"unknown tokenizer {name!r}: choose one of {', '.join(kinds)}, or the path of a "
         f"checkpoint, a tokenizer.json or a Hugging Face folder, or package:NAME; {name} exists "
-        f"neither in "
-        f"{Path.cwd()} nor in {data_dir.resolve()}."
+        f"neither in {Path.cwd()} nor in {data_dir.resolve()}."
     )
 
 

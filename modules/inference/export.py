@@ -186,8 +186,7 @@ def export_huggingface(checkpoint: Path, folder: Path) -> None:
             if model.tokenizer is None:
                 raise UserError(
                     f"{checkpoint} contains no tokenizer, which a Hugging Face folder requires; "
-                    f"use "
-                    "--format safetensors."
+                    "use --format safetensors."
                 )
             class_names = getattr(model, "class_names", None)
             if isinstance(net, Pretrained):
@@ -202,8 +201,8 @@ def export_huggingface(checkpoint: Path, folder: Path) -> None:
         raise UserError(f"{error}; use --format safetensors.") from error
     raise UserError(
         f"{checkpoint} contains the network {type(net).__name__}, but --format huggingface "
-        f"supports only "
-        "modules.nets.GPT, BertMLM, BertClassifier and Pretrained…; use --format safetensors."
+        "supports only modules.nets.GPT, BertMLM, BertClassifier and Pretrained…; use --format "
+        "safetensors."
     )
 
 
@@ -214,8 +213,7 @@ def export_word2vec(checkpoint: Path, folder: Path) -> None:
     if task.tokenizer is None:
         raise UserError(
             f"{checkpoint} contains no vocabulary, since it was trained without `tokenizer`; use "
-            f"--format "
-            "safetensors."
+            "--format safetensors."
         )
     vectors = task.net.vectors().float()  # type: ignore[operator]
     rows = [(word, row) for word, row in zip(task.words, vectors.tolist(), strict=True) if word]

@@ -153,8 +153,7 @@ def sample(probabilities: Tensor, generator: torch.Generator) -> list[int]:
     if any(map(math.isnan, rates.tolist())):
         raise UserError(
             "the network returned logits that are not finite (nan or inf), as after diverged "
-            "training; "
-            "use an earlier checkpoint or train with a lower learning rate."
+            "training; use an earlier checkpoint or train with a lower learning rate."
         )
     sampled: list[int] = tokens.tolist()
     return sampled

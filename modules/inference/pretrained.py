@@ -71,8 +71,7 @@ def _from_folder(folder: Path) -> LanguageModel:
     if tokenizer.get_vocab_size() > net.vocab_size:
         raise UserError(
             f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} tokens, but the network "
-            f"only "
-            f"{net.vocab_size}: they belong to different models."
+            f"only {net.vocab_size}: they belong to different models."
         )
     model = LanguageModel(net, tokenizer=tokenizer.to_str(), chat_template=template)
     model.end_tokens = _end_tokens(folder)

@@ -55,8 +55,7 @@ def raw_to_inputs(
     if preprocessing is None:
         raise UserError(
             "this model was trained without `preprocessing` and `tokenizer`, so it takes neither "
-            "raw "
-            "images nor raw texts; call it with prepared inputs instead."
+            "raw images nor raw texts; call it with prepared inputs instead."
         )
     images = [_open_image(sample) for sample in samples]
     return images_to_inputs(images, preprocessing).to(device)

@@ -66,8 +66,8 @@ class Seq2Seq(nn.Module):
             raise ValueError(f"attention must be one of {', '.join(ATTENTIONS)}, got {attention!r}")
         if shared_vocabulary and source_vocab_size != target_vocab_size:
             raise ValueError(
-                "shared_vocabulary needs vocabularies of equal size, got "
-                f"{source_vocab_size} and {target_vocab_size} tokens"
+                f"shared_vocabulary needs vocabularies of equal size, got {source_vocab_size} and "
+                f"{target_vocab_size} tokens"
             )
         self.source_vocab_size = source_vocab_size
         self.target_vocab_size = target_vocab_size

@@ -151,8 +151,8 @@ class Transformer(nn.Module):
             raise ValueError(f"dim ({dim}) must be even and a multiple of num_heads ({num_heads})")
         if shared_vocabulary and source_vocab_size != target_vocab_size:
             raise ValueError(
-                "shared_vocabulary needs vocabularies of equal size, got "
-                f"{source_vocab_size} and {target_vocab_size} tokens"
+                f"shared_vocabulary needs vocabularies of equal size, got {source_vocab_size} and "
+                f"{target_vocab_size} tokens"
             )
         self.source_vocab_size = source_vocab_size
         self.target_vocab_size = target_vocab_size

@@ -70,8 +70,7 @@ class Muon(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        # Groups and state are shared, since schedules and a resumed run replace them in this
-        # object.
+        # Groups and state are shared, since schedules and a resumed run replace them here.
         self._muon.param_groups = [
             self._muon.defaults | {k: g[k] for k in ("params", "lr", "weight_decay", "momentum")}
             for g in self.param_groups

@@ -301,8 +301,7 @@ def steps_of_run(trainer: L.Trainer) -> int:
     if steps == math.inf:
         raise UserError(
             "model.lr_scheduler: the schedule depends on the length of the run, which is "
-            "unlimited; "
-            "set trainer.max_epochs, trainer.max_steps or the schedule's total_steps."
+            "unlimited; set trainer.max_epochs, trainer.max_steps or the schedule's total_steps."
         )
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, GradientAccumulationScheduler) and trainer.max_epochs != -1:

@@ -73,8 +73,8 @@ def bleu(
         raise ValueError(f"smoothing must be one of {', '.join(SMOOTHINGS)}, got {smoothing!r}")
     if len(translations) != len(references) or not translations:
         raise ValueError(
-            "BLEU needs one or more sentences with references, got "
-            f"{len(translations)} translations and references for {len(references)}"
+            f"BLEU needs one or more sentences with references, got {len(translations)} "
+            f"translations and references for {len(references)}"
         )
     tokenize = tokenize or tokenizer_13a()
     matches, totals = [0] * MAX_ORDER, [0] * MAX_ORDER

@@ -29,8 +29,8 @@ def test_job_is_requeued_by_exit_code_only(tmp_path: Path, code: int, requeues: 
     calls = (tmp_path / "calls").read_text().splitlines()
     assert calls[0].startswith("srun --kill-on-bad-exit=1 ")
     assert calls[0].endswith(
-        "--runs_dir runs/job-7 --resume auto --config my net.yaml"
-        " --trainer.devices 8 --trainer.num_nodes 4"
+        "--runs_dir runs/job-7 --resume auto --config my net.yaml --trainer.devices 8 "
+        "--trainer.num_nodes 4"
     )
     assert calls[1:] == ["scontrol requeue 7"] * requeues
 
