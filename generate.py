@@ -11,6 +11,7 @@ answers the prompt; others, and all with --no_chat_template, continue it.
 """
 
 import argparse
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -56,6 +57,19 @@ def parser() -> argparse.ArgumentParser:
         metavar="P",
         help="sample from the most probable tokens whose probabilities sum to P, in (0, 1]",
     )
+    add(
+        "--min_p",
+        type=float,
+        metavar="P",
+        help="sample from tokens of at least P times the highest probability, in [0, 1]",
+    )
+    add(
+        "--logit_bias",
+        type=_token_and_bias,
+        action="append",
+        metavar="TOKEN=BIAS",
+        help="add BIAS to the logit of the token of this number; may be repeated",
+    )
     add("--repetition_penalty", type=float, default=1.0, help="above 1: repeat less (1.0)")
     add("--seed", type=int, metavar="N", help="seed for reproducible sampling")
     add("--stop", metavar="TEXT", help="end before this text, which is not printed")
@@ -71,6 +85,15 @@ def parser() -> argparse.ArgumentParser:
         "another text (32-true)",
     )
     return parser
+
+
+def _token_and_bias(text: str) -> tuple[int, float]:
+    token, _, bias = text.partition("=")
+    try:
+        return int(token), float(bias)
+    except ValueError:
+        message = f"expected TOKEN=BIAS, such as 198=-100, got {text}"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def main(args: list[str] | None = None) -> None:
@@ -90,17 +113,22 @@ def main(args: list[str] | None = None) -> None:
 
     from engine.errors import UserError, exit_on_user_error
     from engine.process import quiet_deepspeed
-    from modules.inference.generation import check_arguments
+    from modules.inference.generation import check_prompts
     from modules.inference.pretrained import open_language_model
+    from modules.inference.sampling import Sampling
 
     quiet_deepspeed()
-    names = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
+    names = [field.name for field in dataclasses.fields(Sampling)]
     sampling = {name: getattr(options, name) for name in names}
+    sampling["logit_bias"] = dict(options.logit_bias or ())
+    if options.greedy:
+        sampling["top_k"] = 1
     output: Path | None = options.output and options.output.expanduser()
     with exit_on_user_error("generate.py"):
         prompts = _prompts(options)
         # Check the options before the model is loaded; every prompt has at least one token.
-        check_arguments([[0]] * len(prompts), options.max_new_tokens, **sampling)
+        check_prompts([[0]] * len(prompts), options.max_new_tokens)
+        choice = Sampling(**sampling)
         if options.stop == "":
             raise UserError("--stop is empty: omit it or give a text.")
         if output is not None and output.is_dir():
@@ -108,13 +136,12 @@ def main(args: list[str] | None = None) -> None:
         if output is not None and not output.parent.is_dir():
             raise UserError(f"--output: the folder {output.parent} does not exist.")
         model = open_language_model(options.checkpoint.expanduser())
+        choice.check_tokens(model.net.vocab_size)  # type: ignore[arg-type]
         if options.adapter is not None:
             model.load_adapter("adapter", options.adapter.expanduser())
             model.use_adapter("adapter")
         model.to(_device(options.device), getattr(torch, PRECISIONS[options.precision]))
         sampling |= {"max_new_tokens": options.max_new_tokens}
-        if options.greedy:
-            sampling |= {"top_k": 1}
         shown = prompts
         if model.chat_template and not options.no_chat_template and prompts != [""]:
             asked = [model.chat_prompt([{"role": "user", "content": text}]) for text in prompts]

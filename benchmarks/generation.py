@@ -24,6 +24,7 @@ from benchmarks.table import Page, parser, ratio
 from benchmarks.trainer import rounds
 from engine.process import prepare_process
 from modules.inference.generation import generate
+from modules.inference.sampling import Sampling
 from modules.nets import GPT
 from modules.nets.huggingface.gpt import save_gpt
 
@@ -34,7 +35,7 @@ NEW_TOKENS = 500
 def ours(net: GPT, prompts: int, *, cached: bool) -> float:
     """Return the tokens per second of all prompts together."""
     started = time.perf_counter()
-    steps = generate(net, [[0]] * prompts, NEW_TOKENS, seed=0, cached=cached)
+    steps = generate(net, [[0]] * prompts, NEW_TOKENS, Sampling(seed=0), cached)
     drawn = sum(len(step) for step in steps)
     return drawn / (time.perf_counter() - started)
 

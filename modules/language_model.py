@@ -16,6 +16,7 @@ from engine.eval_mode import eval_mode
 from modules.adapters.methods import Adapter
 from modules.adapters.task import AdapterTask
 from modules.inference.generation import generate
+from modules.inference.sampling import Sampling
 from modules.inference.streaming import TextStreamer
 from modules.optim.schedules import configure
 from modules.training.compiling import compile_net, eager_mode
@@ -215,6 +216,7 @@ class LanguageModel(AdapterTask):
         max_new_tokens: int = 200,
         stop: str | None = None,
         add_special_tokens: bool = True,
+        cached: bool = True,
         **sampling: Any,
     ) -> Iterator[list[str]]:
         """Continue texts and yield the new text of each step.
@@ -225,8 +227,9 @@ class LanguageModel(AdapterTask):
             max_new_tokens: Number of tokens to sample for each prompt.
             stop: End a text before this string.
             add_special_tokens: See `encode`.
-            **sampling: temperature, top_k, top_p, repetition_penalty, seed, cached: see
-                modules/inference/generation.py.
+            cached: Reuse the network's state; False processes the full window for each token.
+            **sampling: temperature, top_k, top_p, min_p, repetition_penalty, logit_bias and seed;
+                see modules/inference/sampling.py.
 
         Yields:
             The new part of each text, in whole characters.
@@ -236,7 +239,8 @@ class LanguageModel(AdapterTask):
         ]
         streamers = [TextStreamer(self.decode, stop) for _ in prompts]
         with eval_mode(self):
-            for tokens in generate(self.net, encoded, max_new_tokens, **sampling):
+            choice = Sampling(**sampling)
+            for tokens in generate(self.net, encoded, max_new_tokens, choice, cached):
                 yield [
                     ""
                     if token is None or streamer.ended

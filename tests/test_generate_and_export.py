@@ -142,9 +142,10 @@ def test_options_are_passed_to_sampling(checkpoint, monkeypatch):
 
     monkeypatch.setattr(LanguageModel, "stream", stream)
     expected = {"temperature": 0.7, "top_k": 3, "top_p": 0.9, "repetition_penalty": 1.2}
-    expected |= {"seed": 4, "stop": "be", "max_new_tokens": 7}
-    run(checkpoint, "--prompt", "To", *(x for k, v in expected.items() for x in (f"--{k}", str(v))))
-    assert received == expected
+    expected |= {"min_p": 0.1, "seed": 4, "stop": "be", "max_new_tokens": 7}
+    options = [x for k, v in expected.items() for x in (f"--{k}", str(v))]
+    run(checkpoint, "--prompt", "To", *options, "--logit_bias", "3=1.5", "--logit_bias", "5=-2")
+    assert received == expected | {"logit_bias": {3: 1.5, 5: -2.0}}
 
 
 def test_prompts_file_is_continued_and_saved(checkpoint, tmp_path, capsys):
@@ -209,6 +210,8 @@ def test_prompt_longer_than_context_is_truncated_with_a_warning(checkpoint, caps
         (["--prompt", "To", "--temperature", "nan"], "temperature must be above 0"),
         (["--prompt", "To", "--top_k", "0"], "top_k must be at least 1"),
         (["--prompt", "To", "--top_p", "1.5"], "top_p must be in"),
+        (["--prompt", "To", "--min_p", "-0.1"], "min_p must be in"),
+        (["--prompt", "To", "--logit_bias", "99=1"], "the vocabulary has 27 tokens, got 99"),
         (["--prompt", "To", "--repetition_penalty", "-1"], "repetition_penalty must be above 0"),
         (["--prompt", "To", "--max_new_tokens", "0"], "max_new_tokens must be at least 1"),
         (["--prompt", "To", "--seed", "-1"], "seed must be in"),
@@ -235,6 +238,13 @@ def test_invalid_prompts_file_is_a_user_error(checkpoint, tmp_path, capsys):
             capsys, generate.main, "--checkpoint", checkpoint, "--prompts_file", path
         )
         assert message in error
+
+
+def test_logit_bias_without_a_number_is_an_error(checkpoint, capsys):
+    with pytest.raises(SystemExit) as exit:
+        run(checkpoint, "--prompt", "To", "--logit_bias", "to=5")
+    assert exit.value.code == 2
+    assert "expected TOKEN=BIAS, such as 198=-100, got to=5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [["--temp", "1"], ["--color", "red"]])

@@ -10,6 +10,7 @@ from torch import nn
 from modules.adapters import IA3, Adapter, DoRA, HeadOnly, LoRA, PrefixTuning
 from modules.adapters.layers import remove_adapter
 from modules.inference.generation import generate
+from modules.inference.sampling import Sampling
 from modules.nets import GPT, MLP, BertClassifier, BertMLM, TextRNN, Transformer
 
 TOKENS = torch.randint(0, 20, (2, 6), generator=torch.Generator().manual_seed(0))
@@ -107,7 +108,9 @@ def test_prefix_keeps_the_context_and_causality_and_generates_with_a_cache() -> 
     logits = net(tokens)[0]
     tokens[0, -1] = 0
     assert torch.equal(net(tokens)[0][:, :-1], logits[:, :-1])
-    texts = [list(generate(net, [[1, 2]], 6, top_k=1, cached=cached)) for cached in (True, False)]
+    texts = [
+        list(generate(net, [[1, 2]], 6, Sampling(top_k=1), cached)) for cached in (True, False)
+    ]
     assert texts[0] == texts[1]
 
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from datamodules.text.tokenizers import character_tokenizer, train_bpe
 from modules import LanguageModel
-from modules.inference.generation import generate, sample, shape_logits, window_start
+from modules.inference.generation import generate, window_start
+from modules.inference.sampling import Sampling, sample, shape_logits
 from modules.inference.streaming import TextStreamer
 from modules.nets import GPT, MLPLM, RNNLM, Bigram
 
@@ -53,9 +54,11 @@ def with_normal_weights(net: nn.Module) -> nn.Module:
     return net.eval()
 
 
-def tokens_of(net: nn.Module, prompts: Sequence[Sequence[int]], n: int, **options) -> list:
+def tokens_of(
+    net: nn.Module, prompts: Sequence[Sequence[int]], n: int, cached: bool = True, **sampling
+) -> list:
     continuations: list[list[int]] = [[] for _ in prompts]
-    for step in generate(net, prompts, n, **options):
+    for step in generate(net, prompts, n, Sampling(**sampling), cached):
         for continuation, token in zip(continuations, step, strict=True):
             continuation += [] if token is None else [token]
     assert all(len(continuation) == n for continuation in continuations)
@@ -97,7 +100,7 @@ def test_seed_is_independent_of_the_global_generator():
 
 def test_samples_follow_the_distribution_of_the_network():
     net = with_normal_weights(Bigram(V))
-    drawn = torch.tensor(next(generate(net, [[2]] * 20_000, 1, seed=0)))
+    drawn = torch.tensor(next(generate(net, [[2]] * 20_000, 1, Sampling(seed=0))))
     frequencies = drawn.bincount(minlength=V) / 20_000
     expected = net.table.weight[2].softmax(dim=0).detach()
     assert (frequencies - expected).abs().max() < 4.5 * math.sqrt(0.25 / 20_000)
@@ -121,23 +124,23 @@ LOGITS = torch.tensor([[2.0, -1.0, 0.5, 0.0, 1.0], [0.1, 0.2, 0.3, 0.4, 3.0]])
 
 def test_temperature_divides_logits():
     for temperature in (0.5, 2.0):
-        shaped = shape_logits(LOGITS, temperature=temperature).softmax(dim=-1)
+        shaped = shape_logits(LOGITS, Sampling(temperature=temperature)).softmax(dim=-1)
         torch.testing.assert_close(shaped, (LOGITS / temperature).softmax(dim=-1))
-    assert shape_logits(LOGITS) is LOGITS
-    tiny = shape_logits(LOGITS, temperature=1e-300).softmax(dim=-1)
+    assert shape_logits(LOGITS, Sampling()) is LOGITS
+    tiny = shape_logits(LOGITS, Sampling(temperature=1e-300)).softmax(dim=-1)
     assert torch.equal(tiny, torch.eye(5)[[0, 4]])
 
 
 def test_top_k_keeps_the_k_most_probable_tokens():
-    shaped = shape_logits(LOGITS, top_k=2)
+    shaped = shape_logits(LOGITS, Sampling(top_k=2))
     assert [row.isfinite().nonzero().flatten().tolist() for row in shaped] == [[0, 4], [3, 4]]
     assert torch.equal(shaped[shaped.isfinite()], torch.tensor([2.0, 1.0, 0.4, 3.0]))
-    assert shape_logits(LOGITS, top_k=99) is LOGITS
+    assert shape_logits(LOGITS, Sampling(top_k=99)) is LOGITS
 
 
 @pytest.mark.parametrize("top_p", [0.01, 0.3, 0.6, 0.8, 0.95, 0.999])
 def test_top_p_keeps_the_smallest_set_that_reaches_p(top_p):
-    shaped = shape_logits(LOGITS, top_p=top_p)
+    shaped = shape_logits(LOGITS, Sampling(top_p=top_p))
     for row, original in zip(shaped, LOGITS, strict=True):
         probabilities = original.softmax(dim=0)
         kept, total = set(), 0.0
@@ -150,9 +153,30 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p(top_p):
         assert set(row.isfinite().nonzero().flatten().tolist()) == kept
 
 
+def test_min_p_keeps_tokens_of_a_fraction_of_the_highest_probability():
+    for min_p in (0.05, 0.2, 0.5, 1.0):
+        probabilities = LOGITS.softmax(dim=-1)
+        expected = probabilities >= min_p * probabilities.amax(dim=-1, keepdim=True)
+        assert torch.equal(shape_logits(LOGITS, Sampling(min_p=min_p)).isfinite(), expected)
+    assert shape_logits(LOGITS, Sampling(min_p=0.0)) is LOGITS
+
+
+def test_logit_bias_is_added_to_the_logits_of_its_tokens():
+    shaped = shape_logits(LOGITS, Sampling(logit_bias={1: 2.0, 4: -100.0}))
+    torch.testing.assert_close(shaped, LOGITS + torch.tensor([0.0, 2.0, 0.0, 0.0, -100.0]))
+    with pytest.raises(MisconfigurationException, match="vocabulary has 5 tokens, got 5"):
+        shape_logits(LOGITS, Sampling(logit_bias={5: 1.0}))
+
+
+def test_greedy_decoding_takes_the_first_of_equally_probable_tokens():
+    net = Bigram(V)  # its logits are all 0
+    assert tokens_of(net, [[3]], 8, top_k=1) == [[0] * 8]
+    assert tokens_of(net, [[3]], 8, top_k=1, logit_bias={7: 1.0}) == [[7] * 8]
+
+
 def test_repetition_penalty_divides_positive_and_multiplies_negative_logits():
     seen = torch.tensor([[True, True, False, True, False], [False] * 5])
-    shaped = shape_logits(LOGITS, repetition_penalty=2.0, seen=seen)
+    shaped = shape_logits(LOGITS, Sampling(repetition_penalty=2.0), seen)
     assert shaped.tolist() == [[1.0, -2.0, 0.5, 0.0, 1.0], LOGITS[1].tolist()]
 
 
@@ -174,18 +198,31 @@ def test_repetition_penalty_includes_tokens_before_the_window(cached):
         ({"prompts": []}, "prompt is empty"),
         ({"prompts": [[1], []]}, "prompt is empty"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
+    ],
+)
+def test_invalid_prompts_are_errors(options, message):
+    with pytest.raises(MisconfigurationException, match=message):
+        next(generate(**{"net": Bigram(V), "prompts": [[1]], "max_new_tokens": 3} | options))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"temperature": math.nan}, "temperature must be above 0"),
         ({"temperature": math.inf}, "temperature must be above 0"),
         ({"top_k": 0}, "top_k must be at least 1"),
         ({"top_p": 0.0}, "top_p must be in"),
         ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0"),
+        ({"min_p": 1.1}, "min_p must be in"),
+        ({"logit_bias": {-1: 1.0}}, "logit_bias takes numbers of tokens"),
+        ({"logit_bias": {1: math.inf}}, "logit_bias takes numbers of tokens"),
         ({"seed": -1}, "seed must be in"),
     ],
 )
-def test_invalid_arguments_are_errors(options, message):
+def test_invalid_sampling_parameters_are_errors(options, message):
     with pytest.raises(MisconfigurationException, match=message):
-        next(generate(**{"net": Bigram(V), "prompts": [[1]], "max_new_tokens": 3} | options))
+        Sampling(**options)
 
 
 @pytest.mark.parametrize("part", ["", "blocks.0"])  # a sharded net is compiled block by block
@@ -230,7 +267,7 @@ def replay(model: LanguageModel, text: str, monkeypatch) -> None:
     """Make the model sample the tokens of this text."""
     tokens = model.encode(text)
 
-    def fake(net, prompts, max_new_tokens, **options):
+    def fake(net, prompts, max_new_tokens, *options):
         yield from ([token] * len(prompts) for token in tokens[:max_new_tokens])
 
     monkeypatch.setattr("modules.language_model.generate", fake)

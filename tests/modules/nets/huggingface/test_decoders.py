@@ -6,6 +6,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from modules.inference.generation import generate
+from modules.inference.sampling import Sampling
 from modules.nets import GPT
 from modules.nets.huggingface.gpt import load_gpt, save_gpt
 from tests.support.huggingface import VOCAB_SIZE, make_model, save_model
@@ -49,7 +50,7 @@ def test_loaded_folder_gives_the_logits_and_the_generation_of_transformers(tmp_p
         pieces = [ours(piece, state)[0] for piece in draw().split([5, 1, T - 6], dim=1)]
         torch.testing.assert_close(torch.cat(pieces, dim=1), expected, atol=1e-5, rtol=1e-4)
     tokens = theirs.generate(draw(1), max_new_tokens=9, do_sample=False, eos_token_id=None)
-    found = [step[0] for step in generate(ours, draw(1).tolist(), 9, top_k=1)]
+    found = [step[0] for step in generate(ours, draw(1).tolist(), 9, Sampling(top_k=1))]
     assert found == tokens[0, T:].tolist()
 
 

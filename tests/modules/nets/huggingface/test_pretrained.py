@@ -13,6 +13,7 @@ from datamodules import TextTable
 from datamodules.text.tokenizers import train_bpe
 from modules import Classifier, LanguageModel
 from modules.inference.generation import generate
+from modules.inference.sampling import Sampling
 from modules.nets import (
     PretrainedCausalLM,
     PretrainedClassifier,
@@ -92,7 +93,7 @@ def test_causal_model_equals_transformers_and_its_cached_generation(tmp_path, ki
     pieces = [net(piece, state)[0] for piece in tokens.split([4, 1, T - 5], dim=1)]
     torch.testing.assert_close(torch.cat(pieces, dim=1), logits)
     expected = theirs.generate(tokens, max_new_tokens=8, do_sample=False, eos_token_id=None)
-    found = [step[0] for step in generate(net, tokens.tolist(), 8, top_k=1)]
+    found = [step[0] for step in generate(net, tokens.tolist(), 8, Sampling(top_k=1))]
     assert found == expected[0, T:].tolist()
 
 
