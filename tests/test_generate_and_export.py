@@ -211,7 +211,7 @@ def test_prompt_longer_than_context_is_truncated_with_a_warning(checkpoint, caps
         (["--prompt", "To", "--top_k", "0"], "top_k must be at least 1"),
         (["--prompt", "To", "--top_p", "1.5"], "top_p must be in"),
         (["--prompt", "To", "--min_p", "-0.1"], "min_p must be in"),
-        (["--prompt", "To", "--logit_bias", "99=1"], "the vocabulary has 27 tokens, got 99"),
+        (["--prompt", "To", "--logit_bias", "99=1"], r"the vocabulary has \d+ tokens, got 99"),
         (["--prompt", "To", "--repetition_penalty", "-1"], "repetition_penalty must be above 0"),
         (["--prompt", "To", "--max_new_tokens", "0"], "max_new_tokens must be at least 1"),
         (["--prompt", "To", "--seed", "-1"], "seed must be in"),
