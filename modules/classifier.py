@@ -23,6 +23,7 @@ from engine.errors import UserError
 from engine.eval_mode import eval_mode
 from modules.adapters.methods import Adapter
 from modules.adapters.task import AdapterTask
+from modules.inference.occlusion import Explanation, explain
 from modules.inference.raw_inputs import RawSample, raw_to_inputs
 from modules.optim.schedules import configure
 from modules.training.compiling import compile_net, eager_mode
@@ -274,6 +275,17 @@ class Classifier(AdapterTask):
             for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
         return ranked if top_k else [pairs[0] for pairs in ranked]
+
+    def explain(self, texts: str | Sequence[str]) -> list[Explanation]:
+        """Return the most probable class of raw texts and how much each word contributes to it.
+
+        Args:
+            texts: One text or several; see `modules.inference.occlusion.explain`.
+
+        Raises:
+            UserError: As `classify`.
+        """
+        return explain(self, [texts] if isinstance(texts, str) else texts)
 
     def decode_tokens(self, tokens: Sequence[int]) -> list[str]:
         """Return the text of each token.

@@ -1,0 +1,73 @@
+"""The FastAPI application."""
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+
+from serving.errors import Problem
+from serving.gateway import Gateway
+from serving.models import Models
+from serving.routes import health, operations
+from serving.routes import models as model_routes
+from serving.security import Keys
+from serving.settings import Settings
+
+PAGE = Path(__file__).parent / "page"
+DESCRIPTION = "Trained models over HTTP. Errors are problem documents (RFC 9457)."
+
+
+def create_app(settings: Settings, models: Models) -> FastAPI:
+    """Return the application.
+
+    Args:
+        settings: Settings of the server.
+        models: The served models; serving/server.py starts and closes them.
+
+    Raises:
+        StartError: If the file of API keys is not valid.
+    """
+
+    app = FastAPI(
+        title="stepladder",
+        version="1",
+        description=DESCRIPTION,
+        docs_url=None,  # the page of FastAPI loads its scripts from another host
+        redoc_url=None,
+    )
+    app.state.models = models
+    for router in (health.router, model_routes.router, operations.router):
+        app.include_router(router)
+    if PAGE.is_dir():
+        app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    app.add_exception_handler(Problem, _raise)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_middleware(
+        Gateway,
+        settings=settings,
+        metrics=models.metrics,
+        keys=Keys(settings.keys_file),
+        is_draining=lambda: models.draining,
+    )
+    return app
+
+
+async def _raise(request: Request, error: Exception) -> Response:
+    raise error  # the gateway answers
+
+
+async def _http_error(request: Request, error: Any) -> Response:
+    kind = "unknown" if error.status_code == 404 else "http"
+    raise Problem(error.status_code, f"{error.detail}.", kind)
+
+
+async def _validation_error(request: Request, error: Any) -> Response:
+    details = [
+        {"field": ".".join(map(str, one["loc"])), "message": one["msg"]} for one in error.errors()
+    ]
+    raise Problem(422, "The request is not valid.", "invalid", errors=details)

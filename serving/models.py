@@ -1,0 +1,247 @@
+"""The served models by name, and requests to them."""
+
+import asyncio
+import contextlib
+import itertools
+import math
+import re
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+
+from serving.errors import Problem, StartError
+from serving.metrics import Metrics
+from serving.settings import Settings
+from serving.worker.client import WorkerClient
+from serving.worker.messages import Message
+
+QUICKSTART = "digits-cnn"  # the experiment of `make quickstart`
+
+
+class Models:
+    """The served models, on one worker process per device.
+
+    Args:
+        settings: Settings of the server.
+        metrics: Metrics of the server.
+
+    Raises:
+        StartError: If there is nothing to serve, or two models have the same name.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.sources = named_sources(settings)
+        self.versions = {name: f"{name}@1" for name in self.sources}  # of the current models
+        self.workers = [WorkerClient(settings, device, metrics) for device in settings.devices]
+        self.draining = False
+        self._counter = itertools.count(2)
+        self._rate = 0.0  # samples per second of the last requests, for Retry-After
+        metrics.queue_depth.set_function(lambda: self.depth)
+
+    async def start(self) -> None:
+        """Start the workers and load the models.
+
+        Raises:
+            StartError: If a model cannot be served.
+        """
+        sources = {self.versions[name]: source for name, source in self.sources.items()}
+        await asyncio.gather(*(worker.start(sources) for worker in self.workers))
+
+    async def close(self) -> None:
+        await asyncio.gather(*(worker.close() for worker in self.workers))
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are answered without waiting for a worker to start."""
+        return not self.draining and any(worker.ready.is_set() for worker in self.workers)
+
+    @property
+    def depth(self) -> int:
+        """Samples that were accepted and not answered yet."""
+        return sum(worker.samples for worker in self.workers)
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """Return the description of a model.
+
+        Raises:
+            Problem: If there is no such model.
+        """
+        if name not in self.versions:
+            raise Problem(404, f"There is no model named {name!r}; see GET /v1/models.", "unknown")
+        version = self.versions[name]
+        found = next(w.descriptions[version] for w in self.workers if version in w.descriptions)
+        limits = {
+            limit: getattr(self.settings, limit)
+            for limit in ("max_body", "max_items", "max_characters", "max_pixels", "max_new_tokens")
+        }
+        return {"name": name, "version": int(version.rpartition("@")[2]), **found, "limits": limits}
+
+    def check(self, name: str, operation: str) -> None:
+        """Check that a model exists and has an operation.
+
+        Raises:
+            Problem: 404.
+        """
+        served = self.describe(name)["operations"]
+        if operation not in served:
+            raise Problem(
+                404,
+                f"The model {name!r} cannot {operation}; it can: {', '.join(served)}.",
+                "unknown",
+            )
+
+    async def run(
+        self,
+        request: Request,
+        name: str,
+        operation: str,
+        inputs: list[Any],
+        options: dict[str, Any],
+        files: list[bytes] | None = None,
+    ) -> list[Any]:
+        """Return the results of the inputs.
+
+        Raises:
+            Problem: If the request is not answered.
+        """
+        async for event in self.stream(request, name, operation, inputs, options, files):
+            if "results" in event:
+                results: list[Any] = event["results"]
+        return results
+
+    async def stream(
+        self,
+        request: Request,
+        name: str,
+        operation: str,
+        inputs: list[Any],
+        options: dict[str, Any],
+        files: list[bytes] | None = None,
+    ) -> AsyncIterator[Message]:
+        """Yield the messages of a worker about a request; the last one has `results`.
+
+        The request is cancelled when its client goes away, and at its deadline.
+
+        Args:
+            request: The HTTP request, whose body was read.
+            name: Name of the model.
+            operation: Method of its task.
+            inputs: Texts, pairs of texts, or `{"image": number of the file}`.
+            options: Keyword arguments of the method.
+            files: Image files.
+
+        Raises:
+            Problem: If the request is not answered.
+        """
+        self.check(name, operation)
+        self._admit(len(inputs))
+        worker = min(self.workers, key=lambda worker: worker.samples)
+        started = time.monotonic()
+        events = worker.events(self.versions[name], operation, inputs, options, files or [])
+        gone = asyncio.ensure_future(_disconnected(request))
+        try:
+            while True:
+                left = started + self.settings.deadline - time.monotonic()
+                following = asyncio.ensure_future(anext(events, None))
+                done, _ = await asyncio.wait(
+                    {following, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED
+                )
+                if following not in done:
+                    following.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await following
+                    raise _abandoned() if gone in done else _late(self.settings.deadline)
+                event = following.result()
+                if event is None:
+                    break
+                yield event
+        finally:
+            gone.cancel()
+            await events.aclose()
+        self._rate += 0.1 * (len(inputs) / max(1e-3, time.monotonic() - started) - self._rate)
+
+    def _admit(self, count: int) -> None:
+        if self.depth + count > self.settings.queue_size:
+            wait = math.ceil(self.depth / self._rate) if self._rate > 1e-3 else 1
+            raise Problem(
+                429,
+                "Too many requests are waiting; repeat this one later.",
+                "overloaded",
+                retry_after=max(1, min(60, wait)),
+            )
+
+    async def swap(self, name: str, source: str) -> dict[str, Any]:
+        """Load a model beside the current one and replace it once it answers requests.
+
+        Raises:
+            Problem: If it cannot be loaded; the current model stays.
+        """
+        former = self.versions[name]
+        version = f"{name}@{next(self._counter)}"
+        try:
+            await asyncio.gather(*(worker.load(version, source) for worker in self.workers))
+        except StartError as error:
+            raise Problem(422, f"The model was not replaced: {error}", "invalid") from error
+        self.versions[name] = version
+        self.sources[name] = source
+        for worker in self.workers:
+            worker.unload(former)
+        return self.describe(name)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _abandoned() -> Problem:
+    return Problem(499, "The client closed the connection.", "abandoned")
+
+
+def _late(seconds: float) -> Problem:
+    return Problem(504, f"The answer took longer than {seconds:g} seconds.", "deadline")
+
+
+def named_sources(settings: Settings) -> dict[str, str]:
+    """Return the sources of the models by name.
+
+    Raises:
+        StartError: If there is nothing to serve, or names are invalid or not unique.
+    """
+    sources = settings.checkpoint or [str(newest_run(settings.runs_dir))]
+    names = settings.name or [name_of(source) for source in sources]
+    for name in names:
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise StartError(f"--name {name}: a name consists of letters, digits, '.', '-' and '_'")
+        if names.count(name) > 1:
+            raise StartError(f"two models are named {name!r}; give each its --name")
+    return dict(zip(names, sources, strict=True))
+
+
+def newest_run(runs_dir: Path) -> Path:
+    """Return the best checkpoint of the newest run of the quickstart.
+
+    Raises:
+        StartError: If there is none.
+    """
+    found = sorted((runs_dir / QUICKSTART).glob("[0-9]*/checkpoints/best.ckpt"))
+    if not found:
+        raise StartError(
+            f"there is nothing to serve: no run in {runs_dir / QUICKSTART}. Train the digits "
+            "classifier by make quickstart, or name a model by --checkpoint PATH"
+        )
+    return max(found, key=lambda path: int(path.parent.parent.name))
+
+
+def name_of(source: str) -> str:
+    """Return the default name of a model."""
+    path = Path(source.removeprefix("package:")).expanduser()
+    if path.parent.name == "checkpoints":  # runs/<experiment>/<version>/checkpoints/best.ckpt
+        return path.absolute().parent.parent.parent.name
+    name = path.absolute().name.removesuffix(".ckpt").removesuffix(".gguf")
+    return re.sub(r"[^\w.-]", "-", name)

@@ -1,0 +1,172 @@
+"""`POST /v1/models/{name}/{operation}`: the public methods of tasks, for any model."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel
+
+from serving import schemas
+from serving.errors import Problem, internal_error
+from serving.models import Models
+from serving.routes.bodies import body_schema, read_body, read_form, split_files
+
+router = APIRouter(prefix="/v1/models/{name}", tags=["operations"])
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": "Problem",
+        "content": {"application/problem+json": {}},
+        "model": schemas.ProblemDocument,
+    }
+    for status in (400, 401, 404, 408, 413, 422, 429, 500, 503, 504)
+}
+IMAGES = ("classify", "predict")  # operations that also take a form of files
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A public method of tasks over HTTP.
+
+    Args:
+        summary: Shown in the documentation.
+        body: Body of a request: `inputs`, and the keyword arguments of the method.
+        response: Body of the response.
+        convert: Function from the results of the method, one per input, to that body.
+    """
+
+    summary: str
+    body: type[BaseModel]
+    response: type[BaseModel]
+    convert: Callable[[list[Any]], dict[str, Any]]
+
+
+def _labels(result: Any) -> list[dict[str, Any]]:
+    # Without top_k, `classify` of a Classifier returns one pair instead of a list of pairs.
+    pairs = [result] if result and isinstance(result[0], str) else result
+    return [{"label": label, "probability": p} for label, p in pairs]
+
+
+def _records(*names: str) -> Callable[[Any], list[dict[str, Any]]]:
+    return lambda rows: [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _explanation(result: Any) -> dict[str, Any]:
+    label, probability, words = result
+    records = _records("word", "start", "end", "weight")(words)
+    return {"label": label, "probability": probability, "words": records}
+
+
+def _each(name: str, convert: Callable[[Any], Any] = lambda result: result) -> Callable[..., Any]:
+    return lambda results: {name: [convert(result) for result in results]}
+
+
+OPERATIONS = {
+    "classify": Operation(
+        "Classes of texts or images and their probabilities",
+        schemas.Classify,
+        schemas.Predictions,
+        _each("predictions", _labels),
+    ),
+    "explain": Operation(
+        "The most probable class of texts and the words that decide",
+        schemas.Explain,
+        schemas.Explanations,
+        _each("explanations", _explanation),
+    ),
+    "tag": Operation(
+        "Named entities of texts",
+        schemas.Tag,
+        schemas.Entities,
+        _each("entities", _records("kind", "text", "start", "end", "probability")),
+    ),
+    "predict": Operation(
+        "A number for each text or image",
+        schemas.Predict,
+        schemas.Numbers,
+        _each("predictions"),
+    ),
+    "generate": Operation(
+        "Continue texts, or answer them",
+        schemas.Generate,
+        schemas.GeneratedTexts,
+        _each("outputs"),
+    ),
+    "translate": Operation(
+        "Translations of texts",
+        schemas.Translate,
+        schemas.Translations,
+        _each("translations"),
+    ),
+    "embed": Operation(
+        "A vector for each text", schemas.Embed, schemas.Embeddings, _each("embeddings")
+    ),
+    "nearest": Operation(
+        "The most similar words of words",
+        schemas.Nearest,
+        schemas.Neighbors,
+        _each("neighbors", _records("word", "similarity")),
+    ),
+}
+
+
+def _add(name: str, operation: Operation) -> None:
+    takes_form = name in IMAGES
+
+    async def endpoint(request: Request, name: str) -> Response:
+        return await _answer(request, name, operation_name, operation)
+
+    operation_name = name
+    endpoint.__name__ = name
+    router.add_api_route(
+        f"/{name}",
+        endpoint,
+        methods=["POST"],
+        summary=operation.summary,
+        response_model=operation.response,
+        responses=PROBLEMS,
+        openapi_extra=body_schema(operation.body, takes_form),
+    )
+
+
+for _name, _operation in OPERATIONS.items():
+    _add(_name, _operation)
+
+
+async def _answer(request: Request, model: str, name: str, operation: Operation) -> Response:
+    models: Models = request.app.state.models
+    models.check(model, name)
+    kind = request.headers.get("content-type", "")
+    if kind.startswith("multipart/form-data") and name in IMAGES:
+        body, files = await read_form(request, operation.body, models.settings)
+        inputs: list[Any] = [{"image": number} for number in range(len(files))]
+    else:
+        body = await read_body(request, operation.body, models.settings)
+        inputs, files = split_files(body.inputs, models.settings)  # type: ignore[attr-defined]
+    options = body.model_dump(exclude={"inputs"}, exclude_none=True)
+    if options.get("stream"):
+        events = models.stream(request, model, name, inputs, options, files)
+        return StreamingResponse(_server_sent(events), media_type="text/event-stream")
+    results = await models.run(request, model, name, inputs, options, files)
+    return JSONResponse(operation.convert(results))
+
+
+async def _server_sent(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
+    """Yield server-sent events: pieces of text, then the outputs, or an error."""
+    try:
+        async for event in events:
+            if "results" in event:
+                yield _event({"outputs": event["results"]}, "done")
+            else:
+                yield _event({"index": event["index"], "text": event["text"]}, "text")
+    except Problem as problem:
+        yield _event(problem.document(), "error")
+    except Exception:
+        yield _event(internal_error().document(), "error")
+        raise
+
+
+def _event(content: dict[str, Any], kind: str) -> str:
+    return f"event: {kind}\ndata: {json.dumps(content)}\n\n"

@@ -1,0 +1,254 @@
+"""The server's side of a worker process: start, requests, cancellation, restart."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from serving.errors import Problem, StartError, internal_error, unavailable
+from serving.metrics import Metrics
+from serving.settings import Settings
+from serving.worker.messages import HEADER, Message, pack, unpack
+
+RESTART_SECONDS = (0.1, 10.0)  # first and longest pause before a restart
+SETTINGS = ("runtime", "threads", "batch_tokens", "batch_size", "slots", "max_pixels")
+
+
+def start_process(connection: socket.socket) -> subprocess.Popen[bytes]:
+    """Start a worker process with one end of a connection."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "serving.worker", str(connection.fileno())],
+        pass_fds=[connection.fileno()],
+        stdin=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+
+
+class Pending:
+    """A request that a worker has not answered yet."""
+
+    def __init__(self, number: int, message: bytes, size: int) -> None:
+        self.number = number
+        self.message = message
+        self.size = size
+        self.started = False  # a batch with a sample of it was begun
+        self.events: asyncio.Queue[Message] = asyncio.Queue()
+
+
+class WorkerClient:
+    """A worker process; it is started again when it dies.
+
+    Args:
+        settings: Settings of the server.
+        device: Device of the worker, such as cpu or cuda:1.
+        metrics: Metrics of the server.
+    """
+
+    def __init__(self, settings: Settings, device: str, metrics: Metrics) -> None:
+        self.settings = settings
+        self.device = device
+        self.metrics = metrics
+        self.sources: dict[str, str] = {}  # version to source, loaded again after a restart
+        self.descriptions: dict[str, dict[str, Any]] = {}
+        self.ready = asyncio.Event()
+        self.samples = 0  # of all pending requests
+        self._pending: dict[int, Pending] = {}
+        self._numbers = itertools.count()
+        self._loading: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+
+    @property
+    def process_id(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    async def start(self, sources: dict[str, str]) -> None:
+        """Start the process and load models.
+
+        Args:
+            sources: Version of each model to its source.
+
+        Raises:
+            StartError: If a model cannot be served.
+        """
+        self.sources = dict(sources)
+        reader = await self._spawn()
+        self._task = asyncio.create_task(self._supervise(reader))
+        await self._load_all()
+
+    async def _spawn(self) -> asyncio.StreamReader:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = start_process(theirs)
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        chosen = {name: getattr(self.settings, name) for name in SETTINGS}
+        more = {"device": self.device, "data_dir": str(self.settings.data_dir)}
+        self._send(pack(chosen | more))
+        return reader
+
+    async def _load_all(self) -> None:
+        for version, source in list(self.sources.items()):
+            self.descriptions[version] = await self.load(version, source)
+        self.ready.set()
+
+    async def load(self, version: str, source: str) -> dict[str, Any]:
+        """Load a model and return its description.
+
+        Raises:
+            StartError: If it cannot be served.
+        """
+        self._loading[version] = asyncio.get_running_loop().create_future()
+        self._send(pack({"load": source, "version": version}))
+        try:
+            description = await self._loading[version]
+        finally:
+            del self._loading[version]
+        self.sources[version] = source
+        self.descriptions[version] = description
+        return description
+
+    def unload(self, version: str) -> None:
+        """Free the memory of a model."""
+        self.sources.pop(version, None)
+        self.descriptions.pop(version, None)
+        self._send(pack({"unload": version}))
+
+    async def close(self) -> None:
+        """End the process; pending requests fail."""
+        self._closing = True
+        if self._writer is not None:
+            self._writer.close()
+        if self._process is not None:
+            try:
+                await asyncio.to_thread(self._process.wait, 5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                await asyncio.to_thread(self._process.wait)
+        if self._task is not None:
+            self._task.cancel()
+
+    async def events(
+        self,
+        version: str,
+        operation: str,
+        inputs: list[Any],
+        options: dict[str, Any],
+        files: list[bytes],
+    ) -> AsyncIterator[Message]:
+        """Send a request and yield the messages of the worker; the last one has `results`.
+
+        A caller that stops before the end cancels the request.
+
+        Raises:
+            Problem: If the request fails.
+        """
+        number = next(self._numbers)
+        message = {"id": number, "model": version, "operation": operation}
+        packed = pack(message | {"inputs": inputs, "options": options}, files)
+        pending = Pending(number, packed, len(inputs))
+        self.samples += pending.size
+        try:
+            await self.ready.wait()
+            self._pending[number] = pending
+            self._send(packed)
+            while True:
+                event = await pending.events.get()
+                if "error" in event:
+                    raise problem_of(event)
+                yield event
+                if "results" in event:
+                    return
+        finally:
+            self.samples -= pending.size
+            if self._pending.pop(number, None) is not None:
+                self._send(pack({"cancel": number}))
+
+    def _send(self, message: bytes) -> None:
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(message)
+
+    async def _supervise(self, reader: asyncio.StreamReader) -> None:
+        """Pass on messages; start the process again whenever it has died."""
+        pause, longest = RESTART_SECONDS
+        while True:
+            started = time.monotonic()
+            await self._read(reader)
+            if self._closing:
+                return
+            self._fail_pending()
+            pause = RESTART_SECONDS[0] if time.monotonic() - started > longest else pause
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+            reader = await self._spawn()
+            loading = asyncio.create_task(self._recover())
+            loading.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def _recover(self) -> None:
+        await self._load_all()
+        for pending in self._pending.values():  # no batch with them was begun
+            self._send(pending.message)
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                sizes = HEADER.unpack(await reader.readexactly(HEADER.size))
+                text, binary = [await reader.readexactly(size) for size in sizes]
+                self._receive(unpack(text, binary)[0])
+
+    def _receive(self, message: Message) -> None:
+        if "started" in message:
+            self.metrics.batch_size.observe(message["batch"])
+            for number in message["started"]:
+                if number in self._pending:
+                    self._pending[number].started = True
+        elif "loaded" in message:
+            future = self._loading.get(message["loaded"])
+            if future is not None and not future.done():
+                if "error" in message:
+                    future.set_exception(StartError(message["error"]))
+                else:
+                    future.set_result(message["description"])
+        elif message["id"] in self._pending:
+            pending = self._pending[message["id"]]
+            if "text" not in message:
+                del self._pending[message["id"]]
+            else:
+                pending.started = True
+            pending.events.put_nowait(message)
+
+    def _fail_pending(self) -> None:
+        """Fail the requests that the process was working on; the others are sent again."""
+        self.ready.clear()
+        self.metrics.restarts.inc()
+        if self._process is not None:
+            self._process.wait()
+        for number, pending in list(self._pending.items()):
+            if pending.started:
+                del self._pending[number]
+                pending.events.put_nowait({"error": "unavailable", "detail": ""})
+        for future in self._loading.values():
+            if not future.done():
+                future.set_exception(StartError("the worker process died while it loaded a model"))
+
+
+PROBLEMS: dict[str, Callable[[str], Problem]] = {
+    "invalid": lambda detail: Problem(422, detail, "invalid"),
+    "unavailable": lambda _: unavailable(),
+    "not_finite": lambda _: Problem(
+        500, "The model returned values that are not finite for this input.", "not_finite"
+    ),
+}
+
+
+def problem_of(message: Message) -> Problem:
+    """Return the problem that a worker reports."""
+    kind = PROBLEMS.get(message["error"])
+    return internal_error() if kind is None else kind(message["detail"])

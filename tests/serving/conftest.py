@@ -1,0 +1,53 @@
+"""One server for all tests of the API."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from serving.security import digest
+from tests.support.served_models import make_models
+from tests.support.server import ServerProcess
+
+KEYS = {"client": "a-secret", "admin": "another-secret"}
+
+
+@dataclass
+class Service:
+    """The server and the sources of its models by name."""
+
+    server: ServerProcess
+    sources: dict[str, Path]
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return make_models(tmp_path_factory.mktemp("models"))
+
+
+def arguments(sources: dict[str, Path]) -> list[str]:
+    """Return the arguments of serve.py for models."""
+    return [
+        part
+        for name, path in sources.items()
+        for part in ("--checkpoint", str(path), "--name", name)
+    ]
+
+
+@pytest.fixture(scope="session")
+def server(
+    sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    folder = tmp_path_factory.mktemp("server")
+    keys = folder / "keys"
+    lines = [f"{name} {digest(key)}{' admin' * (name == 'admin')}" for name, key in KEYS.items()]
+    keys.write_text("\n".join(lines))
+    limits = ("--max_items", "8", "--max_characters", "1000", "--max_pixels", "10000")
+    options = ("--keys_file", keys, *limits, "--max_body", "200000")
+    server = ServerProcess(folder, *arguments(sources), *options)
+    server.http.headers["Authorization"] = f"Bearer {KEYS['client']}"
+    yield server
+    assert server.stop() == 0
+    log = server.log.read_text()
+    assert "Traceback" not in log, log
