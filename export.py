@@ -4,6 +4,7 @@
     python export.py --checkpoint runs/…/best.ckpt --format huggingface --output my-gpt/
     python export.py --checkpoint runs/…/best.ckpt --format checkpoint --output one/
     python export.py --checkpoint runs/…/best.ckpt --format huggingface --merge --output merged/
+    python export.py --checkpoint runs/…/best.ckpt --format onnx --quantize int8 --output onnx/
 
 safetensors   weights of the network of any task, with its hyper-parameters as JSON in the metadata
 huggingface   a GPT (as GPT-2; with rotary positions as GPT-NeoX or Llama), BERT or network of
@@ -13,9 +14,18 @@ word2vec      word vectors as vectors.txt, for gensim's KeyedVectors.load_word2v
 checkpoint    one file with weights and hyper-parameters, for train.py test, --init_from and
               generate.py
 peft          an adapter of a network of transformers, for peft's PeftModel.from_pretrained
+onnx          network of a classifier, regressor, tagger, language model or sentence encoder as
+              model.onnx (opset 18, dynamic batch size and length), with model.json, which holds
+              labels, tokenizer and preprocessing; for serve.py and any ONNX runtime. Also from a
+              model folder or package:NAME
+torch_export  the same network as model.pt2, for torch.export.load
 
 The checkpoint of an adapter holds no other weights; --merge merges it into the weights that it was
 trained on, and writes the complete network.
+
+Outputs of the exported network are compared with those of the checkpoint (within 1e-4). With
+--quantize int8 the weights of linear layers have 8 bits and a scale for each output channel; the
+accuracy of a classifier with them on the validation split of its run, or of --data, is printed.
 
 The checkpoint may be a folder of shards, written by engine.distributed.ModelParallel or DeepSpeed.
 The latter are read with pickle, which can execute code: convert only folders from a trusted source.
@@ -24,7 +34,7 @@ The latter are read with pickle, which can execute code: convert only folders fr
 import argparse
 from pathlib import Path
 
-FORMATS = ("safetensors", "huggingface", "word2vec", "checkpoint", "peft")
+FORMATS = ("safetensors", "huggingface", "word2vec", "checkpoint", "peft", "onnx", "torch_export")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,6 +45,9 @@ def parser() -> argparse.ArgumentParser:
     add("--format", required=True, choices=FORMATS, help="output format")
     add("--output", type=Path, required=True, metavar="FOLDER", help="a new or empty folder")
     add("--merge", action="store_true", help="merge the adapter into the weights of its base")
+    add("--quantize", choices=("int8",), help="quantize the weights; for --format onnx")
+    add("--data", type=Path, metavar="CONFIG", help="data of --quantize (default: the run's)")
+    add("--data_dir", metavar="FOLDER", help="folder of the data sets (default: the config's)")
     return parser
 
 
@@ -60,11 +73,16 @@ def main(args: list[str] | None = None) -> Path:
 
     quiet_deepspeed()
     folder: Path = options.output
+    checkpoint, merge = options.checkpoint.expanduser(), options.merge
     with exit_on_user_error("export.py"):
         files = export(
-            options.checkpoint.expanduser(), options.format, folder.expanduser(), options.merge
+            checkpoint, options.format, folder.expanduser(), merge, bool(options.quantize)
         )
-    print(f"written: {' '.join(map(str, files))}")
+        print(f"written: {' '.join(map(str, files))}")
+        if options.quantize:
+            from scripts.evaluation.quantization import accuracy_cost
+
+            print(accuracy_cost(checkpoint, folder, merge, options.data, options.data_dir))
     return folder
 
 

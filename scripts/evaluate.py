@@ -14,22 +14,18 @@ evaluated. Several checkpoints are compared by McNemar's test. Networks run in f
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 
-from cli.arguments import settings_of
-from cli.diagnosis import Schema, explain, root_cause
 from engine.checkpoint.reading import load_task
 from engine.errors import UserError, exit_on_user_error
 from engine.process import escape_unencodable_output, prepare_process
 from modules import Classifier
+from scripts.evaluation.data import check_fits, check_tokenizer, open_data, run_folder_of
 from scripts.evaluation.predictions import evaluate_checkpoint
 from scripts.evaluation.report import Report
 
@@ -95,7 +91,7 @@ def main(args: list[str] | None = None) -> Path:
             for name, path in short_names(options.checkpoint).items()
         }
         folder = options.output or run_folder_of(options.checkpoint[0]) / "evaluation"
-        data = open_data(options)
+        data = open_data(options.checkpoint[0], options.data, options.data_dir)
         for name, task in tasks.items():
             check_fits(name, task, data)
             check_tokenizer(name, task, data)
@@ -143,84 +139,6 @@ def short_names(checkpoints: list[Path]) -> dict[str, Path]:
         names = ["-".join(parts[-least:]) for parts in whole]
         least += 1
     return dict(zip(names, checkpoints, strict=True))
-
-
-def run_folder_of(checkpoint: Path) -> Path:
-    """Return the run folder of a checkpoint in `checkpoints/`.
-
-    Raises:
-        UserError: If it is not in a run folder.
-    """
-    folder = checkpoint.resolve().parent.parent
-    if not (folder / "config.yaml").is_file():
-        raise UserError(
-            f"{checkpoint} is not in a run folder ({folder / 'config.yaml'} does not exist): pass "
-            "--data CONFIG and --output FOLDER."
-        )
-    shown = checkpoint.parent.parent
-    return shown if shown.resolve() == folder else folder
-
-
-def open_data(options: argparse.Namespace) -> L.LightningDataModule:
-    """Instantiate and set up the DataModule of a config."""
-    config = options.data or run_folder_of(options.checkpoint[0]) / "config.yaml"
-    try:
-        description = yaml.safe_load(config.read_text())["data"]
-    except OSError as error:
-        raise UserError(f"--data: cannot read {config}: {error}.") from error
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"--data: {config} is not a config with a key `data`; see configs/mnist/cnn.yaml."
-        ) from error
-    if isinstance(description, str):
-        description = {"class_path": description}
-    if options.data_dir:
-        description.setdefault("init_args", {})["data_dir"] = options.data_dir
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(L.LightningDataModule, "data")
-    try:
-        made = parser.instantiate_classes(parser.parse_object({"data": description}))
-    except ArgumentError as error:
-        settings = settings_of({"data": description})
-        message = explain(error, settings, Schema({"data": L.LightningDataModule}))
-        raise UserError(f"{config}: {message}") from error
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{config}: {root_cause(error)}") from error
-    data: L.LightningDataModule = made.data
-    data.prepare_data()
-    data.setup("fit")
-    data.setup("test")
-    return data
-
-
-def check_fits(name: str, task: Classifier, data: Any) -> None:
-    """Raise a UserError if classes or preprocessing of the data are not those of the checkpoint."""
-    theirs = getattr(data, "class_names", None)
-    if theirs is None or [*map(str, theirs)] != [*map(str, task.class_names)]:
-        raise UserError(
-            f"{name} has the classes {', '.join(task.class_names)}, but {type(data).__name__} has "
-            f"{', '.join(map(str, theirs)) if theirs else 'none'}: pass --data with the config of "
-            "its own data."
-        )
-    ours, asked = task.preprocessing or {}, getattr(data, "preprocessing", None) or {}
-    for key in sorted(ours.keys() & asked.keys()):
-        if ours[key] != asked[key]:
-            raise UserError(
-                f"{name} was trained on images with {key} {ours[key]}, but these data have "
-                f"{asked[key]}: evaluate checkpoints with different preprocessing separately."
-            )
-
-
-def check_tokenizer(name: str, task: Classifier, data: Any) -> None:
-    """Raise a UserError if the tokenizer of the data is not that of the checkpoint."""
-    ours, theirs = task.hparams.get("tokenizer"), getattr(data, "tokenizer_json", None)
-    if ours is None and theirs is None:
-        return
-    if ours is None or theirs is None or json.loads(ours) != json.loads(theirs):
-        raise UserError(
-            f"{name} was trained with another tokenizer or context than {type(data).__name__} has: "
-            "evaluate checkpoints with different tokenizers separately, each with --data CONFIG."
-        )
 
 
 def choose_split(data: Any, asked: str | None) -> str:

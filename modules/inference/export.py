@@ -1,8 +1,10 @@
 """Write a checkpoint in formats of other programs."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +21,7 @@ from modules.adapters.layers import adapted_layers, remove_adapter
 from modules.adapters.task import AdapterTask
 from modules.inference.model_card import write_model_card
 from modules.inference.pretrained import open_language_model, save_tokenizer
+from modules.inference.tracing import export_onnx, export_torch_program
 from modules.nets.bert import BertClassifier, BertMLM
 from modules.nets.gpt import GPT
 from modules.nets.huggingface.bert import save_bert
@@ -27,14 +30,18 @@ from modules.nets.huggingface.pretrained import Pretrained, save_pretrained
 from modules.word_vectors import WordVectors
 
 
-def export(checkpoint: Path, format: str, folder: Path, merge: bool = False) -> list[Path]:
+def export(
+    checkpoint: Path, format: str, folder: Path, merge: bool = False, quantize: bool = False
+) -> list[Path]:
     """Write a checkpoint in another format and return the files.
 
     Args:
-        checkpoint: A .ckpt file, or the folder of a sharded checkpoint.
+        checkpoint: A .ckpt file, or the folder of a sharded checkpoint; for onnx and torch_export
+            also a model folder or `package:NAME`.
         format: Key of `FORMATS`.
-        folder: A folder that is empty or does not exist.
+        folder: A folder that is empty or does not exist; after an error it is removed.
         merge: Merge the adapter of the checkpoint into its base.
+        quantize: Quantize the weights of linear layers to int8; for onnx.
 
     Raises:
         UserError: If the folder is in use, or the checkpoint does not fit the format.
@@ -44,11 +51,17 @@ def export(checkpoint: Path, format: str, folder: Path, merge: bool = False) -> 
             f"--output: {folder} exists and is not an empty folder; choose a new folder, so that "
             "nothing is overwritten."
         )
+    if quantize and format != "onnx":
+        raise UserError(f"--quantize needs --format onnx, not {format}.")
+    write = partial(export_onnx, quantize=True) if quantize else FORMATS[format]
     try:
         with merged_adapter(checkpoint) if merge else nullcontext(checkpoint) as path:
-            FORMATS[format](path, folder)
+            write(path, folder)
         if format == "huggingface":
             write_model_card(checkpoint, folder)
+    except UserError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     except OSError as error:
         raise UserError(f"--output: cannot write to {folder}: {error}") from error
     return sorted(folder.iterdir())
@@ -242,4 +255,6 @@ FORMATS = {
     "word2vec": export_word2vec,
     "checkpoint": export_checkpoint,
     "peft": export_peft,
+    "onnx": export_onnx,
+    "torch_export": export_torch_program,
 }

@@ -44,7 +44,7 @@ def generate(
         UserError: If max_new_tokens is out of range, a prompt is empty, or logits are not finite.
     """
     check_prompts(prompts, max_new_tokens)
-    device = next(net.parameters()).device
+    device = next(net.parameters(), torch.empty(0)).device  # a network without any is on the CPU
     choose = Sampler(sampling or Sampling(), device)
     lengths = [len(prompt) for prompt in prompts]
     texts = [list(prompt[: min(lengths)]) for prompt in prompts]
