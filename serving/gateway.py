@@ -16,7 +16,6 @@ from serving.settings import Settings
 
 log = logging.getLogger("serving.requests")
 errors_log = logging.getLogger("serving")
-OPEN_PATHS = ("/healthz", "/readyz", "/docs", "/openapi.json")  # without a key, as is the page
 API = "/v1/"
 ADMIN = "/versions"
 OPENAI = ("/v1/completions", "/v1/chat/completions", "/v1/embeddings")

@@ -1,7 +1,6 @@
 """The served models by name, and requests to them."""
 
 import asyncio
-import contextlib
 import itertools
 import math
 import re
@@ -15,7 +14,7 @@ from starlette.requests import Request
 from serving.errors import Problem, StartError
 from serving.metrics import Metrics
 from serving.settings import Settings
-from serving.worker.client import WorkerClient
+from serving.worker.client import WorkerClient, problem_of
 from serving.worker.messages import Message
 
 QUICKSTART = "digits-cnn"  # the experiment of `make quickstart`
@@ -103,16 +102,15 @@ class Models:
         inputs: list[Any],
         options: dict[str, Any],
         files: list[bytes] | None = None,
-    ) -> list[Any]:
-        """Return the results of the inputs.
+    ) -> Message:
+        """Return the last message about a request: `results`, and `tokens` of the inputs.
 
         Raises:
             Problem: If the request is not answered.
         """
         async for event in self.stream(request, name, operation, inputs, options, files):
-            if "results" in event:
-                results: list[Any] = event["results"]
-        return results
+            last = event
+        return last
 
     async def stream(
         self,
@@ -141,28 +139,27 @@ class Models:
         self.check(name, operation)
         self._admit(len(inputs))
         worker = min(self.workers, key=lambda worker: worker.samples)
-        started = time.monotonic()
-        events = worker.events(self.versions[name], operation, inputs, options, files or [])
-        gone = asyncio.ensure_future(_disconnected(request))
+        started, seconds = time.monotonic(), deadline(request, self.settings.deadline)
+        pending = worker.submit(self.versions[name], operation, inputs, options, files or [])
+        gone = asyncio.create_task(_disconnected(request))
+        gone.add_done_callback(lambda _: pending.events.put_nowait({"abandoned": True}))
+        limit = asyncio.get_running_loop().time() + seconds
         try:
-            while True:
-                left = started + self.settings.deadline - time.monotonic()
-                following = asyncio.ensure_future(anext(events, None))
-                done, _ = await asyncio.wait(
-                    {following, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED
-                )
-                if following not in done:
-                    following.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await following
-                    raise _abandoned() if gone in done else _late(self.settings.deadline)
-                event = following.result()
-                if event is None:
-                    break
+            event: Message = {}
+            while "results" not in event:
+                try:
+                    async with asyncio.timeout_at(limit):
+                        event = await pending.events.get()
+                except TimeoutError:
+                    raise _late(seconds) from None
+                if "error" in event:
+                    raise problem_of(event)
+                if "abandoned" in event:
+                    raise _abandoned()
                 yield event
         finally:
             gone.cancel()
-            await events.aclose()
+            worker.forget(pending)
         self._rate += 0.1 * (len(inputs) / max(1e-3, time.monotonic() - started) - self._rate)
 
     def _admit(self, count: int) -> None:
@@ -194,6 +191,12 @@ class Models:
         return self.describe(name)
 
 
+def deadline(request: Request, longest: float) -> float:
+    """Return the seconds that a request may take; a client shortens them by `Prefer: wait=N`."""
+    found = re.search(r"\bwait=(\d+(?:\.\d+)?)", request.headers.get("prefer", ""))
+    return min(longest, float(found[1])) if found else longest
+
+
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
@@ -204,7 +207,7 @@ def _abandoned() -> Problem:
 
 
 def _late(seconds: float) -> Problem:
-    return Problem(504, f"The answer took longer than {seconds:g} seconds.", "deadline")
+    return Problem(504, f"The answer would take longer than {seconds:g} seconds.", "deadline")
 
 
 def named_sources(settings: Settings) -> dict[str, str]:

@@ -82,9 +82,12 @@ class Generate(Strict):
     temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
     top_k: int | None = Field(None, ge=1, description="1: greedy")
     top_p: float | None = Field(None, gt=0, le=1)
+    min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float = Field(1.0, gt=0, allow_inf_nan=False)
+    logit_bias: dict[int, float] | None = Field(None, description="by the number of a token")
+    json_schema: dict[str, Any] | None = Field(None, description="answer in JSON of this schema")
     seed: int | None = Field(None, ge=0, lt=2**63)
-    stop: Text | None = Field(None, description="end before this text")
+    stop: Text | list[Text] | None = Field(None, description="end before one of these texts")
     chat_template: bool = Field(True, description="answer the inputs, where the model can chat")
     stream: bool = Field(False, description="send server-sent events")
 
@@ -93,6 +96,7 @@ class Generated(BaseModel):
     text: str
     finish_reason: Literal["stop", "length"]
     tokens: int
+    prompt_tokens: int
 
 
 class GeneratedTexts(BaseModel):

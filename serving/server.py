@@ -118,7 +118,8 @@ def _configure_logs(settings: Settings) -> None:
             handler = logging.FileHandler(settings.log_file.expanduser(), encoding="utf-8")
         except OSError as error:
             raise StartError(f"--log_file: cannot write {settings.log_file}: {error}") from error
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    requests = logging.getLogger("serving.requests")
-    requests.handlers, requests.propagate = [handler], False
-    requests.setLevel(logging.INFO)
+    for name, where in (("serving.requests", handler), ("serving", logging.StreamHandler())):
+        logger = logging.getLogger(name)
+        where.setFormatter(logging.Formatter("%(message)s"))
+        logger.handlers, logger.propagate = [where], False
+        logger.setLevel(logging.INFO)

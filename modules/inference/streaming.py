@@ -6,22 +6,25 @@ from collections.abc import Callable, Sequence
 class TextStreamer:
     """Decode the tokens of one text as they are generated.
 
-    Pieces of text contain complete characters only and nothing of the stop string.
+    Pieces of text contain complete characters only and nothing of the stop strings.
 
     Args:
         decode: Function from tokens to text.
-        stop: End the text before this string.
+        stop: End the text before this string, or before the first of several.
     """
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], stop: str | None = None) -> None:
+    def __init__(
+        self, decode: Callable[[Sequence[int]], str], stop: str | Sequence[str] | None = None
+    ) -> None:
         self.decode = decode
-        self.stop = stop or ""
+        self.stops = [text for text in ([stop] if isinstance(stop, str) else stop or ()) if text]
         self.ended = False
+        self.stopped = False  # ended by a stop string or an end token
         self.tokens: list[int] = []
         # Decode only the tokens from `decoded` on, together with those from `context` on: some
         # tokenizers decode a token differently at the beginning of a text.
         self.context = self.decoded = 0
-        self.pending = ""  # decoded text that may be the beginning of the stop string
+        self.pending = ""  # decoded text that may be the beginning of a stop string
 
     def add(self, token: int, last: bool = False) -> str:
         """Add a token and return the text that is complete.
@@ -36,9 +39,9 @@ class TextStreamer:
         if last or not text.endswith("\ufffd"):  # "\ufffd": bytes of an incomplete character
             self.context, self.decoded = self.decoded, len(self.tokens)
             self.pending += text[len(previous) :]
-        if self.stop and self.stop in self.pending:
-            self.ended = True
-            return self.pending[: self.pending.index(self.stop)]
+        if found := [self.pending.index(stop) for stop in self.stops if stop in self.pending]:
+            self.ended = self.stopped = True
+            return self.pending[: min(found)]
         self.ended = last
         ready = len(self.pending) if last else len(self.pending) - self._stop_prefix_length()
         piece, self.pending = self.pending[:ready], self.pending[ready:]
@@ -46,11 +49,16 @@ class TextStreamer:
 
     def end(self) -> str:
         """End the text before a token that is not part of it; return the remaining text."""
-        self.ended = True
+        self.ended = self.stopped = True
         piece, self.pending = self.pending, ""
         return piece
 
     def _stop_prefix_length(self) -> int:
-        """Return the length of the longest suffix of `pending` that the stop string begins with."""
-        lengths = range(min(len(self.stop) - 1, len(self.pending)), 0, -1)
-        return next((n for n in lengths if self.pending.endswith(self.stop[:n])), 0)
+        """Return the length of the longest suffix of `pending` that a stop string begins with."""
+        lengths = [
+            length
+            for stop in self.stops
+            for length in range(1, min(len(stop) - 1, len(self.pending)) + 1)
+            if self.pending.endswith(stop[:length])
+        ]
+        return max(lengths, default=0)

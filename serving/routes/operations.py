@@ -10,9 +10,10 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
 
 from serving import schemas
-from serving.errors import Problem, internal_error
+from serving.errors import Problem, internal_error, invalid
 from serving.models import Models
 from serving.routes.bodies import body_schema, read_body, read_form, split_files
+from serving.settings import Settings
 
 router = APIRouter(prefix="/v1/models/{name}", tags=["operations"])
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -146,21 +147,42 @@ async def _answer(request: Request, model: str, name: str, operation: Operation)
         body = await read_body(request, operation.body, models.settings)
         inputs, files = split_files(body.inputs, models.settings)  # type: ignore[attr-defined]
     options = body.model_dump(exclude={"inputs"}, exclude_none=True)
+    if name == "generate":
+        options = generation_options(options, models.settings)
     if options.get("stream"):
         events = models.stream(request, model, name, inputs, options, files)
-        return StreamingResponse(_server_sent(events), media_type="text/event-stream")
-    results = await models.run(request, model, name, inputs, options, files)
-    return JSONResponse(operation.convert(results))
+        first = await anext(events)  # a problem before the first token has its own status
+        return StreamingResponse(_server_sent(first, events), media_type="text/event-stream")
+    answer = await models.run(request, model, name, inputs, options, files)
+    return JSONResponse(operation.convert(answer["results"]))
 
 
-async def _server_sent(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
+def generation_options(options: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Return the options of a worker, and check the limits.
+
+    Raises:
+        Problem: If too many tokens are asked for.
+    """
+    if options["max_new_tokens"] > settings.max_new_tokens:
+        raise invalid("max_new_tokens", f"at most {settings.max_new_tokens} are allowed")
+    if "json_schema" in options:
+        options["json_schema"] = json.dumps(options["json_schema"], sort_keys=True)
+    stop = options.pop("stop", [])
+    return options | {"stop": [stop] if isinstance(stop, str) else stop}
+
+
+async def _server_sent(
+    first: dict[str, Any], events: AsyncIterator[dict[str, Any]]
+) -> AsyncIterator[str]:
     """Yield server-sent events: pieces of text, then the outputs, or an error."""
     try:
-        async for event in events:
+        event: dict[str, Any] | None = first
+        while event is not None:
             if "results" in event:
                 yield _event({"outputs": event["results"]}, "done")
             else:
-                yield _event({"index": event["index"], "text": event["text"]}, "text")
+                yield _event({name: event[name] for name in event if name != "id"}, "text")
+            event = await anext(events, None)
     except Problem as problem:
         yield _event(problem.document(), "error")
     except Exception:

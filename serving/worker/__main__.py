@@ -17,7 +17,7 @@ import torch
 from engine.errors import UserError
 from engine.process import prepare_process
 from serving.worker.batching import SampleQueue, run_batch
-from serving.worker.generating import Generator
+from serving.worker.generating import Generator, prepare_texts
 from serving.worker.loading import best_device, describe, open_task
 from serving.worker.messages import Message, pack, receive
 from serving.worker.requests import Model, Request, decode_image, prepare
@@ -71,7 +71,8 @@ class Worker:
                 started = sorted({sample.request.number for sample in samples})
                 self.send({"started": started, "batch": len(samples)})
                 run_batch(samples)
-            self.generator.step()
+            if len(self.generator):
+                self.generator.step(self.send)
 
     def _receive(self) -> None:
         while (received := receive(self.connection)) is not None:
@@ -99,7 +100,7 @@ class Worker:
 
     def _accept(self, message: Message, files: list[bytes]) -> None:
         number = message["id"]
-        model = self.models[message["model"]]
+        model = self._find_model(message["model"])
         size = len(message["inputs"])
         request = Request(
             number, model, message["operation"], message["options"], size, self._reply
@@ -110,16 +111,27 @@ class Worker:
         else:
             self._enqueue(request, message["inputs"], files)
 
+    def _find_model(self, version: str) -> Model:
+        """Return a model, or its new version if it was replaced while the request was sent."""
+        if version in self.models:
+            return self.models[version]
+        name = version.rpartition("@")[0]
+        return [m for v, m in self.models.items() if v.rpartition("@")[0] == name][-1]
+
     def _enqueue(self, request: Request, inputs: list[Any], files: list[bytes]) -> None:
+        generates = request.operation == "generate"
         try:
-            samples = prepare(request, inputs, files, self.settings["max_pixels"])
+            if generates:
+                samples = prepare_texts(request, inputs)
+            else:
+                samples = prepare(request, inputs, files, self.settings["max_pixels"])
         except UserError as error:
             request.fail("invalid", str(error))
             return
         except Exception as error:
             request.fail("internal", repr(error))
             return
-        waiting = self.generator if request.operation == "generate" else self.queue
+        waiting = self.generator if generates else self.queue
         with self.wake:
             waiting.put(samples)
             self.wake.notify()

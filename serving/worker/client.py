@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import itertools
+import logging
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 from serving.errors import Problem, StartError, internal_error, unavailable
@@ -16,6 +17,7 @@ from serving.metrics import Metrics
 from serving.settings import Settings
 from serving.worker.messages import HEADER, Message, pack, unpack
 
+log = logging.getLogger("serving")
 RESTART_SECONDS = (0.1, 10.0)  # first and longest pause before a restart
 SETTINGS = ("runtime", "threads", "batch_tokens", "batch_size", "slots", "max_pixels")
 
@@ -98,6 +100,8 @@ class WorkerClient:
         for version, source in list(self.sources.items()):
             self.descriptions[version] = await self.load(version, source)
         self.ready.set()
+        for pending in self._pending.values():  # no batch with them was begun
+            self._send(pending.message)
 
     async def load(self, version: str, source: str) -> dict[str, Any]:
         """Load a model and return its description.
@@ -135,41 +139,34 @@ class WorkerClient:
         if self._task is not None:
             self._task.cancel()
 
-    async def events(
+    def submit(
         self,
         version: str,
         operation: str,
         inputs: list[Any],
         options: dict[str, Any],
         files: list[bytes],
-    ) -> AsyncIterator[Message]:
-        """Send a request and yield the messages of the worker; the last one has `results`.
+    ) -> Pending:
+        """Send a request, now or as soon as the process is ready.
 
-        A caller that stops before the end cancels the request.
-
-        Raises:
-            Problem: If the request fails.
+        Returns:
+            The request, whose last event has `results` or `error`; then, or to abandon it, the
+            caller must `forget` it.
         """
         number = next(self._numbers)
         message = {"id": number, "model": version, "operation": operation}
         packed = pack(message | {"inputs": inputs, "options": options}, files)
-        pending = Pending(number, packed, len(inputs))
+        pending = self._pending[number] = Pending(number, packed, len(inputs))
         self.samples += pending.size
-        try:
-            await self.ready.wait()
-            self._pending[number] = pending
+        if self.ready.is_set():
             self._send(packed)
-            while True:
-                event = await pending.events.get()
-                if "error" in event:
-                    raise problem_of(event)
-                yield event
-                if "results" in event:
-                    return
-        finally:
-            self.samples -= pending.size
-            if self._pending.pop(number, None) is not None:
-                self._send(pack({"cancel": number}))
+        return pending
+
+    def forget(self, pending: Pending) -> None:
+        """Release a request; one that is not answered yet is cancelled."""
+        self.samples -= pending.size
+        if self._pending.pop(pending.number, None) is not None:
+            self._send(pack({"cancel": pending.number}))
 
     def _send(self, message: bytes) -> None:
         if self._writer is not None and not self._writer.is_closing():
@@ -188,13 +185,8 @@ class WorkerClient:
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
             reader = await self._spawn()
-            loading = asyncio.create_task(self._recover())
+            loading = asyncio.create_task(self._load_all())
             loading.add_done_callback(lambda task: task.cancelled() or task.exception())
-
-    async def _recover(self) -> None:
-        await self._load_all()
-        for pending in self._pending.values():  # no batch with them was begun
-            self._send(pending.message)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -205,7 +197,10 @@ class WorkerClient:
 
     def _receive(self, message: Message) -> None:
         if "started" in message:
-            self.metrics.batch_size.observe(message["batch"])
+            if "batch" in message:
+                self.metrics.batch_size.observe(message["batch"])
+            else:
+                self.metrics.tokens.inc(message["generating"])
             for number in message["started"]:
                 if number in self._pending:
                     self._pending[number].started = True
@@ -220,8 +215,6 @@ class WorkerClient:
             pending = self._pending[message["id"]]
             if "text" not in message:
                 del self._pending[message["id"]]
-            else:
-                pending.started = True
             pending.events.put_nowait(message)
 
     def _fail_pending(self) -> None:
@@ -251,4 +244,7 @@ PROBLEMS: dict[str, Callable[[str], Problem]] = {
 def problem_of(message: Message) -> Problem:
     """Return the problem that a worker reports."""
     kind = PROBLEMS.get(message["error"])
-    return internal_error() if kind is None else kind(message["detail"])
+    if kind is None:
+        log.error("a worker failed to answer a request: %s", message["detail"])
+        return internal_error()
+    return kind(message["detail"])

@@ -1,28 +1,124 @@
-"""Generation of several texts at the same time."""
+"""Continuous batching: texts join and leave a batch between any two tokens.
+
+Yu et al. 2022, "Orca: a distributed serving system for Transformer-based generative models".
+"""
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
-from engine.errors import UserError
-from serving.worker.requests import Sample
+import torch
+from torch import Tensor
 
-OWN_OPTIONS = ("stream", "chat_template")  # options of a request that are not those of `stream`
+from engine.errors import UserError
+from modules.inference.generation import window_start
+from modules.inference.sampling import Sampler, Sampling
+from modules.inference.streaming import TextStreamer
+from serving.worker.requests import Model, Reply, Request, Sample
+
+SAMPLING = (
+    *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "logit_bias", "seed"),
+)
 
 
 @dataclass(eq=False)
 class Text:
-    """A text that is being generated."""
+    """A text that is generated."""
 
     sample: Sample
-    pieces: Iterator[list[str]]
-    tokens: int = 0
+    tokens: list[int]  # prompt included
+    choose: Sampler
+    streamer: TextStreamer
+    max_new_tokens: int
+    matcher: Any = None  # of a grammar
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
     text: str = ""
+    start: int = 0  # of the window that the state holds
+
+    @property
+    def request(self) -> Request:
+        return self.sample.request
+
+
+@dataclass(eq=False)
+class Group:
+    """Texts of one model whose states are one batch."""
+
+    texts: list[Text]
+    state: Any
+
+
+def prepare_texts(request: Request, inputs: Sequence[Any]) -> list[Sample]:
+    """Return the samples of a request to generate texts, whose values are texts to generate.
+
+    Args:
+        request: The request.
+        inputs: Prompts, or the messages of conversations.
+
+    Raises:
+        UserError: If a prompt cannot be encoded or is too long, or an option is out of range.
+    """
+    samples = []
+    for index, value in enumerate(inputs):
+        sample = Sample(request, index, None, 1)
+        sample.value = start_text(sample, value)
+        sample.length = len(sample.value.tokens)
+        samples.append(sample)
+    return samples
+
+
+def start_text(sample: Sample, value: Any) -> Text:
+    """Encode a prompt or a conversation and check the options."""
+    task, options = sample.request.model.task, sample.request.options
+    stops = list(options.get("stop") or ())
+    special = True
+    if isinstance(value, str) and task.chat_template and options.get("chat_template"):
+        value = [{"role": "user", "content": value}]
+    if not isinstance(value, str):
+        value, answering = task.chat_prompt(value)
+        stops += [answering["stop"]] if answering["stop"] else []
+        special = answering["add_special_tokens"]
+    tokens = task.encode(value or task.bos_token(), add_special_tokens=special)
+    if not tokens:
+        raise UserError("the prompt is empty: it must contain at least one token.")
+    context = task.net.context
+    if context is not None and len(tokens) > context:
+        raise UserError(
+            f"the prompt has {len(tokens)} tokens, but the context of the model is {context}."
+        )
+    given = {name: options[name] for name in SAMPLING if name in options}
+    if given.get("logit_bias"):
+        given["logit_bias"] = {int(token): bias for token, bias in given["logit_bias"].items()}
+    sampling = Sampling(**given | {"seed": seed_of(given.get("seed"), sample.index)})
+    sampling.check_tokens(task.net.vocab_size)
+    schema = options.get("json_schema")
+    return Text(
+        sample,
+        tokens,
+        Sampler(sampling, task.device),
+        TextStreamer(task.decode, stops),
+        options["max_new_tokens"],
+        None if schema is None else grammar(task, schema).matcher(),
+    )
+
+
+def seed_of(seed: int | None, index: int) -> int | None:
+    """Return the seed of an input of a request: equal prompts do not give equal texts."""
+    return None if seed is None else (seed + index) % 2**63
+
+
+@lru_cache(maxsize=16)
+def grammar(task: Any, schema: str) -> Any:
+    """Return the grammar of texts in JSON of a schema."""
+    from modules.inference.grammar import json_schema
+
+    return task.grammar(json_schema(schema))
 
 
 class Generator:
-    """Texts of all language models of a worker, one token each per step.
+    """The texts of all language models of a worker; a step adds a token to each.
 
     Args:
         slots: Number of texts that are generated at the same time.
@@ -30,56 +126,161 @@ class Generator:
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
-        self._waiting: deque[Sample] = deque()
-        self._active: list[Text] = []
+        self._waiting: deque[Text] = deque()
+        self._groups: list[Group] = []
 
-    def put(self, samples: list[Sample]) -> None:
-        self._waiting.extend(samples)
+    def put(self, samples: Sequence[Sample]) -> None:
+        self._waiting.extend(sample.value for sample in samples)
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self._active)
+        return len(self._waiting) + sum(len(group.texts) for group in self._groups)
 
-    def step(self) -> None:
-        """Let waiting texts into free slots and continue every text by a token."""
-        while self._waiting and len(self._active) < self.slots:
-            self._start(self._waiting.popleft())
-        for text in list(self._active):
-            if text.sample.request.closed or not self._advance(text):
-                self._active.remove(text)
+    @torch.inference_mode()
+    def step(self, send: Reply) -> None:
+        """Admit waiting texts into free slots and add a token to every text.
 
-    def _start(self, sample: Sample) -> None:
-        request = sample.request
-        if request.closed:
-            return
-        options = {name: v for name, v in request.options.items() if name not in OWN_OPTIONS}
-        task, prompt = request.model.task, sample.value
-        if task.chat_template and request.options["chat_template"]:
-            prompt, answering = task.chat_prompt([{"role": "user", "content": prompt}])
-            options = answering | options
-        self._active.append(Text(sample, task.stream([prompt], **options)))
+        Args:
+            send: Reports admitted texts and the number of texts to the server.
+        """
+        groups = [kept for group in self._groups if (kept := self._keep(group)) is not None]
+        active = [text for group in groups for text in group.texts]
+        moved = [t for group in self._groups for t in group.texts if t not in active]
+        fresh = [text for text in moved if not text.request.closed and not text.streamer.ended]
+        admitted = []
+        while self._waiting and len(active) + len(fresh) + len(admitted) < self.slots:
+            text = self._waiting.popleft()
+            if not text.request.closed:
+                admitted.append(text)
+        started = sorted({text.request.number for text in admitted})
+        send({"started": started, "generating": len(active) + len(fresh) + len(admitted)})
+        groups += [Group([text], None) for text in (*fresh, *admitted)]
+        self._groups = join([extended for group in groups for extended in self._extend(group)])
 
-    def _advance(self, text: Text) -> bool:
-        """Continue a text by a token; return whether it is still being generated."""
-        request = text.sample.request
+    @staticmethod
+    def _keep(group: Group) -> Group | None:
+        """Return the group without texts that ended or whose window starts elsewhere now."""
+        net = group.texts[0].request.model.task.net
+        rows = [
+            row
+            for row, text in enumerate(group.texts)
+            if not (text.streamer.ended or text.request.closed)
+            and text.start == window_start(len(text.tokens), net.context)
+        ]
+        if len(rows) == len(group.texts):
+            return group
+        if not rows or not hasattr(net, "reorder_state"):
+            return None
+        device = next(net.parameters()).device
+        state = net.reorder_state(group.state, torch.tensor(rows, device=device))
+        return Group([group.texts[row] for row in rows], state)
+
+    def _extend(self, group: Group) -> list[Group]:
+        """Add a token to each text of a group; a text that fails does not affect the others."""
+        model = group.texts[0].request.model
         try:
-            piece = next(text.pieces, None)
-        except UserError as error:
-            request.fail("invalid", str(error))
-            return False
+            logits = self._forward(group, model)
         except Exception as error:
-            request.fail("internal", repr(error))
-            return False
-        if piece is not None:
-            text.tokens += 1
-            text.text += piece[0]
-            if request.options.get("stream") and piece[0]:
-                request.reply({"id": request.number, "index": text.sample.index, "text": piece[0]})
-            return True
-        reason = "length" if text.tokens == request.options["max_new_tokens"] else "stop"
-        result: dict[str, Any] = {
-            "text": text.text,
-            "finish_reason": reason,
-            "tokens": text.tokens,
-        }
-        request.finish(text.sample.index, result)
-        return False
+            if len(group.texts) > 1:
+                return [one for text in group.texts for one in self._extend(Group([text], None))]
+            group.texts[0].request.fail("internal", repr(error))
+            return []
+        for row, text in enumerate(group.texts):
+            try:
+                self._add_token(text, logits[row : row + 1])
+            except UserError as error:
+                finite = bool(logits[row].isfinite().any() and not logits[row].isnan().any())
+                text.request.fail("invalid" if finite else "not_finite", str(error))
+            except Exception as error:
+                text.request.fail("internal", repr(error))
+        return [group]
+
+    @staticmethod
+    def _forward(group: Group, model: Model) -> Tensor:
+        """Return the logits of the next tokens, (B, V), and update the state."""
+        net = model.task.net
+        device = next(net.parameters()).device
+        if group.state is None:
+            (text,) = group.texts
+            text.start = window_start(len(text.tokens), net.context)
+            group.state = net.init_state(1)
+            tokens = [text.tokens[text.start :]]
+        else:
+            tokens = [text.tokens[-1:] for text in group.texts]
+        logits, group.state = net(torch.tensor(tokens, device=device), group.state)
+        last: Tensor = logits[:, -1]
+        return last
+
+    @staticmethod
+    def _add_token(text: Text, logits: Tensor) -> None:
+        request, task = text.request, text.request.model.task
+        shaped = logits if text.matcher is None else text.matcher.mask(logits[0])[None]
+        (token,) = text.choose(shaped, [text.tokens])
+        text.tokens.append(token)
+        ends = token in task.end_tokens
+        if text.matcher is not None and not ends:
+            text.matcher.accept(token)
+        streamer = text.streamer
+        if ends:
+            piece = streamer.end()
+        else:
+            last = len(streamer.tokens) + 1 == text.max_new_tokens
+            piece = streamer.add(token, last)
+            if text.matcher is not None and text.matcher.complete and not streamer.ended:
+                piece += streamer.end()
+            if "logprobs" in request.options:
+                entry = logprobs_of(task, logits[0], token, request.options["logprobs"])
+                text.logprobs.append(entry)
+        text.text += piece
+        event: dict[str, Any] = {"index": text.sample.index, "text": piece}
+        if text.logprobs and not ends:
+            event["logprobs"] = text.logprobs[-1]
+        if streamer.ended:
+            event["finish_reason"] = "stop" if streamer.stopped else "length"
+        shown = piece or streamer.ended or "logprobs" in event
+        if shown and request.options.get("stream") and not request.closed:
+            request.reply({"id": request.number, **event})
+        if streamer.ended:
+            generated = len(streamer.tokens) + ends
+            result = {
+                "text": text.text,
+                "finish_reason": event["finish_reason"],
+                "tokens": generated,
+                "prompt_tokens": len(text.tokens) - generated,
+                **({"logprobs": text.logprobs} if "logprobs" in request.options else {}),
+            }
+            request.finish(text.sample.index, result)
+
+
+def join(groups: list[Group]) -> list[Group]:
+    """Return the groups with one for each model whose states can be joined."""
+    joined: list[Group] = []
+    by_model: dict[int, list[Group]] = {}
+    for group in groups:
+        by_model.setdefault(id(group.texts[0].request.model), []).append(group)
+    for same in by_model.values():
+        net = same[0].texts[0].request.model.task.net
+        if len(same) == 1 or not hasattr(net, "join_states"):
+            joined += same
+            continue
+        texts = [text for group in same for text in group.texts]
+        joined.append(Group(texts, net.join_states([group.state for group in same])))
+    return joined
+
+
+def logprobs_of(task: Any, logits: Tensor, token: int, number: int) -> dict[str, Any]:
+    """Return the log-probability of a token and those of the most probable tokens.
+
+    Args:
+        task: The language model.
+        logits: (V,), before any sampling parameter.
+        token: The token.
+        number: How many of the most probable tokens.
+    """
+    values = logits.float().log_softmax(dim=-1)  # (V,)
+    top = values.topk(number) if number else None
+
+    def entry(one: int) -> dict[str, Any]:
+        return {"token": task.decode([one]), "logprob": values[one].item()}
+
+    best = [] if top is None else [entry(one) for one in top.indices.tolist()]
+    return entry(token) | {"top": best}

@@ -44,6 +44,7 @@ class Request:
     size: int
     reply: Reply
     results: dict[int, Any] = field(default_factory=dict)
+    tokens: int = 0  # of all inputs
     closed: bool = False  # answered, failed or abandoned by its client
 
     def finish(self, index: int, result: Any) -> None:
@@ -52,7 +53,7 @@ class Request:
         if len(self.results) == self.size and not self.closed:
             self.closed = True
             ordered = [self.results[number] for number in range(self.size)]
-            self.reply({"id": self.number, "results": ordered})
+            self.reply({"id": self.number, "results": ordered, "tokens": self.tokens})
 
     def fail(self, kind: str, detail: str = "") -> None:
         """Answer the whole request by an error: `invalid`, `internal` or `not_finite`."""
@@ -67,7 +68,7 @@ class Sample:
 
     request: Request
     index: int
-    value: Any  # a text, a pair of texts or a PIL image
+    value: Any  # a text, a pair of texts, a PIL image, or the state of a text to generate
     length: int  # tokens, for the budget of a batch
 
 
@@ -100,6 +101,7 @@ def prepare(request: Request, inputs: list[Any], files: list[bytes], pixels: int
             tokenizer = source_tokenizer(task)
             length = 1 if tokenizer is None else len(_encode(tokenizer, value).ids)
         samples.append(Sample(request, index, value, max(1, length)))
+    request.tokens = sum(sample.length for sample in samples)
     return samples
 
 

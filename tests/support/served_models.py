@@ -11,6 +11,7 @@ from datamodules.text.tokenizers import train_bpe
 from modules import Classifier, LanguageModel, SentenceEncoder
 from modules.nets import GPT, MLP, BagOfWords
 from preprocessing.texts import with_truncation_and_padding
+from tests.support.faulty_net import FaultyNet
 from tests.support.huggingface import make_model, make_tokenizer, save_model
 
 TEXT = "Once upon a time there was a film that was good, and a film that was bad. " * 5
@@ -35,8 +36,8 @@ def image_classifier() -> L.LightningModule:
     return random_weights(Classifier(net, 3, class_names=names, preprocessing=preprocessing))
 
 
-def text_classifier() -> L.LightningModule:
-    torch.manual_seed(2)
+def text_classifier(seed: int = 2) -> L.LightningModule:
+    torch.manual_seed(seed)
     tokenizer = with_truncation_and_padding(make_tokenizer(), 32)
     net = BagOfWords(2, Tokenizer.from_str(tokenizer).get_vocab_size(), dim=8)
     return random_weights(Classifier(net, 2, class_names=LABELS, tokenizer=tokenizer))
@@ -70,3 +71,8 @@ def make_models(folder: Path) -> dict[str, Path]:
 
 def open_embedder(folder: Path) -> SentenceEncoder:
     return SentenceEncoder.from_pretrained(str(folder))
+
+
+def faulty_classifier() -> L.LightningModule:
+    tokenizer = with_truncation_and_padding(make_tokenizer(), 32)
+    return Classifier(FaultyNet(), 2, class_names=LABELS, tokenizer=tokenizer).eval()

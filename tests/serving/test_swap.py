@@ -1,0 +1,50 @@
+"""A model is replaced while it is served, and nothing fails."""
+
+import threading
+from pathlib import Path
+
+import httpx
+
+from modules import Classifier
+from tests.serving.conftest import KEYS
+from tests.serving.test_operations import TEXTS, pairs
+from tests.support.served_models import save, text_classifier
+from tests.support.server import ServerProcess
+
+PATH = "/v1/models/reviews"
+
+
+def test_model_is_replaced_under_load(
+    server: ServerProcess, sources: dict[str, Path], tmp_path: Path
+) -> None:
+    new = save(text_classifier(seed=9), tmp_path / "new.ckpt")
+    admin = {"Authorization": f"Bearer {KEYS['admin']}"}
+    body = {"checkpoint": str(new)}
+    assert server.http.post(f"{PATH}/versions", json=body).status_code == 403
+    missing = server.http.post(f"{PATH}/versions", json={"checkpoint": "x.ckpt"}, headers=admin)
+    assert missing.status_code == 422
+
+    statuses: list[int] = []
+    done = threading.Event()
+
+    def load() -> None:
+        with httpx.Client(base_url=server.url, headers=dict(server.http.headers)) as client:
+            while not done.is_set():
+                answer = client.post(f"{PATH}/classify", json={"inputs": TEXTS}, timeout=60)
+                statuses.append(answer.status_code)
+
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert server.post(f"{PATH}/versions", body, headers=admin)["version"] > 1
+        expected = Classifier.load_from_checkpoint(new, weights_only=True).eval().classify(TEXTS)
+        answer = server.post(f"{PATH}/classify", {"inputs": TEXTS})
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+        server.post(f"{PATH}/versions", {"checkpoint": str(sources["reviews"])}, headers=admin)
+    assert pairs(answer["predictions"]) == [[pair] for pair in expected]
+    assert len(statuses) >= 3
+    assert set(statuses) == {200}
