@@ -1,4 +1,4 @@
-"""Runs of configs draw small figures: their layout takes half of a run of one step."""
+"""Runs of configs draw no figures, except in slow tests, where figures are small."""
 
 import pytest
 
@@ -6,6 +6,10 @@ from engine.run import figures
 
 
 @pytest.fixture(autouse=True)
-def _small_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = {"figure.dpi": 30, "figure.constrained_layout.use": False}
-    monkeypatch.setattr(figures, "STYLE", figures.STYLE | small)
+def _cheap_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip drawing, which takes half of a run of one step; tests/callbacks covers it."""
+    if request.node.get_closest_marker("slow"):
+        small = {"figure.dpi": 30, "figure.constrained_layout.use": False}
+        monkeypatch.setattr(figures, "STYLE", figures.STYLE | small)
+    else:
+        monkeypatch.setattr(figures, "render", lambda draw: None)

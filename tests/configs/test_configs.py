@@ -109,6 +109,7 @@ def test_config_resumes_bit_exactly(
     tmp_path: Path,
     capsys,
 ) -> None:
+    """With the test of the best checkpoint and all figures, after which metrics are equal, too."""
     where = ("--data.data_dir", data_for(config, data_of, small_texts, tmp_path))
     arguments = ("fit", "--config", config, *where, *SOME_STEPS, *SMALLER.get(name(config), ()))
     run_before(config, run, where)

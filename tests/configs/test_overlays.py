@@ -116,9 +116,8 @@ def test_overlay_changes_nothing_else() -> None:
 
 @pytest.mark.parametrize("overlay", [*OPTIMIZERS, *SCHEDULES], ids=name)
 def test_overlay_trains_one_step_and_is_recorded(overlay: Path, run: Callable[..., Path]) -> None:
-    bare = ("--trainer.callbacks", "null", "--test_after_fit", "false")
     stack = ("--config", CONFIGS / "digits/mlp.yaml", "--config", overlay)
-    folder = run("fit", *stack, *ONE_STEP, *bare)
+    folder = run("fit", *stack, *ONE_STEP, "--trainer.callbacks", "null")
     saved = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     arguments = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]
     path, arguments_of_overlay = choice(overlay)
@@ -141,12 +140,11 @@ def test_overlay_trains_one_step_and_is_recorded(overlay: Path, run: Callable[..
 def test_adapter_applies_to_an_experiment_and_replaces_another(
     overlay: Path, run: Callable[..., Path]
 ) -> None:
-    bare = ("--trainer.callbacks", "null", "--test_after_fit", "false")
     other = ADAPTERS[ADAPTERS.index(overlay) - 1]
     text = (CONFIGS / "source/gpt.yaml", CONFIGS / "size/gpt-nano.yaml")
     flags = ("--model.net.tie_embeddings", "false", "--data.context", 16, "--data.batch_size", 2)
     stack = [word for path in (*text, other, overlay) for word in ("--config", path)]
-    folder = run("fit", *stack, *flags, *ONE_STEP, *bare)
+    folder = run("fit", *stack, *flags, *ONE_STEP, "--trainer.callbacks", "null")
     adapter = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]["adapter"]
     path, arguments = choice(overlay)
     assert chosen(adapter) == (path, vars(build(path, **arguments)))

@@ -24,7 +24,7 @@ EXPERIMENTS = sorted(
 ONE_STEP = (
     *("--trainer.max_epochs", 1, "--trainer.max_steps", 1, "--trainer.accelerator", "cpu"),
     *("--trainer.limit_train_batches", 1, "--trainer.limit_val_batches", 1),
-    *("--trainer.limit_test_batches", 1, "--trainer.val_check_interval", 1),
+    *("--trainer.val_check_interval", 1, "--test_after_fit", "false"),
 )
 # Two batches per epoch: a crash in the fourth batch is within the second epoch.
 SOME_STEPS = (
@@ -32,7 +32,7 @@ SOME_STEPS = (
     *("--trainer.limit_train_batches", 2, "--trainer.limit_val_batches", 1),
     *("--trainer.val_check_interval", 2, "--trainer.accumulate_grad_batches", 1),
     *("--trainer.log_every_n_steps", 1, "--checkpoint.every_n_steps", 1),
-    *("--test_after_fit", "false"),
+    *("--trainer.limit_test_batches", 1),
 )
 # Arguments that shrink what is too large for a test; the rest of the config is unchanged.
 SMALLER: dict[str, tuple] = {
