@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import wraps
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from cli.diagnosis import did_you_mean
 from cli.signatures import catalog
 from engine.errors import UserError
 from engine.renamed import upgrade
+from engine.run.config_text import load_yaml
 from engine.run.folder import experiment_name
 from modules.adapters import Adapter
 
@@ -63,14 +64,14 @@ class Argument:
     value: str | None
     content: dict[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def settings(self) -> list[Setting]:
         if self.name == "--config":
             return settings_of(self.content, str(self.value))
         if self.value is None:
             return []
         try:
-            value = yaml.safe_load(self.value)
+            value = load_yaml(self.value)
         except yaml.YAMLError:
             value = self.value
         key = tuple(self.name.removeprefix("--").split("."))

@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import Any, Self, get_args
 
 import lightning as L
-import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import ParallelStrategy
@@ -44,6 +43,7 @@ from engine.guards.rank_failure import find_rank_failure, limit_rendezvous
 from engine.lightning_internals import disable_empty_hooks
 from engine.precision import is_missing_kernel, recommended_precision
 from engine.renamed import upgrade
+from engine.run.config_text import dump_config, load_yaml
 from engine.run.console import TrainingHeader, ValidationLines, print_summary
 from engine.run.csv_logger import ResumableCSVLogger, epoch_means
 from engine.run.expectations import judge
@@ -164,8 +164,11 @@ class CLI(LightningCLI):
             config.data.init_args.seed = config.seed_everything  # the drawn one, for `true`
 
     def _dump_config(self) -> None:
-        """Complete the dump for a net without arguments of its own, which Lightning expects."""
-        super()._dump_config()
+        """Dump without validation, and complete a net without arguments, as Lightning expects."""
+        if hasattr(self, "config_dump"):
+            return
+        text = dump_config(self.parser, self.config, link_targets=True)
+        self.config_dump = load_yaml(text)[self.subcommand]
         net = self.config_dump["model"].get("init_args", {}).get("net")
         if isinstance(net, dict):
             net.setdefault("init_args", {})
@@ -218,7 +221,7 @@ class CLI(LightningCLI):
             words = ["fit", "--config", str(folder / "config.yaml")]
             message = explain(error, Arguments(words).settings, self.schema)
             raise UserError(f"--resume: {message}") from error
-        then, now = (yaml.safe_load(parser.dump(c, skip_none=False)) for c in (saved, config))
+        then, now = (load_yaml(dump_config(parser, one)) for one in (saved, config))
         check_unchanged(then, now, folder)
         return then, now
 

@@ -12,15 +12,13 @@ os.environ.setdefault("WANDB_SILENT", "true")
 os.environ["HF_HUB_OFFLINE"] = "1"  # otherwise `datasets` sends a request per data set
 
 import pytest
-import torch
 
 import train
+
+# Torch and what imports it is imported in functions: the process that starts pytest-xdist's
+# workers runs no test, and they wait for its imports.
 from engine.process import prepare_process
 from tests.support import DATA_SETS, REAL, REAL_DIR
-from tests.support.synthetic_data import make_mnist, make_texts, patch_checksums
-
-prepare_process()
-torch.set_num_threads(1)
 
 
 def pytest_report_header() -> str:
@@ -30,7 +28,14 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_finish() -> None:
-    """Exclude all imported objects from garbage collection, which every run of a test triggers."""
+    """Use one thread, and exclude all imported objects from garbage collection.
+
+    Every run of a test triggers a collection.
+    """
+    import torch
+
+    prepare_process()
+    torch.set_num_threads(1)
     gc.freeze()
 
 
@@ -41,6 +46,8 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(autouse=True)
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run every test in its own folder, without network access or accounts."""
+    import torch
+
     true_connect = socket.socket.connect
 
     def connect(self: socket.socket, address: tuple | str) -> None:
@@ -62,6 +69,8 @@ def synthetic_data(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, dict[str, dict[str, str]]]:
     """Return a data folder with small synthetic data sets, and the md5 of each file."""
+    from tests.support.synthetic_data import make_mnist
+
     folder = tmp_path_factory.mktemp("synthetic-data")
     return folder, {name: make_mnist(folder, name) for name in DATA_SETS}
 
@@ -69,8 +78,11 @@ def synthetic_data(
 @pytest.fixture
 def small_data(synthetic_data: tuple[Path, dict], monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of synthetic data sets; the expected checksums are patched to theirs."""
+    from torchvision import datasets
+
     folder, checksums = synthetic_data
-    for name, source in DATA_SETS.items():
+    for name in DATA_SETS:
+        source = getattr(datasets, name)
         resources = [(file, checksums[name][file]) for file, _ in source.resources]
         monkeypatch.setattr(source, "resources", resources)
     return folder
@@ -79,12 +91,16 @@ def small_data(synthetic_data: tuple[Path, dict], monkeypatch: pytest.MonkeyPatc
 @pytest.fixture(scope="session")
 def synthetic_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a data folder with small synthetic text data sets."""
+    from tests.support.synthetic_data import make_texts
+
     return make_texts(tmp_path_factory.mktemp("synthetic-texts"))
 
 
 @pytest.fixture
 def small_texts(synthetic_texts: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of synthetic texts; the expected checksums are patched to theirs."""
+    from tests.support.synthetic_data import patch_checksums
+
     patch_checksums(synthetic_texts, monkeypatch)
     return synthetic_texts
 

@@ -8,18 +8,18 @@ import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
+from engine.run.config_text import dump_config, load_yaml
 from engine.run.expectations import Judgment
 from engine.run.folder import run_folder
 from engine.run.throughput import samples_and_tokens
@@ -63,15 +63,18 @@ class RunRecord(SaveConfigCallback):
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Write `config.yaml` and log it; Lightning calls this on rank zero only."""
-        text = self.parser.dump(self.config, skip_none=False)
         facts = {**self.origin, "git commit": git_commit(), **versions()}
         head = "".join(f"# {name}: {value}\n" for name, value in facts.items())
-        (run_folder(trainer) / "config.yaml").write_text(head + text, encoding="utf-8")
+        (run_folder(trainer) / "config.yaml").write_text(head + self._text, encoding="utf-8")
         record = {**self.origin, "git_commit": git_commit(), "versions": versions()}
-        record |= yaml.safe_load(text)
+        record |= load_yaml(self._text)
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):  # config.yaml is next to its metrics.csv
                 log_config(logger, record)
+
+    @cached_property
+    def _text(self) -> str:
+        return dump_config(self.parser, self.config)
 
     def state_dict(self) -> dict[str, float]:
         """Return the totals so far; a resumed run continues from them."""
@@ -173,7 +176,7 @@ class RunRecord(SaveConfigCallback):
             "git_commit": git_commit(),
             "date": time.strftime("%Y-%m-%d"),
             "versions": versions(),
-            "config": yaml.safe_load(self.parser.dump(self.config, skip_none=False)),
+            "config": load_yaml(self._text),
         }
         target = run_folder(trainer) / "results.json"
         partial = target.with_suffix(".part")
@@ -187,6 +190,7 @@ def count_parameters(net: nn.Module, trainable_only: bool = False) -> int:
     return sum(getattr(weight, "ds_numel", weight.numel()) for weight in weights)
 
 
+@cache  # the code that runs is that at the first call
 def git_commit() -> str:
     """Return the commit of this code, with `+changes` if files differ from it."""
     # reproduce.py writes docs/results.md while it runs; that is no change of the code.

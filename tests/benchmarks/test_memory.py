@@ -66,7 +66,8 @@ VARIANTS = [
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_gpt_formula_equals_tensors_saved_by_autograd(precision: str) -> None:
-    for variant in VARIANTS:
+    # Every third: each variant is tested in one precision, each pair of options in all.
+    for variant in VARIANTS[PRECISIONS.index(precision) :: len(PRECISIONS)]:
         if variant["attention"] == "sdpa" and variant["dropout"]:
             continue  # counted, not computed by formula: PyTorch uses a separate implementation
         job = Job(gpt(**variant), 3, precision, inputs=TOKENS)

@@ -1,8 +1,14 @@
 """Runs of configs draw no figures, except in slow tests, where figures are small."""
 
+from base64 import b64decode
+
 import pytest
 
 from engine.run import figures
+
+BLANK = b64decode(  # a PNG image of one pixel
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
 
 
 @pytest.fixture(autouse=True)
@@ -12,4 +18,4 @@ def _cheap_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
         small = {"figure.dpi": 30, "figure.constrained_layout.use": False}
         monkeypatch.setattr(figures, "STYLE", figures.STYLE | small)
     else:
-        monkeypatch.setattr(figures, "render", lambda draw: None)
+        monkeypatch.setattr(figures, "render", lambda draw: BLANK)

@@ -1,5 +1,6 @@
 """Every config in configs/ has a comment and expectations, is parsed completely and trains."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,6 @@ def test_config_trains_one_step_and_every_key_takes_effect(
         if path[-1] in set_by_flags or path[-1] == "callbacks" or path[0] == "expect":
             continue
         assert contains(value_at(resolved, path), value), path
-    path = folder / "checkpoints/last.ckpt"
-    task = LightningModule.load_from_checkpoint(path, weights_only=True)
-    assert type(task).__name__ == resolved["model"]["class_path"].rpartition(".")[2]
 
 
 @pytest.mark.slow
@@ -120,6 +118,10 @@ def test_config_resumes_bit_exactly(
     resumed = run(*arguments, "--experiment", "stopped", "--resume", "auto")
     assert (resumed.parent.name, resumed.name) == ("stopped", "001")
     assert_same_run(uninterrupted, resumed)
+    path = resumed / "checkpoints/last.ckpt"
+    task = LightningModule.load_from_checkpoint(path, weights_only=True)
+    results = json.loads((resumed / "results.json").read_text())
+    assert type(task).__name__ == results["config"]["model"]["class_path"].rpartition(".")[2]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=name)

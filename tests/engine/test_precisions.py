@@ -33,6 +33,7 @@ class RecordBatches(Callback):
 def val_loss(config: str, folder: Path, precision: str) -> float:
     flags = ["--trainer.max_steps", "3", "--trainer.limit_train_batches", "3"]
     flags += ["--trainer.limit_val_batches", "3", "--test_after_fit", "false"]
+    flags += ["--trainer.callbacks", "null"]
     flags += ["--trainer.precision", precision, "--auto_precision", "false"]
     flags += ["--trainer.check_val_every_n_epoch", "1", "--trainer.val_check_interval", "1.0"]
     flags += ["--runs_dir", str(folder), "--experiment", precision]
@@ -76,11 +77,8 @@ def test_overfit_batches_are_the_same_in_every_epoch(config, tmp_path):
     flags = ["--trainer.overfit_batches", "2", "--trainer.max_steps", "6", "--auto_precision"]
     flags += ["false", "--trainer.limit_val_batches", "1", "--test_after_fit", "false"]
     flags += ["--trainer.check_val_every_n_epoch", "1", "--trainer.val_check_interval", "1.0"]
-    flags += [
-        "--runs_dir",
-        str(tmp_path),
-        "--trainer.callbacks+=tests.engine.test_precisions.RecordBatches",
-    ]
+    flags += ["--runs_dir", str(tmp_path), "--trainer.callbacks", "null"]
+    flags += [f"--trainer.callbacks+={__name__}.RecordBatches"]
     train.main(["fit", "--config", str(ROOT / f"configs/{config}.yaml"), *flags])
     batches, draws = zip(*RecordBatches.batches, strict=True)
     assert len(batches) == 6

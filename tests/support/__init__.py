@@ -3,11 +3,9 @@
 import os
 from pathlib import Path
 
-from torchvision import datasets
-
 ROOT = Path(__file__).parent.parent.parent
 TINY = ROOT / "tests/configs/digits/tiny.yaml"
-DATA_SETS = {"MNIST": datasets.MNIST, "FashionMNIST": datasets.FashionMNIST}
+DATA_SETS = ("MNIST", "FashionMNIST")  # of torchvision
 REAL_DIR = Path(os.environ.get("DATA_DIR") or "data").resolve()
 REAL = {name for name in DATA_SETS if (REAL_DIR / name / "raw/train-images-idx3-ubyte.gz").exists()}
 QUIET = {  # arguments of a Trainer that writes and prints nothing

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchvision import datasets
 
 import datamodules
 from datamodules import MNIST
@@ -167,7 +168,7 @@ def test_mnist_downloads_missing_files(
 ) -> None:
     url, requested, folder = server
     shutil.copytree(small_data / name / "raw", folder / "mirror")
-    monkeypatch.setattr(DATA_SETS[name], "mirrors", [CLOSED_PORT, url + "mirror/"])
+    monkeypatch.setattr(getattr(datasets, name), "mirrors", [CLOSED_PORT, url + "mirror/"])
     data = getattr(datamodules, name)(data_dir=str(tmp_path / "data"))
     data.prepare_data()
     data.setup("fit")
