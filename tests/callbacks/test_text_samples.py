@@ -3,11 +3,9 @@
 from functools import partial
 
 import lightning as L
-import mlflow
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
 
@@ -19,14 +17,6 @@ from modules.nets import CNN, GPT
 
 LETTERS = "abcdefgh [/b]\n"
 STEPS = 6
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def loader(n: int) -> DataLoader:
@@ -98,6 +88,10 @@ def test_panel_shows_the_text_without_markup(tmp_path, capsys):
 
 
 def test_loggers_get_the_text(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
     logged = []
     monkeypatch.setattr(
         WandbLogger, "log_text", lambda self, key, **table: logged.append((key, table))
@@ -113,7 +107,7 @@ def test_loggers_get_the_text(tmp_path, monkeypatch):
     ]
     fit(tmp_path, TextSamples("a\nb", 5), loggers=loggers)
     text = written(tmp_path)["step-6.txt"].removesuffix("\n")
-    events = EventAccumulator(str(tmp_path / "tb")).Reload()
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tb")).Reload()
     last = events.Tensors("samples/text_summary")[-1]
     assert last.step == 6
     assert last.tensor_proto.string_val[0].decode().replace("    ", "") == text

@@ -1,9 +1,10 @@
-"""Runs of configs draw no figures, except in slow tests, where figures are small."""
+"""Runs of configs read few texts and draw no figures, except in slow tests: small ones there."""
 
 from base64 import b64decode
 
 import pytest
 
+from datamodules.language_modeling import source
 from engine.run import figures
 
 BLANK = b64decode(  # a PNG image of one pixel
@@ -19,3 +20,8 @@ def _cheap_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(figures, "STYLE", figures.STYLE | small)
     else:
         monkeypatch.setattr(figures, "render", lambda draw: BLANK)
+
+
+@pytest.fixture(autouse=True)
+def _few_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "MODULES", "argparse ast base64 bdb")

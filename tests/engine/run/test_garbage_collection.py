@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Callable, Iterator
+from gc import get_freeze_count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +12,12 @@ import pytest
 
 from engine.run.garbage_collection import GarbageCollection
 from tests.support import TINY
+
+
+@pytest.fixture(autouse=True)
+def _true_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo the patch of conftest.py."""
+    monkeypatch.setattr(gc, "get_freeze_count", get_freeze_count)
 
 
 @pytest.fixture
