@@ -147,7 +147,19 @@ def test_overlay_starts_with_a_comment_that_contains_its_command(overlay: Path) 
     assert f"--config configs/{name(overlay)}.yaml" in overlay.read_text()
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS, ids=name)
+# Other tests of the default suite train with these for seconds.
+TRAINED_ELSEWHERE = ("logger/mlflow", "logger/wandb", "trainer/lr_finder")
+
+
+@pytest.mark.parametrize(
+    "overlay",
+    [
+        pytest.param(
+            path, id=name(path), marks=[pytest.mark.slow] if name(path) in TRAINED_ELSEWHERE else []
+        )
+        for path in OVERLAYS
+    ],
+)
 def test_overlay_applies_to_the_quickstart_config(overlay: Path, run: Callable[..., Path]) -> None:
     # In one process on the CPU; tests/distributed/test_many_devices.py trains on several devices.
     one_process = ("--trainer.devices", 1, "--trainer.strategy", "auto")
