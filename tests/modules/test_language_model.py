@@ -37,14 +37,6 @@ NETS = {
 TEXT = "Der Künstler 漢字 😀 sagt, was ist; was ist, sagt er. " * 30
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()  # networks of this size gain nothing from a second one
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def trainer(**options) -> L.Trainer:
     return L.Trainer(**QUIET | {"accelerator": "cpu", "num_sanity_val_steps": 0} | options)
 

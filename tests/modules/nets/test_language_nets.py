@@ -48,14 +48,6 @@ NETS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()  # networks of this size are faster on one thread
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(params=NETS)
 def net(request: pytest.FixtureRequest) -> nn.Module:
     torch.manual_seed(0)
