@@ -20,6 +20,7 @@ from modules.nets import (
     PretrainedEncoder,
     PretrainedTokenClassifier,
 )
+from tests.support import ROOT
 from tests.support.huggingface import (
     DECODERS,
     ENCODERS,
@@ -28,8 +29,10 @@ from tests.support.huggingface import (
     make_tokenizer,
     save_model,
 )
+from tests.support.resume import Crash, assert_same_run, crash_after
 
 B, T = 3, 9
+LORA = ("--config", ROOT / "configs/adapter/lora.yaml", "--model.adapter.rank", 2)
 
 
 def make_inputs(padding: int = 4) -> dict[str, torch.Tensor]:
@@ -180,18 +183,19 @@ def fine_tune(tmp_path: Path, folder: Path, *arguments: object) -> tuple[object,
     )
 
 
-def test_resume_of_a_pretrained_classifier_is_bit_exact(tmp_path, run):
+@pytest.mark.parametrize("adapter", [(), LORA], ids=["full", "LoRA"])
+def test_resume_of_a_pretrained_classifier_is_bit_exact(tmp_path, run, adapter):
     theirs = make_model("bert", "AutoModelForSequenceClassification", num_labels=2)
-    folder = save_model(tmp_path / "source", theirs)
-    straight = run(*fine_tune(tmp_path, folder, "--trainer.max_steps", 6))
-    stopped = run(*fine_tune(tmp_path, folder, "--trainer.max_steps", 3, "--experiment", "b"))
-    resumed = run("fit", "--resume", stopped, "--trainer.max_steps", 6)
-    weights = [
-        torch.load(f / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-        for f in (straight, resumed)
-    ]
-    for name, weight in weights[0].items():
-        assert torch.equal(weight, weights[1][name]), name
+    arguments = fine_tune(
+        *(tmp_path, save_model(tmp_path / "source", theirs), "--trainer.max_steps", 9, *adapter),
+        *("--model.lr_scheduler", "modules.optim.WarmupLinear", "--trainer.log_every_n_steps", 1),
+        *("--checkpoint.every_n_steps", 2, "--test_after_fit", "false"),
+    )
+    uninterrupted = run(*arguments, "--experiment", "uninterrupted")
+    with pytest.raises(Crash):
+        run(*arguments, "--experiment", "stopped", *crash_after(7))  # in the second epoch
+    resumed = run(*arguments, "--experiment", "stopped", "--resume", "auto")
+    assert_same_run(uninterrupted, resumed)
 
 
 def break_weights(folder: Path, change) -> None:
@@ -271,20 +275,6 @@ def test_wrong_arguments_are_reported(tmp_path):
     (Path(folder) / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(ValueError, match="the weights cannot be read"):
         PretrainedClassifier(2, folder)
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ("owner/name", "no model of this name on the Hugging Face Hub or in its cache"),
-        ("empty", "it has no config.json"),
-        ("package:absent-package", "'absent-package' is not installed"),
-    ],
-)
-def test_command_line_reports_bad_sources_in_one_message(tmp_path, refused, source, message):
-    (tmp_path / "empty").mkdir()
-    arguments = fine_tune(tmp_path, source, "--data.tokenizer", "words")
-    assert message in refused(*arguments)
 
 
 def test_language_model_is_fine_tuned_from_a_pretrained_one(tmp_path, run):
