@@ -14,8 +14,9 @@ from torch import Tensor
 
 from modules.nets.gpt import GPT, NORM_EPS
 from modules.nets.huggingface.folder import UnsupportedError, check_names, check_options
-from modules.nets.layers.rotary import SCALINGS
+from modules.nets.layers.rotary import SCALINGS, YARN_OPTIONS
 
+MSCALES = ("mscale", "mscale_all_dim")  # of DeepSeek's YaRN
 NEOX_ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh"}  # theirs → ours
 NEOX_LAYERS = {  # ours, in "blocks.<number>." → theirs, in "gpt_neox.layers.<number>."
     "norm_1": "input_layernorm",
@@ -41,10 +42,12 @@ def _read_arguments(folder: Path, config: dict[str, Any], theta: str) -> dict[st
     """Return the arguments of GPT that the formats have in common."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in ("default", *SCALINGS):
+    if kind not in ("default", "linear", "yarn", "llama3") or any(map(rope.get, MSCALES)):
         raise UnsupportedError(f"{folder}: option rope_type={kind!r} is not supported")
     rope = {"original_max_position_embeddings": config["max_position_embeddings"]} | rope
     scaling = {name: rope[name] for name in SCALINGS.get(kind, ())}
+    if kind == "yarn":
+        scaling |= {n: rope[n] for n in YARN_OPTIONS if rope.get(n) is not None}
     return {
         "vocab_size": config["vocab_size"],
         "context": config["max_position_embeddings"],
@@ -168,6 +171,9 @@ def write_llama_weights(net: GPT) -> tuple[dict[str, Tensor], dict[str, Any]]:
         sizes = heads if "qkv" in name else [len(ours[name]) // len(theirs)] * len(theirs)
         weights |= dict(zip(theirs, ours[name].split(sizes), strict=True))
     kind = "Qwen3" if net.qk_norm else "Qwen2" if net.qkv_bias else "Llama"
+    theta, scaling = net.rope_theta, net.rope_scaling
+    if scaling and scaling["rope_type"] == "ntk":  # the same as another theta
+        theta, scaling = theta * scaling["factor"] ** (size / (size - 2)), None
     return weights, _common_config(net) | {
         "architectures": [f"{kind}ForCausalLM"],
         "model_type": kind.lower(),
@@ -177,10 +183,9 @@ def write_llama_weights(net: GPT) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "rms_norm_eps": net.norm_eps,
         "attention_bias": False,
         "mlp_bias": False,
-        "rope_theta": net.rope_theta,  # the names before transformers 5; below the one since
-        "rope_scaling": net.rope_scaling,
-        "rope_parameters": {"rope_type": "default", "rope_theta": net.rope_theta}
-        | (net.rope_scaling or {}),
+        "rope_theta": theta,  # the names before transformers 5; below the one since
+        "rope_scaling": scaling,
+        "rope_parameters": {"rope_type": "default", "rope_theta": theta} | (scaling or {}),
     }
 
 

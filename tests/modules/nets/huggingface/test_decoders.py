@@ -9,6 +9,7 @@ from modules.inference.generation import generate
 from modules.inference.sampling import Sampling
 from modules.nets import GPT
 from modules.nets.huggingface.gpt import load_gpt, save_gpt
+from modules.nets.layers.rotary import rotary_frequencies
 from tests.support.huggingface import VOCAB_SIZE, make_model, save_model
 
 T = 12
@@ -29,6 +30,18 @@ OPTIONS = [
     ("mistral", {"sliding_window": 64}),
     ("qwen2", {}),
     ("qwen2", {"tie_word_embeddings": True, "rms_norm_eps": 1e-5}),
+    (
+        "llama",
+        {
+            "max_position_embeddings": 64,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "factor": 4.0,
+                "rope_theta": 500.0,
+                "original_max_position_embeddings": 16,
+            },
+        },
+    ),
     ("qwen3", {}),
     ("qwen3", {"tie_word_embeddings": True, "num_key_value_heads": 2}),
 ]
@@ -87,13 +100,30 @@ def test_missing_and_unexpected_weights_are_counted(tmp_path):
 @pytest.mark.parametrize(
     ("scaling", "message"),
     [
-        ({"rope_type": "yarn"}, "rope_type must be one of linear, llama3, got 'yarn'"),
+        ({"rope_type": "su"}, "rope_type must be one of linear, ntk, yarn, llama3, got 'su'"),
+        ({"rope_type": "yarn", "factor": 2.0}, "yarn needs original_max_position_embeddings"),
         ({"rope_type": "linear"}, "rope_scaling of type linear needs factor"),
     ],
 )
 def test_invalid_scaling_is_reported(scaling, message):
     with pytest.raises(ValueError, match=message):
         GPT(VOCAB_SIZE, positions="rotary", rope_scaling=scaling)
+
+
+def test_ntk_is_exported_as_a_larger_theta(tmp_path):
+    scaling = {"rope_type": "ntk", "factor": 4.0}
+    plain = load_gpt(save_model(tmp_path / "a", make_model("llama", "AutoModelForCausalLM"))).eval()
+    net = load_gpt(tmp_path / "a").eval()
+    net.rope_scaling = scaling
+    save_gpt(net, tmp_path / "b")
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "b").eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(net(draw())[0], theirs(draw()).logits, atol=1e-5, rtol=1e-4)
+        assert (net(draw())[0] - plain(draw())[0]).abs().max() > 1e-3
+    # The highest frequency stays, the lowest one is divided by the factor.
+    before, after = (rotary_frequencies(16, 10000.0, given) for given in (None, scaling))
+    assert after[0] == before[0]
+    assert after[-1].item() == pytest.approx(before[-1].item() / 4, rel=1e-5)
 
 
 def test_biases_and_norms_of_queries_together_are_not_exported(tmp_path):
