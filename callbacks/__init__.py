@@ -21,6 +21,9 @@ from callbacks.samples.masked_words import MaskedWords as MaskedWords
 from callbacks.samples.text_samples import TextSamples as TextSamples
 from callbacks.samples.translations import Translations as Translations
 from callbacks.samples.word_neighbors import WordNeighbors as WordNeighbors
+from callbacks.training.activation_checkpointing import (
+    ActivationCheckpointing as ActivationCheckpointing,
+)
 from callbacks.training.backbone_finetuning import BackboneFinetuning as BackboneFinetuning
 from callbacks.training.batch_size_finder import BatchSizeFinder as BatchSizeFinder
 from callbacks.training.freeze import Freeze as Freeze

@@ -66,6 +66,12 @@ class LanguageModel(AdapterTask):
         chat_template: Jinja template of conversations, for `chat`. Linked from the data.
         adapter: What to train while the other weights of the network are frozen, such as
             modules.adapters.LoRA; all weights are trained by default.
+        loss_chunk_size: Compute output layer and loss for this many tokens at a time, and again in
+            the backward pass: far less memory with a large vocabulary, for one more product with
+            the output matrix. For modules.nets.GPT and PretrainedCausalLM; all at once by default.
+
+    Raises:
+        UserError: If loss_chunk_size is below 1, or the network does not support it.
     """
 
     targets_are_classes = True  # batches are (inputs, targets); forward returns logits
@@ -80,9 +86,12 @@ class LanguageModel(AdapterTask):
         tokenizer: str | None = None,
         chat_template: str | None = None,
         adapter: Adapter | None = None,
+        loss_chunk_size: int | None = None,
     ) -> None:
         super().__init__()
         save_arguments(self)
+        check_loss_chunk_size(loss_chunk_size, net)
+        self.loss_chunk_size = loss_chunk_size
         self.set_net(net, adapter)
         self.token_loss = TokenLoss()
         self.optimizer = optimizer
@@ -112,16 +121,19 @@ class LanguageModel(AdapterTask):
         Raises:
             UserError: If the network cannot separate packed samples.
         """
+        result: tuple[Tensor, Any] = self.net(*self._arguments(inputs, state))
+        return result
+
+    def _arguments(self, inputs: Tensor | Packed, state: Any = None) -> tuple[Any, ...]:
+        """Return the arguments of the network's forward for the inputs of a batch."""
         if isinstance(inputs, Tensor):
-            result: tuple[Tensor, Any] = self.net(inputs, state)
-        elif "documents" in inspect.signature(self.net.forward).parameters:
-            result = self.net(inputs["input_ids"], state, inputs["documents"])
-        else:
+            return inputs, state
+        if "documents" not in inspect.signature(self.net.forward).parameters:
             raise UserError(
                 f"{type(self.net).__name__} cannot separate the samples that these data pack into "
                 "one row: choose a Transformer, such as --model.net modules.nets.GPT."
             )
-        return result
+        return inputs["input_ids"], state, inputs["documents"]
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.compile_enabled:
@@ -130,8 +142,13 @@ class LanguageModel(AdapterTask):
     def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
         """Return the summed loss of a batch in nats and the number of its targets."""
         inputs, targets = batch
-        logits, _ = self(inputs)  # (B, T, V)
-        nats, count = self.token_loss(logits, targets), (targets != IGNORE_INDEX).sum()
+        if self.loss_chunk_size is None:
+            logits, _ = self(inputs)  # (B, T, V)
+            nats = self.token_loss(logits, targets)
+        else:
+            chunks = {"targets": targets, "loss_chunk_size": self.loss_chunk_size}
+            nats, _ = self.net(*self._arguments(inputs), **chunks)
+        count = (targets != IGNORE_INDEX).sum()
         if stage != "train":
             characters: Any = 0
             if self.tokenizer is not None:
@@ -307,6 +324,23 @@ class LanguageModel(AdapterTask):
         except ValueError as error:
             raise UserError(f"{error}.") from error
         return prompt, {"stop": stop, "add_special_tokens": False}
+
+
+def check_loss_chunk_size(size: int | None, net: nn.Module) -> None:
+    """Check that a network computes its loss in chunks, if there are any.
+
+    Raises:
+        UserError: If it does not, or the size is below 1.
+    """
+    if size is None:
+        return
+    if size < 1:
+        raise UserError(f"model.loss_chunk_size must be at least 1, got {size}.")
+    if "loss_chunk_size" not in inspect.signature(net.forward).parameters:
+        raise UserError(
+            f"{type(net).__name__} does not support model.loss_chunk_size: leave it out, or choose "
+            "--model.net modules.nets.GPT."
+        )
 
 
 def characters_per_token(tokenizer: Tokenizer) -> Tensor:

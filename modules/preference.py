@@ -67,6 +67,8 @@ class PreferenceModel(LanguageModel):
         if not 0 <= label_smoothing < 0.5:
             raise UserError(f"model.label_smoothing must be in [0, 0.5), got {label_smoothing}.")
         super().__init__(*args, **kwargs)
+        if self.loss_chunk_size is not None:
+            raise UserError("PreferenceModel does not support model.loss_chunk_size: leave it out.")
         self.hparams.update(beta=beta, label_smoothing=label_smoothing)
         self.beta = beta
         self.label_smoothing = label_smoothing

@@ -126,7 +126,7 @@ def main(args: list[str] | None = None) -> None:
         print_job(job, console)
         if options.measure:
             compiles = "compile" in inspect.signature(type(task)).parameters
-            compare(job, measure(arguments, job.precision, compiles, job.device), console)
+            compare(job, measure(arguments, job, compiles), console)
 
 
 def check_options(options: argparse.Namespace) -> None:

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only  # noqa: PLC2701  # no public name
 
 from benchmarks.memory.job import BF16, FLOAT, Job, Parts
-from benchmarks.memory.states import dtype_of_size, states
+from benchmarks.memory.states import dtype_of_size, states, units
+from engine.activation_checkpointing import checkpoint_activations
 from modules.nets import GPT
 
 
@@ -30,29 +31,72 @@ def gpt_activations(job: Job) -> Parts:
     and with dropout a mask of n elements after attention and after the MLP, and for eager attention
     a mask of B · H · T² elements with a second copy of the weights. In bfloat16, eager, with
     dropout and on a GPU this is Korthikanti's equation 1, n · (34 + 5 H T / D).
+
+    A checkpointed block saves n · s, its input; selectively also n · 9c / t, the outputs of its
+    linear layers and of fused attention. A loss in chunks saves the output of the last norm, n · s.
     """
     net = job.net
     assert isinstance(net, GPT)
     B, T, D, H, V = job.rows, net.context, net.dim, net.num_heads, net.vocab_size
-    n, c, t = B * T * D, job.compute_bytes, job.tensor_parallel
-    s = job.weight_bytes
+    n, c, s = B * T * D, job.compute_bytes, job.weight_bytes
     mixed = job.precision == "bf16-mixed"
     on_cpu = job.device == "cpu"
-    # A dropout mask has the type of its input on a CPU, and one byte per element on a GPU.
-    mask = (c if on_cpu else 1) if net.dropout else 0
-    fused = not (
+    # Autocast keeps a bfloat16 copy of every matrix until the end of the backward pass.
+    matrices = sum(p.numel() for p in net.blocks.parameters() if p.ndim >= 2) / job.tensor_parallel
+    head = V * D
+    if job.loss_chunk_size:
+        head = 0  # each chunk makes a copy of its own
+    own_copies = job.strategy in ("single", "ddp", "tensor_parallel")
+    checkpointed = 0
+    if job.checkpointing:
+        checkpointed = -(-net.num_layers // job.checkpoint_every)
+        matrices *= 1 - checkpointed / net.num_layers  # the copies are not kept
+    return {
+        "blocks": (net.num_layers - checkpointed) * gpt_block(job),
+        "checkpointed blocks": checkpointed * gpt_checkpointed_block(job),
+        "last norm, head": gpt_norm(job)
+        + n * (s if job.loss_chunk_size else c)
+        + n * ((s if on_cpu else 1) if net.dropout else 0),
+        "log-probabilities": 0.0 if job.loss_chunk_size else FLOAT * B * T * V,
+        "weights in bfloat16": BF16 * (matrices + head) if mixed and own_copies else 0.0,
+        "tokens": 2 * 8 * B * T,
+        "causal mask": FLOAT * T * T if checkpointed else 0.0,
+        # Cosines and sines, shared by all blocks.
+        "positions": FLOAT * T * D / H if net.positions == "rotary" else 0.0,
+    }
+
+
+def gpt_norm(job: Job) -> float:
+    """Return the bytes that a norm saves."""
+    net: Any = job.net
+    tokens = job.rows * net.context
+    # mean and 1/σ of each token
+    stats = 2 * FLOAT * tokens if net.norm == "layer" else FLOAT * tokens
+    if net.norm == "rms" and job.device == "cpu":
+        # PyTorch composes it of several operations and saves x and x / rms
+        return tokens * net.dim * 2 * FLOAT + stats
+    return tokens * net.dim * job.weight_bytes + stats
+
+
+def is_fused(job: Job) -> bool:
+    """Return whether a GPT's attention is PyTorch's fused kernel."""
+    net: Any = job.net
+    on_cpu = job.device == "cpu"
+    return not (
         net.attention == "eager"
         or (on_cpu and net.dropout)
-        or (on_cpu and c == BF16 and net.attention == "auto")
+        or (on_cpu and job.compute_bytes == BF16 and net.attention == "auto")
     )
-    stats = (
-        2 * FLOAT * B * T if net.norm == "layer" else FLOAT * B * T
-    )  # mean and 1/σ of each token
-    norm = n * s + stats
-    if (
-        net.norm == "rms" and on_cpu
-    ):  # PyTorch composes it of several operations and saves x and x / rms
-        norm = n * 2 * FLOAT + stats
+
+
+def gpt_block(job: Job) -> float:
+    """Return the bytes that a block saves; see `gpt_activations`."""
+    net: Any = job.net
+    B, T, D, H = job.rows, net.context, net.dim, net.num_heads
+    n, c, t = B * T * D, job.compute_bytes, job.tensor_parallel
+    on_cpu, fused = job.device == "cpu", is_fused(job)
+    # A dropout mask has the type of its input on a CPU, and one byte per element on a GPU.
+    mask = (c if on_cpu else 1) if net.dropout else 0
     attention = n * c * qkv_multiples(net, fused) / t  # queries, keys, values
     attention += n * c / t  # output of attention = input of `proj`
     if fused:
@@ -62,25 +106,27 @@ def gpt_activations(job: Job) -> Parts:
     else:
         scores = B * H * T * T / t
         # Under autocast a GPU computes the softmax in float32 and casts the result.
+        mixed = job.precision == "bf16-mixed"
         attention += scores * (c if on_cpu or not mixed else FLOAT + BF16)
         attention += scores * (mask + c if net.dropout else 0)
-    width: int = net.get_submodule("blocks.0.mlp.proj").in_features  # type: ignore[assignment]
+    width: int = net.get_submodule("blocks.0.mlp.proj").in_features
     # SwiGLU saves value, gate, silu(gate) and their product; GELU saves its input and output.
     hidden = n / D * width * (4 if net.activation == "swiglu" else 2) * c / t
-    block = 2 * (norm + n * c) + attention + hidden + 2 * n * mask
-    # Autocast keeps a bfloat16 copy of every matrix until the end of the backward pass.
-    matrices = sum(p.numel() for p in net.blocks.parameters() if p.ndim >= 2) / t
-    head = V * D
-    own_copies = job.strategy in ("single", "ddp", "tensor_parallel")
-    return {
-        "blocks": net.num_layers * block,
-        "last norm, head": norm + n * c + n * ((s if on_cpu else 1) if net.dropout else 0),
-        "log-probabilities": FLOAT * B * T * V,
-        "weights in bfloat16": BF16 * (matrices + head) if mixed and own_copies else 0.0,
-        "tokens": 2 * 8 * B * T,
-        # Cosines and sines, shared by all blocks.
-        "positions": FLOAT * T * D / H if net.positions == "rotary" else 0.0,
-    }
+    return 2 * (gpt_norm(job) + n * c) + attention + hidden + 2 * n * mask
+
+
+def gpt_checkpointed_block(job: Job) -> float:
+    """Return the bytes that a checkpointed block saves: its input, and outputs if selective."""
+    net: Any = job.net
+    n, c, t = job.rows * net.context * net.dim, job.compute_bytes, job.tensor_parallel
+    saved = float(n * job.weight_bytes)
+    if job.checkpointing == "selective":
+        block: Any = net.blocks[0]
+        outputs = (block.attention.qkv.out_features + block.mlp.up.out_features) / t + 2 * net.dim
+        saved += n / net.dim * outputs * c
+        if is_fused(job):
+            saved += (n * c + FLOAT * job.rows * net.num_heads * net.context) / t
+    return saved
 
 
 def qkv_multiples(net: GPT, fused: bool) -> float:
@@ -120,6 +166,8 @@ def _pass(job: Job, rows: int, mode: AbstractContextManager) -> list[int]:
     mixed = job.precision == "bf16-mixed"
     with mode:
         net = _on_cpu(job.net, dtype_of_size(job.weight_bytes)).train()
+        if job.checkpointing:
+            checkpoint_activations(net, job.checkpointing, job.checkpoint_every)
         inputs = tree_map_only(
             Tensor, lambda x: torch.zeros((rows, *x.shape[1:]), dtype=x.dtype), job.inputs
         )
@@ -201,16 +249,23 @@ def peak(job: Job) -> float:
     Lightning frees gradients after the forward pass, so those of the last step are still allocated
     during it. For a large vocabulary the loss dominates: in the forward pass logits, their float32
     copy and log-probabilities coexist; in the backward pass the log-probabilities and the gradients
-    with respect to them and to the logits.
+    with respect to them and to the logits. With checkpointing, so may the backward pass of a block.
     """
-    model, kept = states(job), sum(activations(job).values())
+    model, saved = states(job), activations(job)
+    kept = sum(saved.values())
     constant = sum(model.values()) - model["gradients"]
     temporary: float
     gradients: float
     if isinstance(job.net, GPT):
-        elements = job.rows * job.net.context * job.net.vocab_size
+        tokens = job.rows * job.net.context
+        elements = min(job.loss_chunk_size or tokens, tokens) * job.net.vocab_size
         copy = FLOAT if job.compute_bytes == BF16 else 0
         temporary, gradients = elements * (job.compute_bytes + copy), elements * 2 * FLOAT
+        if job.loss_chunk_size:  # logits and log-probabilities of one chunk at a time
+            temporary += elements * FLOAT
+            gradients += elements * (FLOAT + job.compute_bytes)
+            # Gradient of the output layer: the sum so far, and that of a chunk.
+            gradients += 2 * FLOAT * job.net.vocab_size * job.net.dim
     elif _recurrent(job.net):  # temporary buffers are small compared with saved tensors
         temporary, gradients = 0.0, 0.0
     else:
@@ -218,5 +273,34 @@ def peak(job: Job) -> float:
         sizes = sorted(_kept_sizes(job))
         temporary, gradients = sizes[-1], sum(sizes[-2:])
     forward = model["gradients"] + kept + temporary
-    backward = kept + gradients + (model["gradients"] if job.accumulate > 1 else 0)
+    before = model["gradients"] if job.accumulate > 1 else 0
+    backward = max(kept + gradients + before, _recomputed_peak(job, model, saved))
     return constant + max(forward, backward)
+
+
+def _recomputed_peak(job: Job, model: Parts, parts: Parts) -> float:
+    """Return the peak of gradients and activations in the backward pass of checkpointed blocks.
+
+    The activations of one block coexist with the inputs of the blocks before it and the gradients
+    of the weights after it. Both are linear in the number of the block, so that the maximum is at
+    the first or the last.
+    """
+    net = job.net
+    if not job.checkpointing or not isinstance(net, GPT):
+        return 0.0
+    root, block = units(net)
+    sharded = model["gradients"] / (job.weight_bytes * job.parameters)
+    constant = parts["tokens"] + parts["causal mask"] + parts["positions"]
+    recomputed = gpt_block(job)
+    # Gradients of the residual stream and of the hidden layer.
+    width: int = net.get_submodule("blocks.0.mlp.proj").in_features  # type: ignore[assignment]
+    n = job.rows * net.context * net.dim
+    recomputed += n * job.weight_bytes + n / net.dim * width * job.compute_bytes
+    if job.precision == "bf16-mixed":
+        recomputed += BF16 * block / job.tensor_parallel
+    kept = parts["blocks"] + parts["checkpointed blocks"] + parts["weights in bfloat16"]
+    last = kept + (root + block) * job.weight_bytes * sharded
+    first = kept / net.num_layers + model["gradients"]
+    if job.accumulate > 1:
+        last = kept + model["gradients"]
+    return constant + recomputed + max(last, first)

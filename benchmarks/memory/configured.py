@@ -41,6 +41,7 @@ def job_from(arguments: list[str], options: argparse.Namespace) -> tuple[Job, L.
             config = self.config[self.subcommand]
             self.batch_size = config.data.init_args.batch_size
             self.trainer_config = config.trainer
+            self.checkpointing = find_checkpointing(config.trainer.callbacks)
             config.trainer = Namespace({**vars(config.trainer), "callbacks": None, "logger": False})
             if options.vocab_size is not None:
                 sizes = {"vocab_size": options.vocab_size, "batch_size": self.batch_size}
@@ -89,8 +90,19 @@ def job_from(arguments: list[str], options: argparse.Namespace) -> tuple[Job, L.
         accumulate=cli.trainer_config.accumulate_grad_batches,
         device=options.device,
         inputs=inputs,
+        loss_chunk_size=getattr(cli.model, "loss_chunk_size", None),
+        **cli.checkpointing,
     )
     return job, cli.model
+
+
+def find_checkpointing(callbacks: Any) -> dict[str, Any]:
+    """Return the arguments of `Job` for the ActivationCheckpointing among a config's callbacks."""
+    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+        if str(getattr(callback, "class_path", "")).endswith(".ActivationCheckpointing"):
+            arguments = callback.init_args
+            return {"checkpointing": arguments.mode, "checkpoint_every": arguments.every}
+    return {}
 
 
 def _precision(cli: Any, device: str) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from engine.activation_checkpointing import Mode
+
 STRATEGIES = ("single", "ddp", "fsdp", "zero2", "zero3", "tensor_parallel")
 FLOAT, BF16 = 4, 2  # bytes
 BUCKET = 200_000_000  # elements of a DeepSpeed reduction bucket, Lightning's default
@@ -27,6 +29,9 @@ class Job:
         accumulate: Batches per optimizer step.
         device: `cpu` or `cuda`; their kernels save different tensors.
         inputs: Two rows of inputs, for networks other than GPT.
+        checkpointing: Mode of callbacks.ActivationCheckpointing, or None.
+        checkpoint_every: Every n-th block is checkpointed.
+        loss_chunk_size: Tokens of a chunk of the loss, or None; see modules.LanguageModel.
     """
 
     net: nn.Module
@@ -38,6 +43,9 @@ class Job:
     accumulate: int = 1
     device: str = "cpu"
     inputs: Any = None
+    checkpointing: Mode | None = None
+    checkpoint_every: int = 1
+    loss_chunk_size: int | None = None
 
     @property
     def parameters(self) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.memory.activations import SavedBytes
-from benchmarks.memory.job import Parts
+from benchmarks.memory.job import Job, Parts
 from engine.errors import UserError
 
 
@@ -79,18 +79,27 @@ class MemoryRecorder(L.Callback):
         return peak
 
 
-def measure(arguments: list[str], precision: str, compiles: bool, device: str = "cpu") -> Parts:
+def measure(arguments: list[str], job: Job, compiles: bool) -> Parts:
     """Run three steps of train.py in one process and return the measured memory.
 
     Args:
         arguments: Configs and flags.
-        precision: Lightning's name, such as `bf16-mixed`.
+        job: The job of these arguments; gives precision, device and activation checkpointing.
         compiles: Whether the task has an argument `compile`, which is set to false.
-        device: `cpu` or `cuda`.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "memory.json"
-        recorder = {"class_path": "benchmarks.memory.measured.MemoryRecorder"}
+        callbacks: list[dict[str, Any]] = [
+            {
+                "class_path": "benchmarks.memory.measured.MemoryRecorder",
+                "init_args": {"path": str(path)},
+            }
+        ]
+        if job.checkpointing:
+            options = {"mode": job.checkpointing, "every": job.checkpoint_every}
+            callbacks.append(
+                {"class_path": "callbacks.ActivationCheckpointing", "init_args": options}
+            )
         flags = {
             "--runs_dir": folder,
             "--test_after_fit": "false",
@@ -100,11 +109,11 @@ def measure(arguments: list[str], precision: str, compiles: bool, device: str = 
             "--trainer.limit_val_batches": "0",
             "--trainer.val_check_interval": "1.0",
             "--trainer.check_val_every_n_epoch": "1",
-            "--trainer.accelerator": device,
+            "--trainer.accelerator": job.device,
             "--trainer.devices": "1",
             "--trainer.strategy": "auto",
-            "--trainer.precision": precision,
-            "--trainer.callbacks": json.dumps([recorder | {"init_args": {"path": str(path)}}]),
+            "--trainer.precision": job.precision,
+            "--trainer.callbacks": json.dumps(callbacks),
         }
         command = [sys.executable, "train.py", "fit", *arguments]
         command += [word for flag in flags.items() for word in flag]

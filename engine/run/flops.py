@@ -13,6 +13,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC2701  # no 
 from torch.utils._pytree import tree_map_only  # noqa: PLC2701  # no public name
 from torch.utils.flop_counter import FlopCounterMode
 
+from engine.activation_checkpointing import remove_checkpointing
+
 
 def synchronized_time(device: torch.device) -> float:
     """Return the time in seconds at which all work submitted to the device is done."""
@@ -30,7 +32,9 @@ def fake_copy(net: nn.Module) -> nn.Module:
             if isinstance(tensor, nn.Parameter):
                 fake = nn.Parameter(fake, tensor.requires_grad)
             fakes[id(tensor)] = fake
-        return deepcopy(net, fakes)
+        copy = deepcopy(net, fakes)
+    remove_checkpointing(copy)  # the FLOPs of a network do not include what is computed twice
+    return copy
 
 
 def count_flops(fake_net: nn.Module, inputs: Any) -> float:

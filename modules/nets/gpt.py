@@ -9,6 +9,8 @@ together make the Llama architecture; biases of queries, keys and values (Qwen2)
 queries and keys (Henry et al. 2020; Qwen3).
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from modules.nets.layers.attention import (
     document_mask,
     document_positions,
 )
+from modules.nets.layers.chunked_loss import chunked_cross_entropy
 from modules.nets.layers.dropout import Dropout
 from modules.nets.layers.feed_forward import FeedForward
 from modules.nets.layers.rotary import Rope, apply_rotary_emb, check_rope_scaling, rope_cache
@@ -137,7 +140,8 @@ class GPT(nn.Module):
             rounded up to a multiple of 8. Llama has 11008 at dim 4096.
         rope_theta: Base of the rotary frequencies; Llama 3 has 500000.
         rope_scaling: Changes the rotary frequencies of a longer context, as in a config.json:
-            rope_type linear or llama3, and its arguments; see modules/nets/layers/rotary.py.
+            rope_type linear, ntk, yarn or llama3, and its arguments; see
+            modules/nets/layers/rotary.py.
         norm_eps: Added to the variance or mean square in norms.
         head_dim: Width of a head; default: dim / num_heads.
         qkv_bias: Whether queries, keys and values have a bias; default: as `bias`.
@@ -259,14 +263,19 @@ class GPT(nn.Module):
         tokens: Tensor,
         state: list[KeyValueCache] | None = None,
         documents: Tensor | None = None,
+        targets: Tensor | None = None,
+        loss_chunk_size: int = 1024,
     ) -> tuple[Tensor, list[KeyValueCache] | None]:
-        """Return the logits (B, T, V) and the state.
+        """Return the logits (B, T, V), or with targets the summed loss, and the state.
 
         Args:
             tokens: (B, T).
             state: Keys and values of earlier tokens, from `init_state`.
             documents: Number of the document of each token, (B, T), for samples packed into rows:
                 a token attends to its own document only, and positions restart with each document.
+            targets: (B, T), -100 where there is none: return the cross-entropy, summed over them,
+                without the logits of all tokens.
+            loss_chunk_size: Number of tokens whose logits are computed at a time.
 
         Raises:
             ValueError: If the tokens exceed the context, or documents come with a state.
@@ -296,5 +305,15 @@ class GPT(nn.Module):
         for number, block in enumerate(self.blocks):
             x = block(x, mask, rope, None if state is None else state[number])  # (B, T, D)
         x = self.last_norm(x)  # (B, T, D)
-        logits = F.linear(x, self.token_embedding.weight) if self.head is None else self.head(x)
-        return logits, state  # (B, T, V)
+        output = self.output_layer()
+        if targets is not None:
+            return chunked_cross_entropy(output, x, targets, loss_chunk_size), state
+        return output(x), state  # (B, T, V)
+
+    def output_layer(self) -> Callable[[Tensor], Tensor]:
+        """Return the function from the last hidden states (…, D) to logits (…, V)."""
+        if self.head is not None and type(self.head) is not nn.Linear:  # it has an adapter
+            return self.head
+        # The weight itself: under tensor parallelism the layer has it during the forward pass only.
+        layer = self.token_embedding if self.head is None else self.head
+        return partial(F.linear, weight=layer.weight)

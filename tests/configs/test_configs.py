@@ -32,6 +32,9 @@ from tests.support.resume import Crash, assert_same_run, crash_after
 # Millions of parameters with 50,257 tokens and 1,024 positions, the sizes of Radford et al. 2019.
 MILLIONS = {"gpt2": 124, "gpt2-medium": 355, "gpt2-large": 774, "gpt2-xl": 1558}
 
+# Overlays for Transformers only: the config that they are applied to in place of digits/cnn.
+BASES = {"activation_checkpointing": "source/gpt"}
+
 
 def leaves(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     if isinstance(config, dict) and config:
@@ -163,7 +166,8 @@ TRAINED_ELSEWHERE = ("logger/mlflow", "logger/wandb", "trainer/lr_finder")
 def test_overlay_applies_to_the_quickstart_config(overlay: Path, run: Callable[..., Path]) -> None:
     # In one process on the CPU; tests/distributed/test_many_devices.py trains on several devices.
     one_process = ("--trainer.devices", 1, "--trainer.strategy", "auto")
-    stack = ("--config", ROOT / "configs/digits/cnn.yaml", "--config", overlay)
+    config = ROOT / f"configs/{BASES.get(overlay.stem, 'digits/cnn')}.yaml"
+    stack = ("--config", config, "--config", overlay)
     # Stochastic weight averaging needs three epochs; max_steps still ends the run after one step.
     folder = run("fit", *stack, *ONE_STEP, "--trainer.max_epochs", 3, *one_process)
     given = yaml.safe_load(overlay.read_text())["trainer"]
@@ -171,7 +175,8 @@ def test_overlay_applies_to_the_quickstart_config(overlay: Path, run: Callable[.
         assert folder is None
         return
     resolved = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]
-    base = yaml.safe_load((ROOT / "configs/digits/cnn.yaml").read_text())["trainer"]["callbacks"]
+    base = yaml.safe_load(config.read_text())["trainer"]["callbacks"]
+    base = [one if isinstance(one, str) else one["class_path"] for one in base]
     for path, value in leaves(given):
         if path == ("callbacks+",):  # appended to those of the experiment
             added = [one if isinstance(one, str) else one["class_path"] for one in value]
@@ -181,7 +186,7 @@ def test_overlay_applies_to_the_quickstart_config(overlay: Path, run: Callable[.
             assert contains(value_at(resolved["logger"][0], path[1:]), value)
         elif path[0] not in ("accelerator", "devices", "strategy"):
             assert value_at(resolved, path) == value
-    assert folder.parent.name == "digits-cnn"
+    assert folder.parent.name == name(config).replace("/", "-")
 
 
 def test_configs_are_found() -> None:

@@ -111,6 +111,10 @@ CRASH = (
 )
 AUTO = ("--resume", "auto")
 LORA = ("--config", ROOT / "configs/adapter/lora.yaml", "--model.adapter.dropout", 0)
+RECOMPUTED = (
+    *(*GPT, "--model.loss_chunk_size", 12),
+    "--trainer.callbacks=[callbacks.ActivationCheckpointing]",
+)
 ADAPTED = (*GPT, *LORA, "--init_from", "runs/gpt/001/checkpoints/best.ckpt")
 EXPERIMENTS = {"gpt": GPT, "modern": (*GPT, *MODERN), "lstm": (*GPT, *LSTM)} | {
     "accumulated": (*GPT, *ACCUMULATED),
@@ -118,6 +122,7 @@ EXPERIMENTS = {"gpt": GPT, "modern": (*GPT, *MODERN), "lstm": (*GPT, *LSTM)} | {
     "muon": (*GPT, *MUON),
     "images": IMAGES,
     "adapted": ADAPTED,
+    "recomputed": RECOMPUTED,
     "words": WORDS,
     "counts": COUNTS,
     "masked": MASKED,
@@ -143,6 +148,9 @@ RUNS: dict[int, dict[str, tuple[tuple, ...]]] = {
         "images-ddp": (("fit", IMAGES, DDP),),
         "adapted-ddp": (("fit", ADAPTED, DDP),),
         "adapted-fsdp": (("fit", ADAPTED, FSDP),),
+        "recomputed-ddp": (("fit", RECOMPUTED, DDP),),
+        "recomputed-fsdp": (("fit", RECOMPUTED, FSDP),),
+        "recomputed-tp": (("fit", RECOMPUTED, TP),),
         "words-ddp": (("fit", WORDS, DDP),),
         "counts-ddp": (("fit", COUNTS, DDP),),
         "masked-ddp": (("fit", MASKED, DDP),),

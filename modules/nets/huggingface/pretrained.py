@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from modules.nets.huggingface.folder import abbreviate, read_config, report_names
 from modules.nets.layers.attention import document_mask, document_positions
+from modules.nets.layers.chunked_loss import chunked_cross_entropy
 from preprocessing.model_folders import find_source
 
 # Arguments of configs that set a probability of dropout.
@@ -26,6 +27,8 @@ DROPOUTS = (
     *("dropout", "attention_dropout", "seq_classif_dropout"),  # DistilBERT; Llama: the second
     *("resid_pdrop", "embd_pdrop", "attn_pdrop", "summary_first_dropout"),  # GPT-2
 )
+# Arguments of configs by which logits are changed: Gemma 2; Cohere; Granite; Falcon-H1.
+LOGIT_SCALES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")  # number positions from pad_token_id + 1
 
 
@@ -247,18 +250,27 @@ class PretrainedCausalLM(Pretrained):
         return DynamicCache(config=self.model.config)
 
     def forward(
-        self, tokens: Tensor, state: Any = None, documents: Tensor | None = None
+        self,
+        tokens: Tensor,
+        state: Any = None,
+        documents: Tensor | None = None,
+        targets: Tensor | None = None,
+        loss_chunk_size: int = 1024,
     ) -> tuple[Tensor, Any]:
-        """Return logits (B, T, V) and the state.
+        """Return logits (B, T, V), or with targets the summed loss, and the state.
 
         Args:
             tokens: Tokens (B, T) that follow those of the state.
             state: Cache of the earlier tokens, which is extended.
             documents: Number of the document of each token, (B, T), for samples packed into rows:
                 a token attends to earlier tokens of its own document only.
+            targets: (B, T), -100 where there is none: return the cross-entropy, summed over them,
+                without the logits of all tokens.
+            loss_chunk_size: Number of tokens whose logits are computed at a time.
 
         Raises:
-            ValueError: If the tokens exceed the context, or documents come with a state.
+            ValueError: If the tokens exceed the context, documents come with a state, or targets
+                with an architecture that scales its logits.
         """
         start = 0 if state is None else state.get_seq_length()
         if self.context is not None and start + tokens.shape[1] > self.context:
@@ -275,10 +287,17 @@ class PretrainedCausalLM(Pretrained):
                 "attention_mask": document_mask(documents).to(self.model.dtype),  # (B, 1, T, T)
                 "position_ids": document_positions(documents),  # (B, T)
             }
-        output = self.model(
-            input_ids=tokens, past_key_values=state, use_cache=state is not None, **packed
-        )
-        return output.logits, state  # (B, T, V)
+        packed |= {"past_key_values": state, "use_cache": state is not None}
+        if targets is None:
+            return self.model(input_ids=tokens, **packed).logits, state  # (B, T, V)
+        if scaled := [n for n in LOGIT_SCALES if self.config.get(n) not in (None, 1)]:
+            raise ValueError(
+                f"loss_chunk_size: this architecture changes its logits after the output layer "
+                f"({scaled[0]}), which the loss in chunks does not support; leave it out"
+            )
+        hidden = self.backbone(input_ids=tokens, **packed).last_hidden_state  # (B, T, D)
+        head = self.model.get_output_embeddings()
+        return chunked_cross_entropy(head, hidden, targets, loss_chunk_size), state
 
 
 def save_pretrained(

@@ -58,6 +58,7 @@ def test_no_tensor_has_the_size_of_the_scores() -> None:
     assert largest <= q.nbytes < 2 * 3 * 1024 * 1024 * 4
 
 
+@pytest.mark.slow
 def test_triton_kernel_equals_pytorch(tmp_path: Path) -> None:
     """On a GPU, or in Triton's interpreter."""
     if importlib.util.find_spec("triton") is None:
