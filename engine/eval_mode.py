@@ -14,6 +14,9 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
     batch norms of a frozen backbone.
     """
     modes = [(submodule, submodule.training) for submodule in module.modules()]
+    if not any(training for _, training in modes):  # served models: switching costs 0.2 ms
+        yield
+        return
     module.eval()
     try:
         yield

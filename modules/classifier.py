@@ -245,7 +245,7 @@ class Classifier(AdapterTask):
             samples: As for `classify`.
         """
         inputs = raw_to_inputs(samples, self.preprocessing, self.tokenizer, self.device)
-        with eval_mode(self):
+        with eval_mode(self.net):
             return self.logits_to_probabilities(self(inputs))
 
     def classify(

@@ -255,7 +255,7 @@ class LanguageModel(AdapterTask):
             self.encode(prompt or self.bos_token(), add_special_tokens) for prompt in prompts
         ]
         streamers = [TextStreamer(self.decode, stop) for _ in prompts]
-        with eval_mode(self):
+        with eval_mode(self.net):
             choice = Sampling(**sampling)
             for tokens in generate(self.net, encoded, max_new_tokens, choice, cached):
                 yield [

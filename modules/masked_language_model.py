@@ -173,7 +173,7 @@ class MaskedLanguageModel(AdapterTask):
         Returns:
             Probabilities and tokens, both (B, N, top), in descending order.
         """
-        with eval_mode(self):
+        with eval_mode(self.net):
             logits = self.net(inputs, positions).float()  # (B, N, V)
         return logits.softmax(dim=-1).topk(top)
 

@@ -153,7 +153,7 @@ class Regressor(AdapterTask):
             samples: As for `Classifier.classify`.
         """
         inputs = raw_to_inputs(samples, self.preprocessing, self.tokenizer, self.device)
-        with eval_mode(self):
+        with eval_mode(self.net):
             values: list[float] = self(inputs).tolist()
         return values
 

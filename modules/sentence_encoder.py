@@ -120,7 +120,7 @@ class SentenceEncoder(L.LightningModule):
             raise UserError("there is nothing to embed: pass at least one text.")
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         parts = []
-        with eval_mode(self):
+        with eval_mode(self.net):
             for start in range(0, len(texts), batch_size):
                 batch = [texts[row] for row in order[start : start + batch_size]]
                 inputs = texts_to_inputs(batch, self.tokenizer)

@@ -192,7 +192,7 @@ class TokenClassifier(AdapterTask):
                 f"{cut:,} of {len(texts):,} texts are longer than the context of the network: "
                 "their last words are not tagged."
             )
-        with eval_mode(self):
+        with eval_mode(self.net):
             logits = self({name: tensor.to(self.device) for name, tensor in inputs.items()})
         scores, tags = logits.float().softmax(dim=-1).max(dim=-1)  # (B, T)
         results = []

@@ -237,7 +237,7 @@ class Translator(AdapterTask):
         translation = target.encode(str(self.translate(text))).ids  # from [BOS] to [EOS]
         inputs["decoder_input_ids"] = torch.tensor([translation[:-1]])
         net: Any = self.net
-        with eval_mode(self):
+        with eval_mode(self.net):
             weights = net.attention_weights({k: v.to(self.device) for k, v in inputs.items()})
         if weights is None:
             return None
@@ -282,7 +282,7 @@ class Translator(AdapterTask):
             )
         result = [""] * len(sentences)
         by_length = sorted(range(len(sentences)), key=lambda row: len(sentences[row]))
-        with eval_mode(self):
+        with eval_mode(self.net):
             for start in range(0, len(sentences), batch_size):
                 rows = by_length[start : start + batch_size]
                 inputs = texts_to_inputs([sentences[row] for row in rows], source)

@@ -85,6 +85,8 @@ def images_to_inputs(
     for image in images:
         if isinstance(image, str | Path):
             image = Image.open(image)
-        prepared.append(F.to_dtype(prepare_image(image, preprocessing), torch.float32, scale=True))
-    inputs = torch.stack(prepared)  # (B, C, size, size)
+        prepared.append(prepare_image(image, preprocessing))
+    if len({tensor.dtype for tensor in prepared}) > 1:  # each has its own scale
+        prepared = [F.to_dtype(tensor, torch.float32, scale=True) for tensor in prepared]
+    inputs = F.to_dtype(torch.stack(prepared), torch.float32, scale=True)  # (B, C, size, size)
     return F.normalize(inputs, preprocessing["mean"], preprocessing["std"])

@@ -59,7 +59,7 @@ class MLPLM(nn.Module):
         return self.embedding.weight.new_zeros(batch_size, self.window - 1, self.dim)
 
     def forward(self, tokens: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        before = self.init_state(len(tokens)) if state is None else state  # (B, window - 1, D)
+        before = self.init_state(tokens.shape[0]) if state is None else state  # (B, window - 1, D)
         vectors = torch.cat([before, self.embedding(tokens)], dim=1)  # (B, window - 1 + T, D)
         # x_t = [C(w_{t-n+1}), …, C(w_t)]: the window slides over all positions at once
         x = vectors.unfold(1, self.window, 1).transpose(2, 3).flatten(2)  # (B, T, window · D)

@@ -187,7 +187,7 @@ class PretrainedClassifier(Pretrained):
         self.num_classes = num_classes
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        count = len(inputs["input_ids"])
+        count = inputs["input_ids"].shape[0]  # torch.export fixes the size if it is taken by len
         if not count:  # a process without samples; transformers cannot run an empty batch
             inputs = {name: x.new_ones(1, *x.shape[1:]) for name, x in inputs.items()}
         logits: Tensor = self._run(inputs).logits[:count]

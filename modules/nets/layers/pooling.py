@@ -23,4 +23,4 @@ def masked_max(x: Tensor, mask: Tensor) -> Tensor:
 def last_token(x: Tensor, mask: Tensor) -> Tensor:
     """Return the vector of the last token of each text; arguments as above."""
     last = mask.sum(dim=1) - 1  # (B,)
-    return x[torch.arange(len(x), device=x.device), last]  # (B, D)
+    return x[torch.arange(x.shape[0], device=x.device), last]  # (B, D)

@@ -1,0 +1,1 @@
+"""Speed of the server beside others, and its reliability under load."""
