@@ -40,8 +40,9 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
         redoc_url=None,
     )
     app.state.models = models
-    for routes in (health, model_routes, operations, openai, admin, docs):
-        app.include_router(routes.router)
+    app.include_router(openai.router)
+    for routes in (health, model_routes, operations, admin, docs):
+        app.include_router(routes.router, responses=operations.PROBLEMS)
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     app.add_exception_handler(Problem, _raise)

@@ -78,7 +78,7 @@ class Numbers(BaseModel):
 
 class Generate(Strict):
     inputs: Annotated[list[str], Field(min_length=1)]
-    max_new_tokens: int = Field(200, ge=1)
+    max_new_tokens: int | None = Field(None, ge=1, description="200, or the limit if it is lower")
     temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
     top_k: int | None = Field(None, ge=1, description="1: greedy")
     top_p: float | None = Field(None, gt=0, le=1)

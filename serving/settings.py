@@ -93,7 +93,7 @@ def read_settings(flags: dict[str, Any], config: Path | None = None) -> Settings
     Raises:
         pydantic.ValidationError: If a value is not valid or a key of the file is unknown.
     """
-    sources = SettingsConfigDict(**Settings.model_config | {"yaml_file": config})  # type: ignore[typeddict-item]
+    sources = SettingsConfigDict(**Settings.model_config | {"yaml_file": config})
 
     class Configured(Settings):
         model_config = sources

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request
 
 from serving.models import Models
 from serving.routes.bodies import body_schema, read_body
-from serving.routes.operations import PROBLEMS
 from serving.schemas import Strict
 
 router = APIRouter(prefix="/v1/models/{name}", tags=["models"])
@@ -20,7 +19,6 @@ class NewVersion(Strict):
     "/versions",
     summary="Replace the model by another one, with an admin key",
     openapi_extra=body_schema(NewVersion),
-    responses=PROBLEMS | {403: PROBLEMS[401]},
 )
 async def versions(request: Request, name: str) -> dict[str, Any]:
     """Load a model beside the current one, run it once, and then send it all new requests."""

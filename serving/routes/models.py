@@ -4,8 +4,6 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from serving.schemas import ProblemDocument
-
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
@@ -20,7 +18,6 @@ async def models(request: Request) -> dict[str, Any]:
 @router.get(
     "/{name}",
     summary="Task, labels, metrics, limits and examples of a model",
-    responses={404: {"model": ProblemDocument}},
 )
 async def model(request: Request, name: str) -> dict[str, Any]:
     described: dict[str, Any] = request.app.state.models.describe(name)

@@ -22,8 +22,9 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         "content": {"application/problem+json": {}},
         "model": schemas.ProblemDocument,
     }
-    for status in (400, 401, 404, 408, 413, 422, 429, 500, 503, 504)
+    for status in (400, 401, 403, 404, 405, 408, 413, 422, 429, 500, 503, 504)
 }
+MAX_NEW_TOKENS = 200  # by default
 IMAGES = ("classify", "predict")  # operations that also take a form of files
 
 
@@ -127,7 +128,6 @@ def _add(name: str, operation: Operation) -> None:
         methods=["POST"],
         summary=operation.summary,
         response_model=operation.response,
-        responses=PROBLEMS,
         openapi_extra=body_schema(operation.body, takes_form),
     )
 
@@ -163,6 +163,7 @@ def generation_options(options: dict[str, Any], settings: Settings) -> dict[str,
     Raises:
         Problem: If too many tokens are asked for.
     """
+    options = {"max_new_tokens": min(MAX_NEW_TOKENS, settings.max_new_tokens)} | options
     if options["max_new_tokens"] > settings.max_new_tokens:
         raise invalid("max_new_tokens", f"at most {settings.max_new_tokens} are allowed")
     if "json_schema" in options:

@@ -88,7 +88,7 @@ def run_batch(samples: list[Sample]) -> None:
     request = samples[0].request
     method = getattr(request.model.task, request.operation)
     options = dict(request.options)
-    tops = [sample.request.options.get(MERGED) for sample in samples]
+    tops: list[Any] = [sample.request.options.get(MERGED) for sample in samples]
     if tops[0] is not None:
         options[MERGED] = max(tops)
     try:

@@ -146,7 +146,7 @@ class Generator:
         active = [text for group in groups for text in group.texts]
         moved = [t for group in self._groups for t in group.texts if t not in active]
         fresh = [text for text in moved if not text.request.closed and not text.streamer.ended]
-        admitted = []
+        admitted: list[Text] = []
         while self._waiting and len(active) + len(fresh) + len(admitted) < self.slots:
             text = self._waiting.popleft()
             if not text.request.closed:

@@ -136,11 +136,8 @@ def source_tokenizer(task: Any) -> Tokenizer | None:
 def describe(task: Any, source: str, runtime: str) -> dict[str, Any]:
     """Return what clients may know about a model: no paths and no versions."""
     served = operations(task)
-    if takes_images(task):
-        pixels = [image_example(task.preprocessing)]
-        examples = {name: {"inputs": pixels} for name in served}
-    else:
-        examples = {name: {"inputs": EXAMPLES[name] or _words(task)} for name in served}
+    images = [image_example(task.preprocessing)] if takes_images(task) else None
+    examples = {name: {"inputs": images or EXAMPLES[name] or _words(task)} for name in served}
     net = getattr(task, "net", None)
     description: dict[str, Any] = {
         "task": type(task).__name__,

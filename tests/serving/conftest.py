@@ -44,6 +44,7 @@ def server(
     lines = [f"{name} {digest(key)}{' admin' * (name == 'admin')}" for name, key in KEYS.items()]
     keys.write_text("\n".join(lines))
     limits = ("--max_items", "8", "--max_characters", "1000", "--max_pixels", "10000")
+    limits += ("--max_new_tokens", "100")
     options = ("--keys_file", keys, *limits, "--max_body", "200000")
     server = ServerProcess(folder, *arguments(sources), *options)
     server.http.headers["Authorization"] = f"Bearer {KEYS['client']}"

@@ -6,6 +6,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +18,9 @@ import httpx
 import pytest
 
 from tests.serving.conftest import arguments
+from tests.support import ROOT
 from tests.support.faulty_net import HOLD
-from tests.support.served_models import faulty_classifier, language_model, save
+from tests.support.served_models import faulty_classifier, image_classifier, language_model, save
 from tests.support.server import ServerProcess
 from tests.support.system import START_SECONDS
 
@@ -195,3 +198,32 @@ def test_start_errors_are_one_message(tmp_path: Path, capfd: pytest.CaptureFixtu
             assert expected in message
             assert message.startswith("serve.py: error: ")
             assert message.count("\n") == 1
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys, serve\ntry:\n serve.main(['--help'])\nexcept SystemExit:\n pass\n"
+    code += "assert not {'torch', 'lightning', 'fastapi'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--checkpoint" in done.stdout
+
+
+@pytest.mark.slow
+def test_command_serves_the_newest_quickstart_run(tmp_path: Path) -> None:
+    best = tmp_path / "runs/digits-cnn/002/checkpoints/best.ckpt"
+    best.parent.mkdir(parents=True)
+    save(image_classifier(), best)
+    command = [sys.executable, str(ROOT / "serve.py"), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        found = re.match(
+            r"Serving digits-cnn at (http://127\.0\.0\.1:\d+)", process.stdout.readline()
+        )
+        assert found is not None
+        model = httpx.get(f"{found[1]}/v1/models/digits-cnn").json()
+        answer = httpx.post(
+            f"{found[1]}/v1/models/digits-cnn/classify", json=model["examples"]["classify"]
+        )
+        assert answer.status_code == 200
+        process.terminate()
+        assert process.wait(START_SECONDS) == 0

@@ -3,14 +3,17 @@
 import base64
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 
 from modules import Classifier, LanguageModel
 from tests.support.served_models import LABELS, open_embedder
 from tests.support.server import ServerProcess
+from tests.support.system import START_SECONDS
 
 TEXTS = ["a good film", "the film was very bad", "good"]
 
@@ -98,6 +101,29 @@ def test_models_are_described_and_their_examples_work(server: ServerProcess, sou
             server.post(f"/v1/models/{model['id']}/{operation}", example)
     text = json.dumps(listed)
     assert not [path for path in sources.values() if str(Path(path).parent) in text]
+
+
+def test_texts_of_different_lengths_are_generated_together(
+    server: ServerProcess, sources: dict
+) -> None:
+    task = LanguageModel.load_from_checkpoint(sources["writer"], weights_only=True).eval()
+    prompts = ["Once upon", "a film that was good, and", "bad", "Once upon a time there was a film"]
+    lengths = [40, 3, 70, 20]  # beyond the context of 64 tokens, too
+
+    def send(prompt: str, length: int) -> str:
+        body = {"inputs": [prompt], "max_new_tokens": length, "top_k": 1, "chat_template": False}
+        answer = httpx.post(
+            f"{server.url}/v1/models/writer/generate",
+            json=body,
+            headers=dict(server.http.headers),
+            timeout=START_SECONDS,
+        )
+        return answer.json()["outputs"][0]["text"]
+
+    with ThreadPoolExecutor(4) as pool:
+        texts = list(pool.map(send, prompts, lengths))
+    expected = [task.generate(p, n, top_k=1) for p, n in zip(prompts, lengths, strict=True)]
+    assert texts == expected
 
 
 def test_metrics_count_requests(server: ServerProcess) -> None:
