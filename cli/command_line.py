@@ -17,6 +17,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
+from torch import nn
 
 import datamodules  # noqa: F401  # its classes have short names on the command line
 from cli.arguments import Arguments, expand_values, read_config
@@ -34,6 +35,7 @@ from cli.options import OPTIONS
 from engine.checkpoint.reading import check_checkpoint, check_fits, init_from, restore_base
 from engine.checkpoint.resuming import check_unchanged, checkpoint_of, newest_unfinished_run
 from engine.checkpoint.writing import Checkpoints, find_checkpoints
+from engine.distributed.deferred_init import DeferredInit
 from engine.errors import UserError
 from engine.guards.finite_loss import FiniteLoss
 from engine.guards.full_disk import disk_full_error, find_disk_full
@@ -251,6 +253,8 @@ class CLI(LightningCLI):
             fill_placeholders(config.trainer.logger, self.run_folder, self.tracker_ids)
         else:  # other ranks and dry runs have no folder, and open no tracker
             config.trainer.logger = False
+        if self.subcommand == "fit" and uses_meta_device(config):
+            self.parser.add_instantiator(build_on_meta_device, nn.Module)
         try:
             super().instantiate_classes()
         except (TypeError, ValueError, ModuleNotFoundError) as error:
@@ -398,6 +402,33 @@ class CLI(LightningCLI):
             shutil.rmtree(self.run_folder)
             with suppress(OSError):  # the experiment has other runs
                 self.run_folder.parent.rmdir()
+
+
+def uses_meta_device(config: Namespace) -> bool:
+    """Return whether the network of a run is to be built on the meta device.
+
+    Raises:
+        UserError: If the run starts from weights that are loaded into a complete network.
+    """
+    strategy = config.trainer.strategy
+    if not getattr(getattr(strategy, "init_args", None), "meta_device", False):
+        return False
+    if config.init_from or config.model.init_args.get("adapter") is not None:
+        raise UserError(
+            "--trainer.strategy.meta_device does not support --init_from and adapters: leave it "
+            "out."
+        )
+    return True
+
+
+def build_on_meta_device(cls: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
+    """Build a network without its matrices; its attribute `deferred_weights` computes them."""
+    if "defer_weights" in inspect.signature(cls).parameters:  # it reads them from files
+        return cls(*args, **kwargs | {"defer_weights": True})
+    with DeferredInit() as init:
+        net = cls(*args, **kwargs)
+    net.__dict__["deferred_weights"] = init.weights(net)
+    return net
 
 
 def _check_unique_states(callbacks: Sequence[L.Callback]) -> None:

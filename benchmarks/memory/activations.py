@@ -283,7 +283,7 @@ def _recomputed_peak(job: Job, model: Parts, parts: Parts) -> float:
 
     The activations of one block coexist with the inputs of the blocks before it and the gradients
     of the weights after it. Both are linear in the number of the block, so that the maximum is at
-    the first or the last.
+    the first or the last. What a block saved selectively becomes a part of its activations.
     """
     net = job.net
     if not job.checkpointing or not isinstance(net, GPT):
@@ -291,16 +291,16 @@ def _recomputed_peak(job: Job, model: Parts, parts: Parts) -> float:
     root, block = units(net)
     sharded = model["gradients"] / (job.weight_bytes * job.parameters)
     constant = parts["tokens"] + parts["causal mask"] + parts["positions"]
-    recomputed = gpt_block(job)
+    n = job.rows * net.context * net.dim
+    recomputed = gpt_block(job) - (gpt_checkpointed_block(job) - n * job.weight_bytes)
     # Gradients of the residual stream and of the hidden layer.
     width: int = net.get_submodule("blocks.0.mlp.proj").in_features  # type: ignore[assignment]
-    n = job.rows * net.context * net.dim
     recomputed += n * job.weight_bytes + n / net.dim * width * job.compute_bytes
     if job.precision == "bf16-mixed":
         recomputed += BF16 * block / job.tensor_parallel
     kept = parts["blocks"] + parts["checkpointed blocks"] + parts["weights in bfloat16"]
-    last = kept + (root + block) * job.weight_bytes * sharded
-    first = kept / net.num_layers + model["gradients"]
+    last = kept + root * job.weight_bytes * sharded
+    first = kept / net.num_layers + model["gradients"] - block * job.weight_bytes * sharded
     if job.accumulate > 1:
         last = kept + model["gradients"]
     return constant + recomputed + max(last, first)

@@ -84,8 +84,37 @@ def shard(task: L.LightningModule) -> None:
         )
         fully_shard(part, mesh=mesh["data_parallel"], mp_policy=policy)
         type(part).__name__ = name  # fully_shard makes a subclass: FSDPGPT
+    load_deferred_weights(net, task.device)
     if any(True for _ in net.buffers()):
         net.register_forward_pre_hook(_broadcast_buffers)
+
+
+def load_deferred_weights(net: nn.Module, device: torch.device) -> None:
+    """Give weights on the meta device their values, so that each process stores its shard only.
+
+    Args:
+        net: A network that is sharded by FSDP2. Its attribute `deferred_weights` maps the names of
+            the weights that are on the meta device to functions that return the full weights, of
+            which one exists at a time.
+        device: Device of the shards.
+    """
+    functions = net.__dict__.pop("deferred_weights", None)
+    if functions is None:
+        return
+    shards: dict[str, DTensor] = {}
+    for name, weight in net.named_parameters():
+        if weight.is_meta and isinstance(weight, DTensor):
+            full = functions.pop(name)().to(weight.dtype)
+            shard = distribute_tensor(
+                full, weight.device_mesh, weight.placements, src_data_rank=None
+            )
+            shards[name] = shard.to(device)
+    swap = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(True)  # tied weights stay tied
+    try:
+        net.load_state_dict(shards, strict=False, assign=True)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(swap)
 
 
 def is_sharded(net: nn.Module) -> bool:

@@ -36,6 +36,9 @@ class ModelParallel(ModelParallelStrategy):
         save_distributed_checkpoint: Let every process write its shard into a folder, for networks
             that do not fit the memory of one host; export.py converts it into a single file.
         process_group_backend: nccl, gloo, …; the device's default if not set.
+        meta_device: Build the network without its matrices, and read or initialize one at a time
+            when it is sharded, so that no process holds more than its shard and one matrix. The
+            weights are those of one process. train.py does so for new runs without an adapter.
     """
 
     def __init__(
@@ -43,7 +46,9 @@ class ModelParallel(ModelParallelStrategy):
         tensor_parallel_size: int | Literal["auto"] = 1,
         save_distributed_checkpoint: bool = False,
         process_group_backend: str | None = None,
+        meta_device: bool = False,
     ) -> None:
+        self.meta_device = meta_device
         super().__init__(
             tensor_parallel_size=tensor_parallel_size,
             save_distributed_checkpoint=save_distributed_checkpoint,

@@ -25,6 +25,8 @@ class Preflight(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self._done or not getattr(pl_module, "targets_are_classes", False):
             return
+        if any(weight.is_meta for weight in pl_module.parameters()):  # without values yet
+            return
         data = trainer.datamodule or pl_module  # type: ignore[attr-defined]
         loader = {
             "fit": data.train_dataloader,

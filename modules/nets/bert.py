@@ -224,7 +224,7 @@ def init_weights(net: nn.Module, dim: int) -> None:
         if name.endswith("bias"):
             nn.init.zeros_(parameter)
         elif "position_embedding" in name:
-            sinusoids = sinusoidal_positions(len(parameter), dim, parameter.device)  # (T, D)
+            sinusoids = sinusoidal_positions(len(parameter), dim, torch.device("cpu"))  # (T, D)
             parameter.data.copy_(sinusoids[:, :dim] * std * 2**0.5)
         elif "norm" not in name:
             nn.init.normal_(parameter, std=std)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -92,27 +92,69 @@ def abbreviate(names: list[str]) -> str:
     return f"{', '.join(names[:3])}{number}"
 
 
+def tensor_files(folder: Path) -> dict[str, Path]:
+    """Return the file of each tensor of a folder: one file, or the shards that an index lists.
+
+    Only the heads of the files are read.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file is damaged, or the index and the files disagree.
+    """
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        path = folder / "model.safetensors"
+        return dict.fromkeys(tensor_names(path), path)
+    try:
+        listed: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = {name: folder / file for name, file in listed.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} is not an index of shards: it has no `weight_map`") from error
+    for path in sorted({*files.values()}):
+        stored = {*tensor_names(path)}
+        expected = {name for name, file in files.items() if file == path}
+        if lacking := sorted(expected - stored):
+            raise ValueError(f"{path} lacks tensors that {index.name} lists: {abbreviate(lacking)}")
+        if other := sorted(stored - expected):
+            raise ValueError(f"{path} has tensors that {index.name} omits: {abbreviate(other)}")
+    return files
+
+
+def tensor_names(path: Path) -> list[str]:
+    """Return the names of the tensors of a safetensors file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path.parent} has no {path.name}; only weights in the safetensors format can be read"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            return [*file.keys()]
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or incomplete: {error}") from error
+
+
+def read_tensor(path: Path, name: str) -> Tensor:
+    """Return a tensor of a safetensors file."""
+    with safe_open(path, framework="pt") as file:
+        tensor: Tensor = file.get_tensor(name)
+        return tensor
+
+
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """Return all tensors of a folder, from one file or from several shards.
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If a file is damaged.
+        ValueError: If a file is damaged, or the index and the files disagree.
     """
-    index = folder / "model.safetensors.index.json"
-    names = {"model.safetensors"}
-    if index.is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     tensors: dict[str, Tensor] = {}
-    for name in sorted(names):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f"{folder} has no {name}; only weights in the safetensors format can be read"
-            )
-        try:
-            tensors |= load_file(folder / name)
-        except SafetensorError as error:
-            raise ValueError(f"{folder / name}: {error}") from error
+    for path in sorted({*tensor_files(folder).values()}):
+        tensors |= load_file(path)
     return tensors
 
 

@@ -16,7 +16,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from modules.nets.huggingface.folder import abbreviate, read_config, report_names
+from modules.nets.huggingface.folder import abbreviate, read_config, report_names, tensor_files
+from modules.nets.huggingface.lazy_weights import (
+    build_on_meta_device,
+    read_when_used,
+    weight_readers,
+)
 from modules.nets.layers.attention import document_mask, document_positions
 from modules.nets.layers.chunked_loss import chunked_cross_entropy
 from preprocessing.model_folders import find_source
@@ -47,6 +52,10 @@ class Pretrained(nn.Module):
             Linked from the data.
         gradient_checkpointing: Compute the activations of the blocks again in the backward pass,
             instead of storing them: less memory, slower training.
+        offload: Leave the weights of the blocks in the files of `pretrained` and read those of one
+            block at a time: for inference where a model exceeds the memory. Slow.
+        defer_weights: Build the network on the meta device; its attribute `deferred_weights` reads
+            the weights. Set by train.py where they are sharded.
         **options: Further values of the config, such as num_labels.
 
     Raises:
@@ -54,7 +63,7 @@ class Pretrained(nn.Module):
             of its backbone are missing, unexpected or of another shape, or the sizes do not fit.
     """
 
-    not_in_checkpoints: ClassVar = ("pretrained", "data_dir")
+    not_in_checkpoints: ClassVar = ("pretrained", "data_dir", "offload", "defer_weights")
     kept_in_checkpoints: ClassVar = ("config",)
     auto_class: ClassVar[str]  # of transformers
     model: Any
@@ -68,6 +77,8 @@ class Pretrained(nn.Module):
         data_dir: str | Path = "data",
         vocab_size: int | None = None,
         gradient_checkpointing: bool = False,
+        offload: bool = False,
+        defer_weights: bool = False,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -101,7 +112,16 @@ class Pretrained(nn.Module):
         self.vocab_size: int = settings.vocab_size
         self.dim: int = settings.hidden_size
         self.gradient_checkpointing = gradient_checkpointing
-        model: Any = build(settings, self.auto_class, folder)
+        self.offload = offload
+        if folder is not None and (offload or defer_weights):
+            model: Any = build_on_meta_device(settings, self.auto_class)
+            readers = weight_readers(model, folder)
+            if offload:
+                read_when_used(model, find_blocks(model), readers)
+            else:
+                self.__dict__["deferred_weights"] = {f"model.{n}": r for n, r in readers.items()}
+        else:
+            model = build(settings, self.auto_class, folder)
         self.config = json.loads(model.config.to_json_string(use_diff=False))
         self._inputs = {*inspect.signature(model.forward).parameters}
         if gradient_checkpointing:
@@ -117,8 +137,7 @@ class Pretrained(nn.Module):
     @property
     def blocks(self) -> nn.ModuleList:
         """The Transformer blocks, which are sharded one by one."""
-        lists = [m for m in self.backbone.modules() if isinstance(m, nn.ModuleList)]
-        return max(lists, key=lambda blocks: sum(p.numel() for p in blocks.parameters()))
+        return find_blocks(self.model)
 
     def _run(self, inputs: dict[str, Tensor], **options: Any) -> Any:
         """Return the output of the model for `input_ids`, `attention_mask` and `token_type_ids`."""
@@ -238,9 +257,12 @@ class PretrainedCausalLM(Pretrained):
         data_dir: str | Path = "data",
         vocab_size: int | None = None,
         gradient_checkpointing: bool = False,
+        offload: bool = False,
+        defer_weights: bool = False,
     ) -> None:
         super().__init__(
-            pretrained, config, context, dropout, data_dir, vocab_size, gradient_checkpointing
+            *(pretrained, config, context, dropout, data_dir, vocab_size, gradient_checkpointing),
+            *(offload, defer_weights),
         )
 
     def init_state(self, batch_size: int) -> Any:
@@ -363,6 +385,12 @@ def make_config(contents: dict[str, Any], auto_class: str, where: Any, **options
     return config
 
 
+def find_blocks(model: Any) -> nn.ModuleList:
+    """Return the Transformer blocks of a model of transformers."""
+    lists = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList)]
+    return max(lists, key=lambda blocks: sum(p.numel() for p in blocks.parameters()))
+
+
 def max_context(config: Any) -> int | None:
     """Return the largest number of tokens, or None if it is unlimited."""
     longest = getattr(config, "max_position_embeddings", None)
@@ -385,6 +413,7 @@ def build(config: Any, auto_class: str, folder: Path | None) -> nn.Module:
         model: nn.Module = auto.from_config(config, dtype=torch.float32)
         return model
     try:
+        tensor_files(folder)
         with quiet_transformers():
             model, found = auto.from_pretrained(
                 folder,
