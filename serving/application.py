@@ -43,6 +43,7 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
     app.include_router(openai.router)
     for routes in (health, model_routes, operations, admin, docs):
         app.include_router(routes.router, responses=operations.PROBLEMS)
+    app.add_api_route("/v1/{path:path}", _unknown, methods=["POST"], include_in_schema=False)
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     app.add_exception_handler(Problem, _raise)
@@ -56,6 +57,11 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
         is_draining=lambda: models.draining,
     )
     return app
+
+
+async def _unknown(path: str) -> None:
+    """Answer what would otherwise reach the page, which allows no POST."""
+    raise Problem(404, "Not Found.", "unknown")
 
 
 async def _raise(request: Request, error: Exception) -> Response:

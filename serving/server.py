@@ -76,7 +76,8 @@ def run(settings: Settings) -> None:
         timeout_graceful_shutdown=int(settings.drain_timeout),
         lifespan="off",
     )
-    asyncio.run(_serve(Server(config, models, address), listener))
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(_serve(Server(config, models, address), listener))
 
 
 async def _serve(server: Server, listener: socket.socket) -> None:
@@ -89,7 +90,9 @@ async def _serve(server: Server, listener: socket.socket) -> None:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Connections inherit the protocol, without which event loops do not set TCP_NODELAY: answers
+    # would then wait for a delayed acknowledgment, 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

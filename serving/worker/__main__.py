@@ -20,9 +20,12 @@ from serving.worker.batching import SampleQueue, run_batch
 from serving.worker.generating import Generator, prepare_texts
 from serving.worker.loading import best_device, describe, open_task
 from serving.worker.messages import Message, pack, receive
-from serving.worker.requests import Model, Request, decode_image, prepare
+from serving.worker.requests import Model, Request, Sample, decode_image, prepare
 
-DECODERS = 2  # threads that decode images
+DECODERS = 2  # threads that decode large images
+SMALL_FILES = 2**15  # bytes of images that are decoded faster than they are passed on
+PREPARATION_SECONDS = 0.003  # that a batch waits for samples that have arrived already
+SWITCH_SECONDS = 0.001  # after which a thread that computes in Python lets another one run
 
 
 class Worker:
@@ -50,6 +53,7 @@ class Worker:
         self.generator = Generator(self.settings["slots"])
         self.wake = threading.Condition()
         self.closed = False
+        self._preparing = 0  # requests that were received and are not in a queue yet
         self._send_lock = threading.Lock()
         self._decoders = ThreadPoolExecutor(DECODERS)
 
@@ -65,6 +69,7 @@ class Worker:
             with self.wake:
                 while not (self.closed or len(self.queue) or len(self.generator)):
                     self.wake.wait()
+                self.wake.wait_for(lambda: not self._preparing, PREPARATION_SECONDS)
             if self.closed:
                 return
             if samples := self.queue.take():
@@ -106,7 +111,9 @@ class Worker:
             number, model, message["operation"], message["options"], size, self._reply
         )
         self.requests[number] = request
-        if files:
+        with self.wake:
+            self._preparing += 1
+        if sum(map(len, files)) > SMALL_FILES:
             self._decoders.submit(self._enqueue, request, message["inputs"], files)
         else:
             self._enqueue(request, message["inputs"], files)
@@ -120,6 +127,7 @@ class Worker:
 
     def _enqueue(self, request: Request, inputs: list[Any], files: list[bytes]) -> None:
         generates = request.operation == "generate"
+        samples: list[Sample] = []
         try:
             if generates:
                 samples = prepare_texts(request, inputs)
@@ -127,13 +135,11 @@ class Worker:
                 samples = prepare(request, inputs, files, self.settings["max_pixels"])
         except UserError as error:
             request.fail("invalid", str(error))
-            return
         except Exception as error:
             request.fail("internal", repr(error))
-            return
-        waiting = self.generator if generates else self.queue
         with self.wake:
-            waiting.put(samples)
+            (self.generator if generates else self.queue).put(samples)
+            self._preparing -= 1
             self.wake.notify()
 
     def _reply(self, message: Message) -> None:
@@ -183,6 +189,7 @@ def main(connection: socket.socket) -> None:
     for name in (signal.SIGINT, signal.SIGTERM):  # the server drains, then closes the connection
         signal.signal(name, signal.SIG_IGN)
     prepare_process()
+    sys.setswitchinterval(SWITCH_SECONDS)
     Worker(connection).run()
     sys.stderr.flush()
     os._exit(0)  # threads that still load or decode are abandoned

@@ -1,5 +1,6 @@
-"""API keys and the rate limit."""
+"""API keys, the rate limit, and the port."""
 
+import socket
 import time
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from serving import keys
 from serving.errors import Problem
 from serving.security import Keys, RateLimit
+from serving.server import _listen
 
 
 def test_keys_are_added_used_and_revoked(
@@ -49,3 +51,8 @@ def test_rate_limit_counts_each_key(monkeypatch: pytest.MonkeyPatch) -> None:
     limit.check("a")
     with pytest.raises(Problem):
         limit.check("a")
+
+
+def test_answers_are_sent_at_once() -> None:
+    with _listen("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP  # otherwise asyncio does not set TCP_NODELAY
