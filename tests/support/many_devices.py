@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -24,7 +24,28 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT)]  # this file is also run as a program
 
 from datamodules import Digits  # noqa: E402
+from datamodules.classification.base import (  # noqa: E402
+    LabeledTexts,
+    TextClassificationDataModule,
+)
 
+TINY_BERT = {
+    "model_type": "bert",
+    "vocab_size": 300,
+    "max_position_embeddings": 32,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+TINY_GPT2 = {
+    "model_type": "gpt2",
+    "vocab_size": 300,
+    "n_positions": 16,
+    "n_embd": 16,
+    "n_layer": 2,
+    "n_head": 2,
+}
 QUIET = ("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu")
 GPT = (
     *(
@@ -99,6 +120,21 @@ TRANSLATED = (
     *("--trainer.log_every_n_steps", 1, "--trainer.callbacks", "null", *QUIET),
 )
 
+PRETRAINED = (
+    *("--model", "modules.Classifier", "--model.net", "modules.nets.PretrainedClassifier"),
+    *("--model.net.config", json.dumps(TINY_BERT)),
+    *("--model.net.dropout", 0.0, "--model.optimizer", "modules.optim.LayerDecayAdamW"),
+    *("--model.optimizer.lr", 0.005, "--model.lr_scheduler", "modules.optim.WarmupLinear"),
+    *("--data", "tests.support.many_devices.Lines", "--data.context", 32),
+    *("--data.batch_size", 8, "--data.max_vocab_size", 300, "--trainer.limit_train_batches", 8),
+    *("--trainer.max_epochs", 2, "--trainer.log_every_n_steps", 1),
+    *("--trainer.gradient_clip_val", 0.5, *QUIET),
+)
+CAUSAL = (
+    *(*GPT, "--model.net", "modules.nets.PretrainedCausalLM", "--model.net.config"),
+    *(json.dumps(TINY_GPT2), "--model.net.dropout", 0.0),
+)
+
 TWO = ("--trainer.devices", 2)
 DDP = (*TWO, "--config", ROOT / "configs/trainer/ddp.yaml")
 FSDP = (*TWO, "--config", ROOT / "configs/trainer/fsdp.yaml")
@@ -127,6 +163,8 @@ EXPERIMENTS = {"gpt": GPT, "modern": (*GPT, *MODERN), "lstm": (*GPT, *LSTM)} | {
     "counts": COUNTS,
     "masked": MASKED,
     "translated": TRANSLATED,
+    "pretrained": PRETRAINED,
+    "causal": CAUSAL,
 }
 # Number of processes → run → its commands: subcommand, experiment, further arguments.
 RUNS: dict[int, dict[str, tuple[tuple, ...]]] = {
@@ -155,6 +193,9 @@ RUNS: dict[int, dict[str, tuple[tuple, ...]]] = {
         "counts-ddp": (("fit", COUNTS, DDP),),
         "masked-ddp": (("fit", MASKED, DDP),),
         "translated-ddp": (("fit", TRANSLATED, DDP),),
+        "pretrained-ddp": (("fit", PRETRAINED, DDP),),
+        "pretrained-fsdp": (("fit", PRETRAINED, FSDP),),
+        "causal-fsdp": (("fit", CAUSAL, FSDP),),
         "images-fsdp": (("fit", IMAGES, FSDP),),
         "batch-norm-ddp": (("fit", BATCH_NORM, DDP),),
         "batch-norm-fsdp": (("fit", BATCH_NORM, FSDP),),
@@ -196,6 +237,23 @@ class OddDigits(Digits):
         splits = super().load()
         return splits | {
             name: (splits[name][0][:-11], splits[name][1][:-11]) for name in ("val", "test")
+        }
+
+
+class Lines(TextClassificationDataModule):
+    """Lines of this file; whether there are brackets is to be predicted."""
+
+    class_names: ClassVar[list[str]] = ["no", "yes"]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+
+    def load(self) -> dict[str, LabeledTexts]:
+        lines = [line.strip() for line in Path(__file__).read_text().splitlines() if line.strip()]
+        texts = LabeledTexts(lines, [int("(" in line) for line in lines])
+        return {
+            split: texts.select(range(first, len(lines), 3))
+            for first, split in enumerate(("train", "val", "test"))
         }
 
 

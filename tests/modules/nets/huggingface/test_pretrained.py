@@ -1,12 +1,14 @@
 """Networks of transformers: outputs equal to the library's, checkpoints that suffice, bad input."""
 
 import json
+import shutil
 from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch._dynamo.utils import counters
 
 import train
 from datamodules import TextTable
@@ -22,6 +24,7 @@ from modules.nets import (
 )
 from tests.support import ROOT
 from tests.support.huggingface import (
+    CONFIGS,
     DECODERS,
     ENCODERS,
     VOCAB_SIZE,
@@ -196,6 +199,44 @@ def test_resume_of_a_pretrained_classifier_is_bit_exact(tmp_path, run, adapter):
         run(*arguments, "--experiment", "stopped", *crash_after(7))  # in the second epoch
     resumed = run(*arguments, "--experiment", "stopped", "--resume", "auto")
     assert_same_run(uninterrupted, resumed)
+
+
+@pytest.mark.slow
+def test_validation_loss_in_bfloat16_and_float64_is_close_to_float32(tmp_path, run):
+    theirs = make_model("bert", "AutoModelForSequenceClassification", num_labels=2)
+    arguments = fine_tune(
+        *(tmp_path, save_model(tmp_path / "source", theirs), "--model.net.dropout", 0.0),
+        *("--trainer.max_steps", 2, "--test_after_fit", "false", "--trainer.precision"),
+    )
+    loss = {}
+    for precision in ("32-true", "64-true", "bf16-true", "bf16-mixed"):
+        folder = run(*arguments, precision, "--experiment", precision)
+        loss[precision] = json.loads((folder / "results.json").read_text())["metrics"]["val/loss"]
+    assert loss["64-true"] == pytest.approx(loss["32-true"], rel=1e-4)
+    for half in ("bf16-true", "bf16-mixed"):
+        assert loss[half] == pytest.approx(loss["32-true"], rel=0.1)
+        assert loss[half] != loss["32-true"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="compiling for the CPU needs g++")
+def test_compiled_equals_eager_under_the_same_keys():
+    config = {"model_type": "bert", **CONFIGS["bert"], "num_hidden_layers": 1}
+    net, inputs = PretrainedClassifier(2, config=config, dropout=0.0), make_inputs()
+
+    def outputs() -> list[torch.Tensor]:
+        net.zero_grad()
+        logits = net(inputs)
+        logits.square().mean().backward()
+        return [logits, *(p.grad.clone() for p in net.parameters() if p.grad is not None)]
+
+    keys, eager = list(net.state_dict()), outputs()
+    torch.compiler.reset()
+    counters.clear()
+    net.compile()
+    torch.testing.assert_close(outputs(), eager, atol=1e-5, rtol=1e-4)
+    assert counters["stats"]["unique_graphs"] > 0  # it was compiled
+    assert list(net.state_dict()) == keys
 
 
 def break_weights(folder: Path, change) -> None:
