@@ -70,12 +70,34 @@ def parser() -> argparse.ArgumentParser:
         metavar="TOKEN=BIAS",
         help="add BIAS to the logit of the token of this number; may be repeated",
     )
+    add(
+        "--beam_size",
+        type=int,
+        metavar="N",
+        help="beam search with N hypotheses instead of sampling",
+    )
+    add(
+        "--draft_checkpoint",
+        type=Path,
+        metavar="PATH",
+        help="smaller model with the same tokenizer, for speculative decoding",
+    )
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument(
+        "--json_schema", type=Path, metavar="FILE", help="answer in JSON of this schema"
+    )
+    forms.add_argument("--regex", metavar="PATTERN", help="answer that PATTERN matches completely")
     add("--repetition_penalty", type=float, default=1.0, help="above 1: repeat less (1.0)")
     add("--seed", type=int, metavar="N", help="seed for reproducible sampling")
     add("--stop", metavar="TEXT", help="end before this text, which is not printed")
     add("--no_chat_template", action="store_true", help="continue the plain text of the prompt")
     add(
         "--device", default="auto", help="cpu, cuda or mps; by default the fastest available (auto)"
+    )
+    add(
+        "--quantize",
+        choices=("int8", "int4"),
+        help="weights of 8 or 4 bits: a quarter or a sixth of the memory",
     )
     add(
         "--precision",
@@ -116,6 +138,7 @@ def main(args: list[str] | None = None) -> None:
     from modules.inference.generation import check_prompts
     from modules.inference.pretrained import open_language_model
     from modules.inference.sampling import Sampling
+    from modules.inference.speculative import check_draft
 
     quiet_deepspeed()
     names = [field.name for field in dataclasses.fields(Sampling)]
@@ -129,6 +152,7 @@ def main(args: list[str] | None = None) -> None:
         # Check the options before the model is loaded; every prompt has at least one token.
         check_prompts([[0]] * len(prompts), options.max_new_tokens)
         choice = Sampling(**sampling)
+        form = _form(options)
         if options.stop == "":
             raise UserError("--stop is empty: omit it or give a text.")
         if output is not None and output.is_dir():
@@ -140,8 +164,15 @@ def main(args: list[str] | None = None) -> None:
         if options.adapter is not None:
             model.load_adapter("adapter", options.adapter.expanduser())
             model.use_adapter("adapter")
-        model.to(_device(options.device), getattr(torch, PRECISIONS[options.precision]))
-        sampling |= {"max_new_tokens": options.max_new_tokens}
+        place = _device(options.device), getattr(torch, PRECISIONS[options.precision])
+        if options.quantize is not None:
+            _quantize(model, options.quantize, place[0])
+        model.to(*place)
+        sampling |= {"max_new_tokens": options.max_new_tokens} | form
+        if options.draft_checkpoint is not None:
+            draft = open_language_model(options.draft_checkpoint.expanduser())
+            check_draft(model.net, draft.net)
+            sampling |= {"draft": draft.to(*place)}
         shown = prompts
         if model.chat_template and not options.no_chat_template and prompts != [""]:
             asked = [model.chat_prompt([{"role": "user", "content": text}]) for text in prompts]
@@ -151,12 +182,39 @@ def main(args: list[str] | None = None) -> None:
             sampling |= {"stop": options.stop}
         for prompt in prompts:
             _warn_of_truncation(model, prompt)
-        if options.prompt is None:
-            texts = _continue_all(model, prompts, shown, sampling)
+        if options.beam_size is not None:
+            names = ("max_new_tokens", "stop", "add_special_tokens")
+            kept = {name: sampling[name] for name in names if name in sampling}
+            answers = [
+                model.beam_search(text, beam_size=options.beam_size, **kept) for text in prompts
+            ]
+            texts = _print(options, shown, answers)
+        elif options.prompt is None:
+            texts = _print(options, shown, model.generate(prompts, **sampling))
         else:
             texts = [_stream(model, prompts[0], shown[0], sampling)]
     if output is not None:
         output.write_text("\n".join(texts), encoding="utf-8")
+
+
+def _form(options: argparse.Namespace) -> dict[str, str]:
+    """Return the grammar of the answer, if any, and check options that exclude each other."""
+    from engine.errors import UserError
+    from modules.inference.beam_search import check_search
+    from modules.inference.grammar import read_json_schema, regex
+
+    constrained = options.json_schema is not None or options.regex is not None
+    if options.beam_size is not None:
+        check_search(options.beam_size, 0.0)
+        if constrained or options.draft_checkpoint is not None:
+            raise UserError(
+                "--beam_size cannot be combined with --json_schema, --regex or --draft_checkpoint."
+            )
+    if options.draft_checkpoint is not None and constrained:
+        raise UserError("--draft_checkpoint cannot be combined with --json_schema or --regex.")
+    if options.json_schema is not None:
+        return {"grammar": read_json_schema(options.json_schema.expanduser())}
+    return {} if options.regex is None else {"grammar": regex(options.regex)}
 
 
 def _prompts(options: argparse.Namespace) -> list[str]:
@@ -195,6 +253,18 @@ def _device(name: str) -> "torch.device":
         raise UserError(f"--device {name} is not available: {first_line}") from error
 
 
+def _quantize(model: "LanguageModel", kind: str, device: "torch.device") -> None:
+    from engine.errors import UserError
+    from modules.nets.layers.quantized import quantize
+
+    if kind == "int4" and device.type == "mps":
+        raise UserError("--quantize int4 is not available on mps: use --device cpu or int8.")
+    try:
+        quantize(model.net, kind)
+    except ValueError as error:
+        raise UserError(f"--quantize {kind}: {error}.") from error
+
+
 def _warn_of_truncation(model: "LanguageModel", prompt: str) -> None:
     context: int | None = model.net.context  # type: ignore[assignment]
     length = len(model.encode(prompt))
@@ -216,11 +286,11 @@ def _stream(model: "LanguageModel", prompt: str, shown: str, sampling: dict) -> 
     return text + "\n"
 
 
-def _continue_all(
-    model: "LanguageModel", prompts: list[str], shown: list[str], sampling: dict
-) -> list[str]:
-    answers = model.generate(prompts, **sampling)
+def _print(options: argparse.Namespace, shown: list[str], answers: list[str]) -> list[str]:
     texts = [prompt + answer + "\n" for prompt, answer in zip(shown, answers, strict=True)]
+    if options.prompt is not None:  # as `_stream`, which does not repeat a question
+        print(answers[0] if shown[0] != options.prompt else shown[0] + answers[0])
+        return texts
     for number, text in enumerate(texts, start=1):
         print(f"--- {number} of {len(texts)} ---")
         print(text)

@@ -15,8 +15,11 @@ from engine.errors import UserError
 from engine.eval_mode import eval_mode
 from modules.adapters.methods import Adapter
 from modules.adapters.task import AdapterTask
+from modules.inference.beam_search import continue_with_beams
 from modules.inference.generation import generate
+from modules.inference.grammar import Grammar
 from modules.inference.sampling import Sampling
+from modules.inference.speculative import speculate
 from modules.inference.streaming import TextStreamer
 from modules.optim.schedules import configure
 from modules.training.compiling import compile_net, eager_mode
@@ -234,6 +237,8 @@ class LanguageModel(AdapterTask):
         stop: str | None = None,
         add_special_tokens: bool = True,
         cached: bool = True,
+        grammar: str | None = None,
+        draft: "LanguageModel | None" = None,
         **sampling: Any,
     ) -> Iterator[list[str]]:
         """Continue texts and yield the new text of each step.
@@ -245,29 +250,99 @@ class LanguageModel(AdapterTask):
             stop: End a text before this string.
             add_special_tokens: See `encode`.
             cached: Reuse the network's state; False processes the full window for each token.
+            grammar: What the new text has to match, from `json_schema` or `regex` of
+                modules/inference/grammar.py.
+            draft: A smaller model with the same tokenizer, for speculative decoding.
             **sampling: temperature, top_k, top_p, min_p, repetition_penalty, logit_bias and seed;
                 see modules/inference/sampling.py.
 
         Yields:
             The new part of each text, in whole characters.
+
+        Raises:
+            UserError: If an option is out of range or does not fit the model.
         """
-        encoded = [
-            self.encode(prompt or self.bos_token(), add_special_tokens) for prompt in prompts
-        ]
+        encoded = self._encode_prompts(prompts, add_special_tokens)
         streamers = [TextStreamer(self.decode, stop) for _ in prompts]
         with eval_mode(self.net):
-            choice = Sampling(**sampling)
-            for tokens in generate(self.net, encoded, max_new_tokens, choice, cached):
+            for tokens in self._tokens(encoded, max_new_tokens, cached, grammar, draft, sampling):
                 yield [
                     ""
-                    if token is None or streamer.ended
+                    if streamer.ended
                     else streamer.end()
-                    if token in self.end_tokens
+                    if token is None or token in self.end_tokens
                     else streamer.add(token, last=len(streamer.tokens) + 1 == max_new_tokens)
                     for streamer, token in zip(streamers, tokens, strict=True)
                 ]
                 if all(streamer.ended for streamer in streamers):
                     return
+            if not all(streamer.ended for streamer in streamers):  # complete by the grammar
+                yield ["" if streamer.ended else streamer.end() for streamer in streamers]
+
+    def _encode_prompts(self, prompts: Sequence[str], add_special_tokens: bool) -> list[list[int]]:
+        return [self.encode(prompt or self.bos_token(), add_special_tokens) for prompt in prompts]
+
+    def _tokens(
+        self,
+        prompts: list[list[int]],
+        max_new_tokens: int,
+        cached: bool,
+        grammar: str | None,
+        draft: "LanguageModel | None",
+        sampling: dict[str, Any],
+    ) -> Iterator[Sequence[int | None]]:
+        """Yield a token for each prompt per step; arguments as of `stream`."""
+        choice = Sampling(**sampling)
+        if draft is None:
+            matched = grammar and self.grammar(grammar)
+            yield from generate(
+                self.net, prompts, max_new_tokens, choice, cached, grammar=matched or None
+            )
+            return
+        if grammar is not None:
+            raise UserError("speculative decoding does not support JSON schemas and --regex.")
+        if draft.tokenizer is None or draft.tokenizer.get_vocab() != self._tokenizer().get_vocab():
+            raise UserError("the draft has another tokenizer than the model.")
+        with eval_mode(draft.net):
+            steps = [
+                speculate(self.net, draft.net, prompt, max_new_tokens, choice) for prompt in prompts
+            ]
+            yield from zip(*steps, strict=True)
+
+    def grammar(self, definition: str) -> Grammar:
+        """Return a grammar for the tokens of this model; see `stream`."""
+        size: int = self.net.vocab_size  # type: ignore[assignment]
+        return Grammar(definition, self._tokenizer(), size, self.end_tokens)
+
+    def beam_search(
+        self,
+        prompt: str,
+        max_new_tokens: int = 200,
+        beam_size: int = 5,
+        length_penalty: float = 0.0,
+        stop: str | None = None,
+        add_special_tokens: bool = True,
+    ) -> str:
+        """Return the most probable continuation of a text that beam search finds.
+
+        Args:
+            prompt: See `stream`.
+            max_new_tokens: Maximum number of tokens.
+            beam_size: Number of hypotheses that are kept at each step; 1 is greedy decoding.
+            length_penalty: Exponent of the length penalty, which favors longer texts; 0: none.
+            stop: Cut the text before this string.
+            add_special_tokens: See `encode`.
+
+        Raises:
+            UserError: If an option is out of range, or the text exceeds the context.
+        """
+        (tokens,) = self._encode_prompts([prompt], add_special_tokens)
+        with eval_mode(self.net):
+            found = continue_with_beams(
+                self.net, tokens, max_new_tokens, self.end_tokens, beam_size, length_penalty
+            )
+        text = self.decode(found)
+        return text.partition(stop)[0] if stop else text
 
     def bos_token(self) -> str:
         """Return the beginning-of-sequence token as text, or "" if the tokenizer has none."""

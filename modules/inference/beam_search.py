@@ -9,13 +9,14 @@ a power of the length:
     score(Y) = log P(Y | X) / lp(Y)        lp(Y) = ((5 + |Y|) / 6)^α
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from engine.errors import UserError
+from modules.inference.generation import check_prompts, device_of, forward
 
 Memory = dict[str, Tensor]  # encoder outputs, each with B rows
 
@@ -32,6 +33,74 @@ class Translates(Protocol):
     def reorder_state(self, state: Any, rows: Tensor) -> Any: ...
 
     def decode(self, tokens: Tensor, memory: Memory, state: Any = None) -> tuple[Tensor, Any]: ...
+
+
+class PromptContinuation:
+    """A language network and its prompt in the form that beam search decodes with.
+
+    Args:
+        net: A language network with `reorder_state`, in eval mode.
+        prompt: Tokens of the prompt, at least one.
+    """
+
+    context = None
+
+    def __init__(self, net: Any, prompt: Sequence[int]) -> None:
+        if not hasattr(net, "reorder_state"):
+            raise UserError(f"beam search is not possible with {type(net).__name__}.")
+        self.net = net
+        self.prompt = list(prompt)
+
+    def encode(self, inputs: dict[str, Tensor]) -> Memory:
+        return {"rows": torch.zeros_like(inputs["input_ids"][:, 0])}  # (B,)
+
+    def init_state(self, memory: Memory) -> Any:
+        """Return the state after all tokens of the prompt but the last one."""
+        state = self.net.init_state(1)
+        if self.prompt[:-1]:
+            _, state = forward(self.net, [self.prompt[:-1]], state)
+        return self.net.reorder_state(state, memory["rows"])
+
+    def reorder_state(self, state: Any, rows: Tensor) -> Any:
+        return self.net.reorder_state(state, rows)
+
+    def decode(self, tokens: Tensor, memory: Memory, state: Any = None) -> tuple[Tensor, Any]:
+        return forward(self.net, tokens, state)
+
+
+def continue_with_beams(
+    net: Any,
+    prompt: Sequence[int],
+    max_new_tokens: int,
+    eos: Collection[int] = (),
+    beam_size: int = 5,
+    penalty: float = 0.0,
+) -> list[int]:
+    """Return the best continuation of a prompt that beam search finds.
+
+    Args:
+        net: A language network with `reorder_state`, in eval mode.
+        prompt: Tokens of the prompt, at least one.
+        max_new_tokens: Maximum number of tokens, including the end token.
+        eos: Tokens that end the text, which is returned without them.
+        beam_size: Number of hypotheses.
+        penalty: Exponent of the length penalty; see `beam_search`.
+
+    Raises:
+        UserError: If an argument is out of range, or prompt and continuation exceed the context.
+    """
+    check_prompts([prompt], max_new_tokens)
+    if net.context is not None and len(prompt) + max_new_tokens - 1 > net.context:
+        raise UserError(
+            f"beam search cannot exceed the context of the network, {net.context} tokens: the "
+            f"prompt has {len(prompt)}, and max_new_tokens is {max_new_tokens}."
+        )
+    last = torch.tensor([prompt[-1]], device=device_of(net))
+    source = {"input_ids": last[:, None], "attention_mask": torch.ones_like(last[:, None])}
+    found, _ = beam_search(
+        PromptContinuation(net, prompt), source, last, eos, beam_size, penalty, max_new_tokens
+    )
+    return found[0]
 
 
 def length_penalty(length: Tensor | int, alpha: float) -> Tensor:
@@ -57,8 +126,8 @@ def check_search(beam_size: int, penalty: float, max_length: int | None = None) 
 def beam_search(
     net: Translates,
     inputs: dict[str, Tensor],
-    bos: int,
-    eos: int,
+    bos: int | Tensor,
+    eos: int | Collection[int],
     beam_size: int = 5,
     penalty: float = 0.6,
     max_length: int | None = None,
@@ -73,8 +142,8 @@ def beam_search(
     Args:
         net: The network, in eval mode.
         inputs: `input_ids` and `attention_mask`, both (B, S).
-        bos: First token of every sentence.
-        eos: Token that ends a sentence.
+        bos: First token of every sentence, or of each, (B,).
+        eos: Token that ends a sentence, or several.
         beam_size: Number of hypotheses per sentence.
         penalty: Exponent α of the length penalty; 0 disables it, larger values favor longer
             sentences.
@@ -105,7 +174,9 @@ def beam_search(
     repeated = alive.repeat_interleave(K)  # (A K,)
     memory = {name: part.index_select(0, repeated) for name, part in memory.items()}
     state = net.init_state(memory) if cached else None
-    tokens_so_far = torch.full((B * K, 1), bos, device=device)  # (A K, t)
+    tokens_so_far = torch.as_tensor(bos, device=device).expand(B)[repeated, None]  # (A K, t)
+    end_tokens = [eos] if isinstance(eos, int) else sorted(eos)
+    last_tokens = torch.tensor(end_tokens, dtype=torch.long, device=device)
     sums = scores[:, None].repeat(1, K)  # (A, K) log P of each hypothesis
     sums[:, 0] = 0.0  # initially there is one hypothesis
     best = scores.clone()  # (A,) best score of a finished hypothesis
@@ -125,7 +196,7 @@ def beam_search(
         # Each hypothesis can end in one way, so K of the best 2 K continuations do not end.
         values, indices = totals.topk(min(2 * K, K * V), dim=1)  # (A, 2 K), in descending order
         tokens = indices % V  # (A, 2 K)
-        ends = tokens == eos  # (A, 2 K)
+        ends = torch.isin(tokens, last_tokens)  # (A, 2 K)
 
         finished = ends & (values > -torch.inf)
         finished[:, K:] = False  # only the best K would have been kept
@@ -163,7 +234,8 @@ def beam_search(
             for number in done.nonzero()[:, 0].tolist():
                 generated = best_tokens[number, : best_length[number]].tolist()
                 sentence = int(alive[number])
-                found[sentence] = generated[:-1] if generated[-1:] == [eos] else generated
+                has_end = generated[-1:] and generated[-1] in end_tokens
+                found[sentence] = generated[:-1] if has_end else generated
                 scores[sentence] = best[number]
             remaining = (~done).nonzero()[:, 0]  # (A',)
             if not len(remaining):

@@ -1,22 +1,32 @@
 """Sample text from a language model: one loop for RNN states and key/value caches.
 
-A prompt is processed at once, then token by token; the network's state represents the tokens so
-far. Prompts of a batch may differ in length: shorter ones are continued while longer ones are still
-read.
+The prompts of a batch may differ in length. Each is processed at once, a prefix that all of them
+share only once; then the states are joined, and all texts grow by a token per step.
 
 Beyond the context window, the network restarts with the last half of the window. The start of the
 window depends on the position only, so that sampling does not depend on caching or batching.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from engine.errors import UserError
+from modules.inference.grammar import Grammar
 from modules.inference.sampling import Sampler, Sampling
 from modules.training.compiling import eager_mode
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Tokens that several prompts begin with, and the state of the network after them."""
+
+    tokens: list[int]
+    state: Any
 
 
 @torch.inference_mode()
@@ -26,6 +36,8 @@ def generate(
     max_new_tokens: int,
     sampling: Sampling | None = None,
     cached: bool = True,
+    prefix: Prefix | None = None,
+    grammar: Grammar | None = None,
 ) -> Iterator[list[int | None]]:
     """Sample the next tokens of each prompt, one step at a time.
 
@@ -35,39 +47,151 @@ def generate(
         max_new_tokens: Number of tokens to sample for each prompt.
         sampling: How tokens are chosen; at random from the probabilities of the network by default.
         cached: Reuse the network's state; False processes the full window for each token.
+        prefix: From `process_prefix`, for prompts that begin with it. By default what the prompts
+            of this batch have in common is processed once.
+        grammar: What the new tokens of each prompt have to match.
 
     Yields:
-        A token for each prompt per step; None while a longer prompt is still read, and for a prompt
-        that has all its tokens.
+        A token for each prompt per step; None for a text that is complete by the grammar.
 
     Raises:
         UserError: If max_new_tokens is out of range, a prompt is empty, or logits are not finite.
     """
     check_prompts(prompts, max_new_tokens)
-    device = next(net.parameters(), torch.empty(0)).device  # a network without any is on the CPU
-    choose = Sampler(sampling or Sampling(), device)
-    lengths = [len(prompt) for prompt in prompts]
-    texts = [list(prompt[: min(lengths)]) for prompt in prompts]
-    state: Any = None
-    start = processed = 0  # the window begins at `start`; the state includes tokens < `processed`
-    for position in range(min(lengths), max(lengths) + max_new_tokens):  # of the next token
-        if cached:
-            if state is None or start != window_start(position, net.context):
-                start = processed = window_start(position, net.context)
-                state = net.init_state(len(prompts))
-            logits, state = _forward(net, _tensor(texts, processed, device), state)
-            processed = position
-        else:
-            start = window_start(position, net.context)
-            logits, _ = _forward(net, _tensor(texts, start, device), None)
-        sampled = choose(logits[:, -1], texts)
-        step: list[int | None] = []
-        for text, prompt, token in zip(texts, prompts, sampled, strict=True):
-            in_prompt = position < len(prompt)
-            text.append(prompt[position] if in_prompt else token)
-            done = position >= len(prompt) + max_new_tokens
-            step.append(None if in_prompt or done else token)
-        yield step
+    choose = Sampler(sampling or Sampling(), device_of(net))
+    texts = [list(prompt) for prompt in prompts]
+    if cached and prefix is None and len(texts) > 1 and hasattr(net, "reorder_state"):
+        prefix = process_prefix(net, common_prefix(texts, net.context))
+    next_logits = NextLogits(net, cached, prefix)
+    matchers = [] if grammar is None else [grammar.matcher() for _ in texts]
+    for _ in range(max_new_tokens):
+        logits = next_logits(texts)  # (B, V)
+        if matchers:
+            logits = torch.stack([m.mask(row) for m, row in zip(matchers, logits, strict=True)])
+        tokens = choose(logits, texts)
+        for text, token in zip(texts, tokens, strict=True):
+            text.append(token)
+        complete = [matcher.complete for matcher in matchers] or [False] * len(texts)
+        yield [None if done else token for done, token in zip(complete, tokens, strict=True)]
+        for matcher, token in zip(matchers, tokens, strict=False):
+            matcher.accept(token)
+        if matchers and all(matcher.complete for matcher in matchers):
+            return
+
+
+def common_prefix(texts: Sequence[Sequence[int]], context: int | None = None) -> list[int]:
+    """Return the tokens that all texts begin with, except for the last token of each text.
+
+    Args:
+        texts: At least one text.
+        context: Empty if a text is longer than this.
+    """
+    if context is not None and max(map(len, texts)) > context:
+        return []
+    columns = zip(*(text[:-1] for text in texts), strict=False)
+    return [column[0] for column in takewhile(lambda column: len({*column}) == 1, columns)]
+
+
+@torch.inference_mode()
+def process_prefix(net: Any, tokens: Sequence[int]) -> Prefix | None:
+    """Return a prefix for `generate`; None if there are no tokens.
+
+    Args:
+        net: A language network with `reorder_state`, in eval mode.
+        tokens: At most as many as the context of the network.
+    """
+    if not tokens:
+        return None
+    _, state = forward(net, [tokens], net.init_state(1))
+    return Prefix(list(tokens), state)
+
+
+class NextLogits:
+    """Compute the logits of the next token of each text, with states kept between two calls.
+
+    Args:
+        net: A language network in eval mode.
+        cached: Keep states.
+        prefix: Processed beginning of texts.
+    """
+
+    def __init__(self, net: Any, cached: bool = True, prefix: Prefix | None = None) -> None:
+        self.net = net
+        self.cached = cached
+        self.prefix = prefix
+        self.groups: list[tuple[list[int], Any]] = []  # rows of the batch and their state
+        self.starts: dict[int, int] = {}  # of the window of each row
+
+    def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        """Return the logits (B, V).
+
+        Args:
+            texts: The texts so far: those of the last call with one more token each.
+        """
+        starts = {row: window_start(len(text), self.net.context) for row, text in enumerate(texts)}
+        if not self.cached:
+            self.groups = []
+        kept = [self._keep(group, starts) for group in self.groups]
+        groups = [group for group in kept if group[0]]
+        found, logits = [], []
+        for number, (rows, state) in enumerate(groups):  # one more token
+            out, state = forward(self.net, [texts[row][-1:] for row in rows], state)
+            groups[number] = rows, state
+            found += rows
+            logits.append(out[:, -1])
+        for rows in self._new_rows(texts, starts, found):
+            out, state = self._process(texts, rows, starts[rows[0]])
+            groups.append((rows, state))
+            found += rows
+            logits.append(out[:, -1])
+        self.starts = starts
+        self.groups = self._join(groups) if self.cached else []
+        if len(logits) == 1 and found == sorted(found):
+            return logits[0]
+        order = sorted(range(len(found)), key=found.__getitem__)
+        return torch.cat(logits)[torch.tensor(order, device=logits[0].device)]
+
+    def _keep(self, group: tuple[list[int], Any], starts: dict[int, int]) -> tuple[list[int], Any]:
+        """Return the group without the rows whose window starts elsewhere now."""
+        rows, state = group
+        places = [n for n, row in enumerate(rows) if self.starts[row] == starts[row]]
+        if len(places) == len(rows):
+            return group
+        if not places or not hasattr(self.net, "reorder_state"):
+            return [], None
+        index = torch.tensor(places, device=device_of(self.net))
+        return [rows[place] for place in places], self.net.reorder_state(state, index)
+
+    def _new_rows(
+        self, texts: Sequence[Sequence[int]], starts: dict[int, int], found: list[int]
+    ) -> list[list[int]]:
+        """Return the rows to process from the start of their window, grouped by its length."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for row in sorted({*starts} - {*found}):
+            groups.setdefault((starts[row], len(texts[row])), []).append(row)
+        return list(groups.values())
+
+    def _process(self, texts: Sequence[Sequence[int]], rows: list[int], start: int) -> Any:
+        windows = [texts[row][start:] for row in rows]
+        if not self.cached:
+            return forward(self.net, windows, None)
+        known = [] if self.prefix is None else self.prefix.tokens
+        if (
+            self.prefix is not None
+            and start == 0
+            and len(windows[0]) > len(known)
+            and all(list(window[: len(known)]) == known for window in windows)
+        ):
+            first = torch.zeros(len(rows), dtype=torch.long, device=device_of(self.net))
+            state = self.net.reorder_state(self.prefix.state, first)
+            return forward(self.net, [window[len(known) :] for window in windows], state)
+        return forward(self.net, windows, self.net.init_state(len(rows)))
+
+    def _join(self, groups: list[tuple[list[int], Any]]) -> list[tuple[list[int], Any]]:
+        if len(groups) == 1 or not hasattr(self.net, "join_states"):
+            return groups
+        rows = [row for group, _ in groups for row in group]
+        return [(rows, self.net.join_states([state for _, state in groups]))]
 
 
 def window_start(position: int, context: int | None) -> int:
@@ -81,13 +205,15 @@ def window_start(position: int, context: int | None) -> int:
     return -(-(position - context) // stride) * stride
 
 
-def _forward(net: Any, tokens: Tensor, state: Any) -> Any:
+def forward(net: Any, tokens: Tensor | Sequence[Sequence[int]], state: Any) -> Any:
+    """Return the logits (B, T, V) and the state of B token sequences of equal length."""
     with eager_mode(net):
-        return net(tokens, state)
+        return net(torch.as_tensor(tokens, device=device_of(net)), state)
 
 
-def _tensor(texts: list[list[int]], start: int, device: torch.device) -> Tensor:
-    return torch.tensor([text[start:] for text in texts], device=device)  # (B, T)
+def device_of(net: Any) -> torch.device:
+    """Return the device of a network; one without parameters is on the CPU."""
+    return next(net.parameters(), torch.empty(0)).device  # type: ignore[no-any-return]
 
 
 def check_prompts(prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:

@@ -108,6 +108,19 @@ class Sampler:
         Raises:
             UserError: If a probability is not finite, or a token of logit_bias does not exist.
         """
+        probabilities = self.probabilities(logits, texts)  # (B, V)
+        if not self.sampling.greedy:
+            return sample(probabilities, self.generator)
+        highest, tokens = probabilities.max(dim=-1)  # (B,), (B,)
+        _check_finite(highest)
+        chosen: list[int] = tokens.tolist()
+        return chosen
+
+    def probabilities(self, logits: Tensor, texts: Sequence[Sequence[int]]) -> Tensor:
+        """Return the probabilities (B, V) that tokens are sampled with; arguments as above.
+
+        Greedy decoding gives probability 1 to the first of the most probable tokens.
+        """
         seen = None
         if self.sampling.repetition_penalty != 1.0:
             seen = torch.zeros_like(logits, dtype=torch.bool)  # (B, V)
@@ -115,11 +128,10 @@ class Sampler:
                 row[torch.tensor(text, device=logits.device)] = True
         shaped = shape_logits(logits.float(), self.sampling, seen)  # (B, V)
         if self.sampling.greedy:
-            values, tokens = shaped.max(dim=-1)  # (B,), (B,)
-            _require(all(map(math.isfinite, values.tolist())))
-            chosen: list[int] = tokens.tolist()
-            return chosen
-        return sample(shaped.softmax(dim=-1), self.generator)
+            values, tokens = shaped.max(dim=-1, keepdim=True)  # (B, 1), (B, 1)
+            one_hot = torch.zeros_like(shaped).scatter_(1, tokens, 1.0)  # (B, V)
+            return one_hot.masked_fill(~values.isfinite(), torch.nan)
+        return shaped.softmax(dim=-1)
 
 
 def shape_logits(logits: Tensor, sampling: Sampling, seen: Tensor | None = None) -> Tensor:
@@ -172,13 +184,13 @@ def sample(probabilities: Tensor, generator: torch.Generator) -> list[int]:
     """
     times = torch.empty_like(probabilities).exponential_(generator=generator)  # of rate 1, (B, V)
     rates, tokens = (probabilities / times).max(dim=-1)  # (B,), (B,)
-    _require(not any(map(math.isnan, rates.tolist())))
+    _check_finite(rates)
     sampled: list[int] = tokens.tolist()
     return sampled
 
 
-def _require(finite: bool) -> None:
-    if not finite:
+def _check_finite(values: Tensor) -> None:
+    if any(map(math.isnan, values.tolist())):
         raise UserError(
             "the network returned logits that are not finite (nan or inf), as after diverged "
             "training; use an earlier checkpoint or train with a lower learning rate."

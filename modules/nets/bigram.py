@@ -17,6 +17,11 @@ predicts token t + 1.
 - `net.context` is the number of tokens that a state can hold: None means no limit (bigram, MLP,
   RNN); a GPT raises a ValueError beyond its context, and the caller starts a new state from the
   last part of the text.
+- `net.reorder_state(state, rows)` copies the given rows of a state, and `net.join_states(states)`
+  makes one batch of several, also of texts of different lengths. Without them, texts of different
+  lengths are processed one after another.
+- `net.truncate_state(state, length)` removes the last tokens, for speculative decoding; an RNN
+  cannot do that.
 - The state has no fixed type and carries no gradient: generate under `torch.inference_mode()`.
 """
 
@@ -41,6 +46,18 @@ class Bigram(nn.Module):
 
     def init_state(self, batch_size: int) -> Tensor:
         return torch.empty(batch_size, 0)  # no state is needed
+
+    @staticmethod
+    def reorder_state(state: Tensor, rows: Tensor) -> Tensor:
+        return state[rows.cpu()]
+
+    @staticmethod
+    def join_states(states: list[Tensor]) -> Tensor:
+        return torch.cat(states)
+
+    @staticmethod
+    def truncate_state(state: Tensor, length: int) -> Tensor:
+        return state
 
     def forward(self, tokens: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         # logits(token t + 1 | tokens 0..t) = table[token t]

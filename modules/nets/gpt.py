@@ -23,6 +23,7 @@ from modules.nets.layers.attention import (
     causal_mask,
     document_mask,
     document_positions,
+    left_padding_mask,
 )
 from modules.nets.layers.chunked_loss import chunked_cross_entropy
 from modules.nets.layers.dropout import Dropout
@@ -258,6 +259,23 @@ class GPT(nn.Module):
     def init_state(self, batch_size: int) -> list[KeyValueCache]:
         return [KeyValueCache(self.context) for _ in self.blocks]
 
+    @staticmethod
+    def reorder_state(state: list[KeyValueCache], rows: Tensor) -> list[KeyValueCache]:
+        """Return a copy of the state with the given batch rows, which may be repeated."""
+        return [cache.reorder(rows) for cache in state]
+
+    @staticmethod
+    def join_states(states: list[list[KeyValueCache]]) -> list[KeyValueCache]:
+        """Return one state with the rows of several, which may have different lengths."""
+        return [KeyValueCache.join(caches) for caches in zip(*states, strict=True)]
+
+    @staticmethod
+    def truncate_state(state: list[KeyValueCache], length: int) -> list[KeyValueCache]:
+        """Return the state after the first `length` of its tokens."""
+        for cache in state:
+            cache.truncate(length)
+        return state
+
     def forward(
         self,
         tokens: Tensor,
@@ -286,7 +304,12 @@ class GPT(nn.Module):
                 f"the context of this GPT is {self.context} tokens, got {start} + {T}: "
                 "start a new state from the last part of the text"
             )
-        if documents is None:
+        padding = None if state is None else state[0].padding
+        if documents is None and padding is not None:
+            unused = torch.tensor(padding, device=tokens.device)  # (B,)
+            positions = torch.arange(start, start + T, device=tokens.device) - unused[:, None]
+            mask = left_padding_mask(unused, start, T)  # (B, 1, T, S)
+        elif documents is None:
             positions = torch.arange(start, start + T, device=tokens.device)  # (T,)
             mask = causal_mask(start, T, tokens.device) if T > 1 else None  # (T, S)
         elif state is None:

@@ -58,6 +58,14 @@ class MLPLM(nn.Module):
         """Return zeros in place of the window - 1 embeddings before the text."""
         return self.embedding.weight.new_zeros(batch_size, self.window - 1, self.dim)
 
+    @staticmethod
+    def reorder_state(state: Tensor, rows: Tensor) -> Tensor:
+        return state.index_select(0, rows)
+
+    @staticmethod
+    def join_states(states: list[Tensor]) -> Tensor:
+        return torch.cat(states)
+
     def forward(self, tokens: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         before = self.init_state(tokens.shape[0]) if state is None else state  # (B, window - 1, D)
         vectors = torch.cat([before, self.embedding(tokens)], dim=1)  # (B, window - 1 + T, D)

@@ -186,6 +186,14 @@ class RNNLM(nn.Module):
     def init_state(self, batch_size: int) -> State:
         return self.encoder.init_state(batch_size)
 
+    @staticmethod
+    def reorder_state(state: State, rows: Tensor) -> State:
+        return tuple(part.index_select(1, rows) for part in state)
+
+    @staticmethod
+    def join_states(states: list[State]) -> State:
+        return tuple(torch.cat(parts, dim=1) for parts in zip(*states, strict=True))
+
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State | None]:
         x = self.drop(self.embedding(tokens))  # (B, T, D)
         x, after = self.encoder(x, state)  # (B, T, D)

@@ -4,6 +4,7 @@ Each is built from a pretrained model (`pretrained`: a folder, `package:NAME` or
 random weights from the contents of a config.json (`config`), which checkpoints hold.
 """
 
+import copy
 import inspect
 import json
 import warnings
@@ -270,6 +271,19 @@ class PretrainedCausalLM(Pretrained):
         from transformers import DynamicCache
 
         return DynamicCache(config=self.model.config)
+
+    @staticmethod
+    def reorder_state(state: Any, rows: Tensor) -> Any:
+        """Return a copy of the cache with the given batch rows, which may be repeated."""
+        selected = copy.deepcopy(state)
+        selected.batch_select_indices(rows)
+        return selected
+
+    @staticmethod
+    def truncate_state(state: Any, length: int) -> Any:
+        """Return the cache of the first `length` tokens."""
+        state.crop(min(0, length - state.get_seq_length()))
+        return state
 
     def forward(
         self,

@@ -1,5 +1,7 @@
 """What every Transformer here shares: masks, the attention function and the key/value cache."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -96,37 +98,95 @@ def eager_attention(
 class KeyValueCache:
     """Keys and values of one layer for the tokens processed so far.
 
+    Rows of different lengths end in the same column; `padding` is the number of columns before
+    each row that are not used, None if there are none.
+
     Args:
-        capacity: Number of tokens to allocate memory for.
+        capacity: Largest number of tokens.
     """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.length = 0
+        self.padding: list[int] | None = None
         self.keys: Tensor | None = None  # allocated on first use, when shape and dtype are known
         self.values: Tensor | None = None
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store keys and values (B, G, T, K) of T new tokens; return those of all S so far."""
-        if self.keys is None or self.values is None:
-            B, G, _, K = keys.shape
-            self.keys = keys.new_empty(B, G, self.capacity, K)
-            self.values = values.new_empty(B, G, self.capacity, K)
-        new = keys.shape[2]
-        self.keys.narrow(2, self.length, new).copy_(keys)
-        self.values.narrow(2, self.length, new).copy_(values)
-        self.length += new
-        return (
-            self.keys.narrow(2, 0, self.length),  # (B, G, S, K)
-            self.values.narrow(2, 0, self.length),  # (B, G, S, K)
-        )
+        used = self.length + keys.shape[2]
+        self.keys, self.values = self._store(self.keys, keys), self._store(self.values, values)
+        self.length = used
+        return self.keys.narrow(2, 0, used), self.values.narrow(2, 0, used)  # (B, G, S, K), twice
+
+    def _store(self, stored: Tensor | None, new: Tensor) -> Tensor:
+        """Return the memory with new columns; it doubles when it is full."""
+        used = self.length + new.shape[2]
+        if stored is None or used > stored.shape[2]:
+            B, G, _, K = new.shape
+            larger = new.new_empty(B, G, min(self.capacity, max(64, 2 * used)), K)
+            if stored is not None:
+                larger.narrow(2, 0, self.length).copy_(stored.narrow(2, 0, self.length))
+            stored = larger
+        stored.narrow(2, self.length, new.shape[2]).copy_(new)
+        return stored
+
+    def truncate(self, length: int) -> None:
+        """Remove the tokens from this column on."""
+        self.length = min(self.length, length)
 
     def reorder(self, rows: Tensor) -> "KeyValueCache":
-        """Return the cache of the given batch rows, which beam search selects and repeats."""
+        """Return the cache of the given batch rows, which may be repeated; memory is copied."""
         selected = KeyValueCache(self.capacity)
-        if self.keys is not None and self.values is not None:
-            selected.append(
-                self.keys[:, :, : self.length].index_select(0, rows),
-                self.values[:, :, : self.length].index_select(0, rows),
-            )
+        if self.keys is None or self.values is None:
+            return selected
+        first = 0
+        if self.padding is not None:
+            padding = [self.padding[row] for row in rows.tolist()]
+            first = min(padding)
+            selected.padding = _unless_zero([columns - first for columns in padding])
+        selected.append(
+            self.keys[:, :, first : self.length].index_select(0, rows),
+            self.values[:, :, first : self.length].index_select(0, rows),
+        )
         return selected
+
+    @staticmethod
+    def join(caches: "Sequence[KeyValueCache]") -> "KeyValueCache":
+        """Return one cache with the rows of several, of the same layer."""
+        joined = KeyValueCache(caches[0].capacity)
+        length = max(cache.length for cache in caches)
+        keys, values, padding = [], [], []
+        for cache in caches:
+            assert cache.keys is not None
+            assert cache.values is not None
+            columns = length - cache.length
+            own = cache.padding or [0] * len(cache.keys)
+            padding += [columns + unused for unused in own]
+            # Zeros, since attention multiplies what it masks by 0.
+            keys.append(F.pad(cache.keys[:, :, : cache.length], (0, 0, columns, 0)))
+            values.append(F.pad(cache.values[:, :, : cache.length], (0, 0, columns, 0)))
+        joined.append(torch.cat(keys), torch.cat(values))
+        joined.padding = _unless_zero(padding)
+        return joined
+
+
+def _unless_zero(padding: list[int]) -> list[int] | None:
+    return padding if any(padding) else None
+
+
+def left_padding_mask(padding: Tensor, start: int, length: int) -> Tensor:
+    """Return the additive mask of positions start … start + length - 1 of a cache with padding.
+
+    Args:
+        padding: Number of columns before each row that are not used, (B,).
+        start: Number of earlier columns.
+        length: Number of new tokens.
+
+    Returns:
+        (B, 1, T, S): -inf on later columns and on padding.
+    """
+    columns = torch.arange(start + length, device=padding.device)  # (S,)
+    unused = columns < padding[:, None]  # (B, S)
+    mask = causal_mask(start, length, padding.device)  # (T, S)
+    return mask.expand(len(padding), 1, -1, -1).masked_fill(unused[:, None, None], float("-inf"))

@@ -10,7 +10,12 @@ from torch import nn
 
 from datamodules.text.tokenizers import character_tokenizer, train_bpe
 from modules import LanguageModel
-from modules.inference.generation import generate, window_start
+from modules.inference.generation import (
+    common_prefix,
+    generate,
+    process_prefix,
+    window_start,
+)
 from modules.inference.sampling import Sampling, sample, shape_logits
 from modules.inference.streaming import TextStreamer
 from modules.nets import GPT, MLPLM, RNNLM, Bigram
@@ -77,6 +82,57 @@ def test_batched_prompts_of_unequal_length_equal_single_prompts(net):
     prompts = [torch.randint(V, (n,), generator=generator).tolist() for n in (4, 1, 21, 40)]
     together = tokens_of(net, prompts, 20, top_k=1)
     assert together == [tokens_of(net, [prompt], 20, top_k=1)[0] for prompt in prompts]
+
+
+@pytest.mark.parametrize("missing", ["join_states", "reorder_state"])
+def test_unequal_prompts_of_a_network_without_joined_states_equal_single_prompts(missing):
+    class Plain(GPT):
+        def __getattribute__(self, name):
+            if name in ("join_states", missing):
+                raise AttributeError(name)
+            return super().__getattribute__(name)
+
+    net = with_normal_weights(Plain(V, **SIZES))
+    prompts = [[1, 2, 3], [4], [5, 6, 7], list(range(15))]
+    together = tokens_of(net, prompts, 30, top_k=1)
+    assert together == [tokens_of(net, [prompt], 30, top_k=1)[0] for prompt in prompts]
+
+
+def lengths_of_calls(net: nn.Module) -> list[tuple[int, int]]:
+    """Record the shapes (B, T) of the tokens that a network is called with."""
+    calls: list[tuple[int, int]] = []
+    net.register_forward_pre_hook(lambda net, args: calls.append(tuple(args[0].shape)))
+    return calls
+
+
+def test_prompts_of_unequal_length_are_processed_at_once_and_then_together():
+    net = with_normal_weights(GPT(V, **SIZES))
+    calls = lengths_of_calls(net)
+    tokens_of(net, [[1, 2, 3], [4, 5, 6], [7]], 4)
+    assert calls == [(2, 3), (1, 1), (3, 1), (3, 1), (3, 1)]
+
+
+def test_common_prefix_of_prompts_is_processed_once(net):
+    prompts = [[1, 2, 3, 4], [1, 2, 3], [1, 2, 3, 9, 8]]
+    expected = [tokens_of(net, [prompt], 30, top_k=1)[0] for prompt in prompts]
+    calls = lengths_of_calls(net)
+    assert tokens_of(net, prompts, 30, top_k=1) == expected
+    if net.context != 1 and net.context != 5:
+        assert calls[:3] == [(1, 2), (1, 2), (1, 1)]
+    assert common_prefix([[1, 2, 3], [1, 2, 3, 4]]) == [1, 2]
+    assert common_prefix([[1, 2, 3], [1, 2, 3, 4]], context=3) == []
+
+
+def test_prefix_is_reused_by_later_prompts():
+    net = with_normal_weights(GPT(V, **SIZES))
+    prefix = process_prefix(net, [1, 2, 3])
+    for prompt in ([1, 2, 3, 4, 5], [1, 2, 3], [7, 8], [1, 2, 3, 4] * 8):
+        expected = tokens_of(net, [prompt], 20, top_k=1)
+        calls = lengths_of_calls(net)
+        steps = list(generate(net, [prompt], 20, Sampling(top_k=1), prefix=prefix))
+        assert [step[0] for step in steps] == expected[0]
+        if prompt == [1, 2, 3, 4, 5]:
+            assert calls[0] == (1, 2)
 
 
 def test_seed_is_independent_of_the_global_generator():
@@ -259,7 +315,7 @@ def replay(model: LanguageModel, text: str, monkeypatch) -> None:
     """Make the model sample the tokens of this text."""
     tokens = model.encode(text)
 
-    def fake(net, prompts, max_new_tokens, *options):
+    def fake(net, prompts, max_new_tokens, *options, **more):
         yield from ([token] * len(prompts) for token in tokens[:max_new_tokens])
 
     monkeypatch.setattr("modules.language_model.generate", fake)

@@ -1,0 +1,1 @@
+"""Adapters of models of this project to other libraries."""

@@ -1,0 +1,171 @@
+"""Weights of 8 and 4 bits: linear layers and embeddings that are smaller and faster in generation.
+
+int8: W ≈ s ⊙ Q with one scale per output, s = max |w| / 127 (LLM.int8(), Dettmers et al. 2022,
+without its outliers). int4: NF4 in blocks of 64 weights with quantized scales (QLoRA, Dettmers et
+al. 2023), by bitsandbytes. modules/scratch/quantization.py has both on one screen;
+docs/quantization.md compares the libraries. Activations stay in floating point.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+KINDS = ("int8", "int4")
+FUSED_ROWS = 32  # more rows are multiplied faster with weights converted to floating point
+
+
+def quantize(net: nn.Module, kind: str) -> nn.Module:
+    """Quantize all linear layers and embeddings of a network in place, for inference.
+
+    Embeddings and the output layer, which may share a weight, have 8 bits in both kinds.
+
+    Args:
+        net: A network in floating point, on the CPU.
+        kind: "int8" or "int4".
+
+    Raises:
+        ValueError: If the kind is unknown, or bitsandbytes is missing.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"the kind of quantization must be one of {', '.join(KINDS)}, got {kind}")
+    embeddings = [part.weight for part in net.modules() if isinstance(part, nn.Embedding)]
+    size = getattr(net, "vocab_size", None)
+    known: dict[int, tuple[Tensor, Tensor]] = {}  # quantized weights by the id of the original
+
+    def shared(weight: Tensor) -> tuple[Tensor, Tensor]:
+        if id(weight) not in known:
+            known[id(weight)] = absmax(weight)
+        return known[id(weight)]
+
+    def convert(layer: nn.Module) -> nn.Module:
+        if isinstance(layer, nn.Embedding):
+            return Int8Embedding(*shared(layer.weight))
+        assert isinstance(layer, nn.Linear)
+        is_output = layer.out_features == size or any(layer.weight is w for w in embeddings)
+        if kind == "int4" and not is_output:
+            return nf4_linear(layer)
+        return Int8Linear(*shared(layer.weight), layer.bias)
+
+    if getattr(net, "tie_embeddings", False) and getattr(net, "head", net) is None:
+        tied: Any = getattr(net, "token_embedding", None) or net.embedding
+        net.head = Int8Linear(*shared(tied.weight))
+    replace_layers(net, (nn.Linear, nn.Embedding), convert)
+    return net
+
+
+def quantize_linears(net: nn.Module) -> nn.Module:
+    """Replace the linear layers of a network by 4-bit ones in place, as the frozen base of QLoRA.
+
+    The output layer stays in floating point.
+
+    Args:
+        net: A network in floating point, on the CPU.
+
+    Raises:
+        ValueError: If bitsandbytes is missing.
+    """
+    size = getattr(net, "vocab_size", None)
+    replace_layers(
+        net,
+        (nn.Linear,),
+        lambda layer: layer if layer.out_features == size else nf4_linear(layer),
+    )
+    return net
+
+
+def replace_layers(
+    net: nn.Module, kinds: tuple[type[nn.Module], ...], convert: Callable[[Any], nn.Module]
+) -> None:
+    """Replace every layer of exactly these classes by what `convert` returns, in place."""
+    for parent in list(net.modules()):
+        for name, layer in list(parent.named_children()):
+            if type(layer) in kinds:
+                setattr(parent, name, convert(layer))
+
+
+def weight_bytes(net: nn.Module) -> int:
+    """Return the memory of all parameters and buffers in bytes, shared ones once."""
+    tensors = [*net.parameters(), *net.buffers()]
+    for layer in net.modules():
+        state = getattr(getattr(layer, "weight", None), "quant_state", None)
+        for part in (state, getattr(state, "state2", None)):  # scales, and their scales
+            tensors += [] if part is None else [part.absmax, part.code]
+    return sum({t.data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+@torch.no_grad()
+def absmax(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return int8 weights (out, in) and their scales (out,) in the dtype of the weight."""
+    scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127  # (out,)
+    return (weight / scale[:, None]).round().to(torch.int8), scale
+
+
+class Int8Linear(nn.Module):
+    """Linear layer with int8 weights.
+
+    Args:
+        weight: (out, in), int8.
+        scale: (out,).
+        bias: (out,) or None.
+    """
+
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", None if bias is None else bias.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(0, -2)  # (N, in)
+        if x.device.type == "cpu" and len(rows) <= FUSED_ROWS:
+            # The kernel of PyTorch that torchao's compiled int8 layers run; it has no public name.
+            y = torch._weight_int8pack_mm(  # noqa: SLF001
+                rows.bfloat16(), self.weight, self.scale.bfloat16()
+            ).to(x.dtype)
+        else:
+            y = F.linear(rows, self.weight.to(x.dtype)) * self.scale  # (N, out)
+        y = y.unflatten(0, x.shape[:-1])  # (…, out)
+        return y if self.bias is None else y + self.bias
+
+
+class Int8Embedding(nn.Module):
+    """Embedding with int8 weights; arguments as of Int8Linear."""
+
+    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = weight.shape
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        scale = F.embedding(tokens, self.scale[:, None])  # (…, 1)
+        return F.embedding(tokens, self.weight).to(scale.dtype) * scale  # (…, D)
+
+
+def nf4_linear(linear: nn.Linear) -> nn.Module:
+    """Return a bitsandbytes layer with NF4 weights, blocks of 64 and quantized scales.
+
+    Raises:
+        ValueError: If bitsandbytes is missing.
+    """
+    # It reports that it does not download a kernel from the hub.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    try:
+        from bitsandbytes.nn import Linear4bit, Params4bit
+    except ImportError as error:
+        raise ValueError(
+            'int4 weights need bitsandbytes: pip install "stepladder[quantize]"'
+        ) from error
+    layer = Linear4bit(
+        linear.in_features, linear.out_features, linear.bias is not None, quant_type="nf4"
+    )
+    layer.weight = Params4bit(
+        linear.weight.data, requires_grad=False, quant_type="nf4", module=layer
+    )
+    layer.bias = linear.bias
+    return layer.to(linear.weight.device)  # which quantizes the weight
