@@ -116,6 +116,11 @@ def test_a_digit_is_drawn_with_a_pointer(page):
     actions.move_to_element_with_offset(canvas, 0, -80).click_and_hold()
     actions.move_by_offset(0, 160).release().perform()
     page.wait(lambda: "%" in page.text(".result"))
+    center = page.driver.execute_script(
+        "const context = document.querySelector('.pad').getContext('2d');"
+        "return context.getImageData(140, 140, 1, 1).data[0]"
+    )
+    assert center == 255
     size = page.driver.execute_script(
         "const i = document.querySelector('.seen img'); return [i.naturalWidth, i.naturalHeight]"
     )
@@ -170,8 +175,8 @@ def test_every_control_has_a_name_and_is_reached_by_tab(page):
     page.open("reviews")
     nameless = page.driver.execute_script(
         "return [...document.querySelectorAll('input, select, textarea, button, canvas')]"
-        ".filter(e => e.offsetParent && !(e.labels?.length || e.textContent.trim()"
-        " || e.getAttribute('aria-label'))).map(e => e.outerHTML)"
+        ".filter(e => e.offsetParent && !(e.labels?.length || e.getAttribute('aria-label')"
+        " || (e.tagName == 'BUTTON' && e.textContent.trim()))).map(e => e.outerHTML)"
     )
     assert nameless == []
     page.driver.execute_script("document.activeElement.blur()")
