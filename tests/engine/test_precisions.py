@@ -13,9 +13,15 @@ from torch.utils._pytree import tree_leaves
 
 import train
 from benchmarks.table import Page
+from datamodules.language_modeling import source
 from engine.precision import has_native_bfloat16, recommended_precision
 from modules.training.metrics import MeanLoss
 from tests.support import ROOT
+
+
+@pytest.fixture(autouse=True)
+def _few_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "MODULES", "argparse ast base64 bdb")
 
 
 class RecordBatches(Callback):
