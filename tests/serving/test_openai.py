@@ -91,7 +91,6 @@ def test_embeddings(client: openai.OpenAI, sources: dict[str, Path], encoding: s
 
 
 def test_response_has_the_form_of_a_json_schema(client: openai.OpenAI) -> None:
-    pytest.importorskip("modules.inference.grammar")
     schema = {
         "type": "object",
         "properties": {"good": {"type": "boolean"}},
