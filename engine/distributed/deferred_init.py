@@ -46,7 +46,7 @@ class DeferredInit(TorchDispatchMode):
                 self.histories[_key(parameter)] = []
             register(module, name, parameter)
 
-        nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
+        nn.Module.register_parameter = register_on_meta  # type: ignore[assignment, method-assign]
         self._without_effect = {name: getattr(nn.init, name) for name in WITHOUT_EFFECT}
         for name in WITHOUT_EFFECT:
             setattr(nn.init, name, _refuse)

@@ -101,7 +101,7 @@ def load_deferred_weights(net: nn.Module, device: torch.device) -> None:
     functions = net.__dict__.pop("deferred_weights", None)
     if functions is None:
         return
-    shards: dict[str, DTensor] = {}
+    shards: dict[str, Tensor] = {}
     for name, weight in net.named_parameters():
         if weight.is_meta and isinstance(weight, DTensor):
             full = functions.pop(name)().to(weight.dtype)

@@ -315,7 +315,7 @@ class PretrainedCausalLM(Pretrained):
                 f"{tokens.shape[1]}: start a new state from the last part of the text"
             )
         if documents is None:
-            packed = {}
+            packed: dict[str, Any] = {}
         elif state is not None:
             raise ValueError("packed documents cannot be combined with a state")
         else:
