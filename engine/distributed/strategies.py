@@ -37,8 +37,8 @@ class ModelParallel(ModelParallelStrategy):
             that do not fit the memory of one host; export.py converts it into a single file.
         process_group_backend: nccl, gloo, …; the device's default if not set.
         meta_device: Build the network without its matrices, and read or initialize one at a time
-            when it is sharded, so that no process holds more than its shard and one matrix. The
-            weights are those of one process. train.py does so for new runs without an adapter.
+            when it is sharded, so that no process holds the full network. The weights are those of
+            one process. train.py does so for new runs without an adapter.
     """
 
     def __init__(
