@@ -22,6 +22,7 @@ from datamodules.language_modeling.text_file import TextFile
 from datamodules.language_modeling.text_stream import TextStream
 from datamodules.language_modeling.token_shards import TokenShards
 from datamodules.language_modeling.token_stream import TokenStream
+from datamodules.question_answering.reading_comprehension import ReadingComprehension
 from datamodules.translation.multi30k import Multi30k
 from datamodules.translation.parallel_files import ParallelFiles
 from datamodules.translation.reversed_words import ReversedWords
@@ -51,6 +52,7 @@ __all__ = [
     "PerImageElastic",
     "Preferences",
     "PythonSource",
+    "ReadingComprehension",
     "ReversedWords",
     "Shakespeare",
     "TaggedTexts",

@@ -118,6 +118,14 @@ class Instructions(UnchangedText):
     @cached_property
     def conversations(self) -> dict[str, list[Any]]:
         """The conversations of train, val and test."""
+        return self.split_samples()
+
+    def split_samples(self) -> dict[str, list[Any]]:
+        """Return the samples of the files of train, val and test.
+
+        Raises:
+            UserError: If a file cannot be read, or there are too few samples for all splits.
+        """
         found = {split: self._read(file) for split, file in self.files.items() if file}
         missing = [split for split in ("val", "test") if split not in found]
         samples = found["train"]
@@ -143,14 +151,22 @@ class Instructions(UnchangedText):
         here = Path(pattern).expanduser()
         found = not here.exists() and in_data_dir.exists()
         files = find_files([str(in_data_dir if found else pattern)], "--data.train")
-        samples = []
-        for file in files:
-            for where, record in read_records(file, (*FORMATS, ".json")):
-                if isinstance(record, UserError):
-                    raise record
-                samples.append(self.parse(record, where))
+        samples = [sample for file in files for sample in self.read_file(file)]
         if not samples:
             raise UserError(f"{pattern} has no samples.")
+        return samples
+
+    def read_file(self, file: Path) -> list[Any]:
+        """Return the samples of a file.
+
+        Raises:
+            UserError: If it cannot be read.
+        """
+        samples = []
+        for where, record in read_records(file, (*FORMATS, ".json")):
+            if isinstance(record, UserError):
+                raise record
+            samples.append(self.parse(record, where))
         return samples
 
     # Linked to the model before training.

@@ -163,6 +163,13 @@ def init_from(path: str | Path, task: L.LightningModule) -> None:
     if "base" in checkpoint:
         _init_from_adapter(checkpoint, task, path)
         return
+    adapter = getattr(task, "adapter", None)
+    if getattr(adapter, "needs_pretrained", False):
+        raise UserError(
+            f"--init_from: {type(adapter).__name__} quantizes the weights that the network loads "
+            f"itself. Export {path} with --format huggingface, set --model.net.pretrained to that "
+            "folder and leave out --init_from; or use modules.adapters.LoRA."
+        )
     found = checkpoint["state_dict"]
     weights = {base_name(name): weight for name, weight in task.state_dict().items()}
     fitting = {n: w for n, w in found.items() if n in weights and weights[n].shape == w.shape}
@@ -176,7 +183,7 @@ def init_from(path: str | Path, task: L.LightningModule) -> None:
             f"{type(getattr(task, 'net', task)).__name__}: the networks differ. The checkpoint "
             f"holds {theirs or 'an unnamed task'}."
         )
-    if getattr(task, "adapter", None) is None:
+    if adapter is None:
         task.load_state_dict(fitting, strict=False)
     else:
         load_base_weights(task, fitting, str(path), fitting)

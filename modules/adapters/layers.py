@@ -101,10 +101,13 @@ def remove_adapter(net: nn.Module, merge: bool) -> None:
                 )
             remove_prefix(module)
     for name, layer in adapted_layers(net).items():
-        if merge:
+        base = layer.get_base_layer()
+        if merge and hasattr(base, "dequantize"):  # 4 bits cannot hold the update
+            base = base.dequantize()
+            base.weight.data += layer.get_delta_weight("default")
+        elif merge:
             layer.merge()
-        parent, _, child = name.rpartition(".")
-        setattr(net.get_submodule(parent), child, layer.get_base_layer())
+        net.set_submodule(name, base)
 
 
 def _linear_layers(net: nn.Module) -> Iterator[tuple[str, nn.Linear]]:

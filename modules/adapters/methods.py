@@ -1,10 +1,10 @@
-"""The methods: LoRA, DoRA, IA3, prefix tuning and training of the head only."""
+"""The methods: LoRA, DoRA, QLoRA, IA3, prefix tuning and training of the head only."""
 
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -18,6 +18,8 @@ FEED_FORWARD = r"(.*\.)?(mlp\.(c_)?proj|(?<!attention\.)output\.dense|down_proj|
 
 class Adapter(ABC):
     """What is trained of a network while its other weights are frozen."""
+
+    needs_pretrained: ClassVar = False  # whether the base must be `pretrained` of the network
 
     def apply(self, net: nn.Module) -> None:
         """Freeze a network and add the adapter in place; class and forward stay the same.
@@ -98,6 +100,40 @@ class DoRA(LoRA):
         target_modules: As of LoRA.
         use_rslora: As of LoRA.
     """
+
+
+@dataclass
+class QLoRA(LoRA):
+    """LoRA on a base whose linear layers have weights of 4 bits.
+
+    Dettmers et al. 2023, "QLoRA: efficient finetuning of quantized LLMs": NF4 in blocks of 64 with
+    quantized scales, by bitsandbytes. An eighth of the memory of the float32 weights, for a slower
+    step. Embeddings and the output layer keep their precision. The base is quantized when it is
+    loaded, so it must be the `pretrained` source of the network. Merging gives a network in
+    floating point.
+
+    Args:
+        rank: As of LoRA.
+        alpha: As of LoRA.
+        dropout: As of LoRA.
+        target_modules: As of LoRA; all linear layers are quantized in any case.
+        use_rslora: As of LoRA.
+    """
+
+    needs_pretrained: ClassVar = True
+
+    def inject(self, net: nn.Module) -> None:
+        try:
+            from modules.adapters.nf4 import NF4Linear
+        except ImportError as error:
+            raise ValueError(
+                'QLoRA needs bitsandbytes: pip install "stepladder[quantize]"'
+            ) from error
+        for name in target_layers(net, ALL_LINEAR):
+            layer = net.get_submodule(name)
+            if type(layer) is nn.Linear:
+                net.set_submodule(name, NF4Linear(layer))
+        super().inject(net)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from engine.checkpoint.base_weights import (
 from engine.checkpoint.reading import read_checkpoint, restore_base
 from engine.errors import UserError
 from modules.adapters.layers import remove_adapter
-from modules.adapters.methods import IA3, Adapter, DoRA, HeadOnly, LoRA, PrefixTuning
+from modules.adapters.methods import IA3, Adapter, DoRA, HeadOnly, LoRA, PrefixTuning, QLoRA
 
 
 def _plain(value: Any) -> Any:
@@ -28,7 +28,8 @@ def _build_adapter(description: Any) -> Adapter | None:
     if isinstance(description, str):
         description = {"class_path": description}
     name = (description or {}).get("class_path", "").rpartition(".")[2]
-    kind = {cls.__name__: cls for cls in (LoRA, DoRA, IA3, PrefixTuning, HeadOnly)}.get(name)
+    kinds = (LoRA, DoRA, QLoRA, IA3, PrefixTuning, HeadOnly)
+    kind = {cls.__name__: cls for cls in kinds}.get(name)
     return None if kind is None else kind(**description.get("init_args", {}))
 
 
@@ -54,10 +55,11 @@ class AdapterTask(L.LightningModule):
         self._adapters: dict[str, tuple[Adapter, dict[str, Any]]] = {}  # for `use_adapter`
         if adapter is None:
             return
+        weights = dict(self.named_parameters())  # before an adapter quantizes them
         self._inject(adapter)
         pretrained = getattr(net, "pretrained", None)
         if pretrained:
-            digest = fingerprint(frozen_weights(self))
+            digest = fingerprint({name: weights[name] for name in frozen_weights(self)})
             self.base = {"pretrained": str(pretrained), "sha256": digest}
             self._keep_source(net)
 
@@ -122,12 +124,19 @@ class AdapterTask(L.LightningModule):
         self.train(self.training)
 
     def on_fit_start(self) -> None:
-        if self.adapter is not None and self.base is None:
-            rank_zero_warn(
-                "the source of the network's weights is unknown (neither --init_from nor "
-                "model.net.pretrained), so checkpoints hold the whole network. If its weights are "
-                "random, an adapter learns little."
+        if self.adapter is None or self.base is not None:
+            return
+        if self.adapter.needs_pretrained:
+            raise UserError(
+                f"{type(self.adapter).__name__} quantizes the weights that the network loads "
+                "itself: set model.net.pretrained, as for modules.nets.PretrainedCausalLM, or use "
+                "modules.adapters.LoRA."
             )
+        rank_zero_warn(
+            "the source of the network's weights is unknown (neither --init_from nor "
+            "model.net.pretrained), so checkpoints hold the whole network. If its weights are "
+            "random, an adapter learns little."
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         drop_frozen_weights(self, checkpoint)

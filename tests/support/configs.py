@@ -58,6 +58,12 @@ SMALLER: dict[str, tuple] = {
 SMALLER |= dict.fromkeys(("imdb/skip_gram", "imdb/cbow"), ("--data.batch_size", 512))
 SMALLER["imdb/glove"] = ("--data.batch_size", 32)
 SMALLER["instruct/gpt_small"] = ("--data.batch_size", 1)  # few rows, since samples are packed
+# A tiny model in the folder of the data in place of an installed package.
+TINY_LLAMA = "tiny-llama"
+SMALLER["instruct/smollm2_squad"] = (
+    *("--model.net.pretrained", TINY_LLAMA, "--data.tokenizer", TINY_LLAMA),
+    *("--data.batch_size", 1),
+)
 # Config that starts from a checkpoint: the config whose run writes it.
 AFTER = dict.fromkeys(("sst2/bert_scratch", "sst2/bert_finetuned"), "imdb/bert_mlm")
 MISSING = (
@@ -89,6 +95,10 @@ def data_for(
             tokenizer=character_tokenizer(alphabet),
         )
         return tmp_path / "data"
+    if TINY_LLAMA in SMALLER.get(name(config), ()) and not (small_texts / TINY_LLAMA).exists():
+        from tests.support.huggingface import make_chat_folder  # imports transformers
+
+        make_chat_folder(small_texts / TINY_LLAMA, max_position_embeddings=512)
     # Reading the real texts takes seconds; the tests of each data module do it.
     if kind in (
         *TEXT_SETS,
@@ -97,6 +107,7 @@ def data_for(
         "PackedIMDB",
         "Instructions",
         "Preferences",
+        "ReadingComprehension",
     ):
         return small_texts
     return data_of(kind) if kind in DATA_SETS else REAL_DIR

@@ -1,11 +1,15 @@
 """Tiny random models of transformers, as folders, with a tokenizer."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from datamodules.text.tokenizers import train_bpe
+from preprocessing.chat import CHATML
 
 VOCAB_SIZE = 64
 WORDS = ("good", "bad", "film", "the", "a", "very", "is", "was")
@@ -77,4 +81,20 @@ def save_model(folder: Path, model: Any, tokenizer: Tokenizer | None = None) -> 
     """Write the folder of a model and its tokenizer."""
     model.save_pretrained(folder)
     (tokenizer or make_tokenizer()).save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def make_chat_folder(folder: Path, kind: str = "llama", **options) -> Path:
+    """Write a tiny model with a chat template; its end-of-sequence token is <|im_end|>."""
+    tokenizer = train_bpe(
+        ["What is the capital of France?" * 5], 300, ["<|im_start|>", "<|im_end|>"]
+    )
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    sizes = {"vocab_size": 300, "max_position_embeddings": 256, "eos_token_id": 1}
+    theirs = make_model(kind, "AutoModelForCausalLM", **sizes | options)
+    theirs.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "chat_template.jinja").write_text(CHATML)
     return folder

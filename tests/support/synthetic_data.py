@@ -152,6 +152,7 @@ def make_texts(folder: Path) -> Path:
     make_benchmarks(folder / "word-similarity")
     make_sentence_pairs(folder / "multi30k")
     make_instructions(folder / "instruction")
+    make_squad(folder)
     return folder
 
 
@@ -168,6 +169,31 @@ def make_instructions(folder: Path, size: int = 60) -> Path:
     for name, content in (("data", records), ("data-with-preference", pairs)):
         data = gzip.compress(json.dumps(content).encode(), mtime=0)
         (folder / f"rasbt-instruction-{name}.json.gz").write_bytes(data)
+    return folder
+
+
+def make_squad(folder: Path) -> Path:
+    """Write small files of SQuAD's form: the color of things; one article is in both files."""
+
+    def article(title: str, number: int) -> dict:
+        color, thing = (words.split()[number % 5] for words in (COLORS, "dog ball car hat cup"))
+        qas = [
+            {"id": f"{title}-{n}", "question": question, "answers": [{"text": color}]}
+            for n, question in enumerate([f"What color is the {thing}?", f"How is the {thing}?"])
+        ]
+        context = f"The {thing} of {title} is {color}."
+        return {"title": title, "paragraphs": [{"context": context, "qas": qas}] * 2}
+
+    files = {
+        "squad/train-part-44-articles.json.gz": [f"Train_{n}" for n in range(9)] + ["Caf%C3%A9_1"],
+        "xquad/xquad.en.json": ["Test_1", "Café_1"],
+    }
+    for name, titles in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = json.dumps({"data": [article(title, n) for n, title in enumerate(titles)]})
+        data = content.encode()
+        path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
     return folder
 
 
@@ -193,6 +219,7 @@ def make_glue(folder: Path, random: np.random.Generator) -> None:
 
 
 TASK_OF = {task.folder: name for name, task in glue.TASKS.items()}
+COLORS = "red green blue white black"
 GERMAN = "ein mann hund kind ball läuft sieht wirft und . groß straße"
 ENGLISH = "a man dog child ball runs sees throws and . big street"
 

@@ -35,7 +35,10 @@ def chunked_cross_entropy(
         return F.cross_entropy(logits, y, ignore_index=ignore_index, reduction="sum")
 
     total = hidden.new_zeros((), dtype=torch.float32)
-    chunks = (part.flatten(0, 1).split(chunk_size) for part in (hidden, targets))
-    for x, y in zip(*chunks, strict=True):
+    hidden, targets = hidden.flatten(0, 1), targets.flatten()  # (N, D), (N,)
+    if not torch.compiler.is_compiling():  # compiled, each number of targets would be recompiled
+        used = targets != ignore_index  # (N,)
+        hidden, targets = hidden[used], targets[used]
+    for x, y in zip(hidden.split(chunk_size), targets.split(chunk_size), strict=True):
         total = total + checkpoint(loss, x, y, use_reentrant=False, preserve_rng_state=False)
     return total

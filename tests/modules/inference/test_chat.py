@@ -1,6 +1,5 @@
 """generate.py answers with the chat template of a model, as transformers does."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,27 +7,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import generate
-from datamodules.text.tokenizers import train_bpe
 from modules.inference.pretrained import open_language_model
 from modules.nets import GPT, PretrainedCausalLM
-from preprocessing.chat import CHATML, render
-from tests.support.huggingface import make_model
+from preprocessing.chat import render
+from tests.support.huggingface import make_chat_folder, make_model
 
 QUESTION = "What is the capital of France?"
-
-
-def make_chat_folder(folder: Path, kind: str = "llama", **options) -> Path:
-    """Write a tiny model with a chat template; its end-of-sequence token is <|im_end|>."""
-    tokenizer = train_bpe([QUESTION * 5], 300, ["<|im_start|>", "<|im_end|>"])
-    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
-    sizes = {"vocab_size": 300, "max_position_embeddings": 256, "eos_token_id": 1}
-    theirs = make_model(kind, "AutoModelForCausalLM", **sizes | options)
-    theirs.save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    (folder / "chat_template.jinja").write_text(CHATML)
-    return folder
 
 
 def reference_answer(folder: Path, questions: str, count: int) -> str:

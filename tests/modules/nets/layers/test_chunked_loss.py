@@ -13,6 +13,7 @@ from engine.errors import UserError
 from modules import LanguageModel, PreferenceModel
 from modules.adapters import LoRA
 from modules.nets import GPT, Bigram, PretrainedCausalLM
+from modules.nets.layers.chunked_loss import chunked_cross_entropy
 from tests.support.huggingface import CONFIGS
 
 V = 500
@@ -69,6 +70,18 @@ def test_logits_of_all_tokens_are_never_allocated() -> None:
     full = 4 * INPUTS.numel() * 5000  # bytes of the logits in float32
     assert largest_allocation(lambda: loss_of(net, None).backward()) >= full
     assert largest_allocation(lambda: loss_of(net, 8).backward()) < full / 4
+
+
+def test_output_layer_is_computed_for_targets_only() -> None:
+    head, rows = nn.Linear(4, V), []
+    head.register_forward_hook(lambda layer, args, output: rows.append(len(output)))
+    hidden, targets = torch.randn(2, 5, 4, requires_grad=True), torch.full((2, 5), -100)
+    chunked_cross_entropy(head, hidden, targets, chunk_size=2).backward()
+    assert (sum(rows), hidden.grad.abs().sum()) == (0, 0)
+    rows.clear()
+    targets[1, 2:] = 7
+    chunked_cross_entropy(head, hidden, targets, chunk_size=2)
+    assert rows == [2, 1]
 
 
 def test_language_model_trains_with_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
