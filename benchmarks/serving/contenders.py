@@ -9,9 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-BATCH_SIZE = 16
-BATCH_TIMEOUT = 0.01  # seconds that LitServe waits for a batch to fill
-
 
 def classify(task: Any, inputs: list[str]) -> list[list[dict[str, Any]]]:
     """Return the body of an answer: the two most probable classes of each text."""
@@ -24,21 +21,9 @@ def classify(task: Any, inputs: list[str]) -> list[list[dict[str, Any]]]:
 def run_litserve(source: Path, port: int) -> None:
     import litserve
 
-    class API(litserve.LitAPI):
-        def setup(self, device: str) -> None:
-            self.task = load(source)
+    from benchmarks.serving.litserve_api import ClassifierAPI
 
-        def decode_request(self, request: Any, **kwargs: Any) -> Any:
-            return request["inputs"][0]
-
-        def predict(self, x: Any, **kwargs: Any) -> Any:
-            return classify(self.task, x)
-
-        def encode_response(self, output: Any, **kwargs: Any) -> Any:
-            return {"predictions": [output]}
-
-    api = API(max_batch_size=BATCH_SIZE, batch_timeout=BATCH_TIMEOUT)
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
+    server = litserve.LitServer(ClassifierAPI(source), accelerator="cpu", workers_per_device=1)
     server.run("127.0.0.1", port, log_level="error", generate_client_file=False)
 
 
