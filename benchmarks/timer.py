@@ -23,14 +23,15 @@ class StepTimer(L.Callback):
     """
 
     last: ClassVar[float]
+    starts: ClassVar[list[float]]  # start times of all steps, and the end of the last one
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._starts: list[float] = []
+        StepTimer.starts = []
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._starts.append(start(pl_module.device, len(self._starts)))
+        self.starts.append(start(pl_module.device, len(self.starts)))
 
     def on_train_batch_end(self, *args: Any) -> None:
         self._ended = time.perf_counter()
@@ -38,8 +39,8 @@ class StepTimer(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if pl_module.device.type == "cuda":  # kernels may still be running
             self._ended = synchronized_time(pl_module.device)
-        self._starts.append(self._ended)
-        StepTimer.last = seconds_per_step(self._starts)
+        self.starts.append(self._ended)
+        StepTimer.last = seconds_per_step(self.starts)
 
 
 def start(device: torch.device, number: int) -> float:

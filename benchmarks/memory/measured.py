@@ -1,11 +1,12 @@
 """Measure the memory of three steps of train.py on this machine."""
 
+import itertools
 import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import lightning as L
 import torch
@@ -15,6 +16,28 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.memory.activations import SavedBytes
 from benchmarks.memory.job import Job, Parts
 from engine.errors import UserError
+
+
+class AllocationPeak:
+    """Context that measures the peak of bytes that PyTorch allocates on the CPU within it."""
+
+    bytes: int
+
+    def __enter__(self) -> Self:
+        self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+        self._profile.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._profile.__exit__(None, None, None)
+        events = self._profile.profiler.kineto_results.events()  # type: ignore[union-attr]
+        changes = sorted(
+            (event.start_ns(), event.nbytes())  # type: ignore[union-attr]
+            for event in events
+            if event.name() == "[memory]"
+        )
+        allocated = itertools.accumulate(change for _, change in changes)
+        self.bytes = max(allocated, default=0)
 
 
 class MemoryRecorder(L.Callback):
@@ -32,8 +55,7 @@ class MemoryRecorder(L.Callback):
         if self._on_gpu:  # the CUDA allocator tracks its peak
             torch.cuda.reset_peak_memory_stats(pl_module.device)
             return
-        self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
-        self._profile.__enter__()
+        self._allocated = AllocationPeak().__enter__()
 
     def on_train_batch_start(self, trainer: L.Trainer, task: L.LightningModule, *_: Any) -> None:
         self._saved = SavedBytes(task)
@@ -49,12 +71,11 @@ class MemoryRecorder(L.Callback):
         (optimizer,) = trainer.optimizers
         state = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
         weights = sum(p.numel() * p.element_size() for p in parameters)
-        # On a CPU the weights were allocated before profiling started.
-        peak = (
-            torch.cuda.max_memory_allocated(pl_module.device)
-            if self._on_gpu
-            else weights + self._peak_bytes()
-        )
+        if self._on_gpu:
+            peak = torch.cuda.max_memory_allocated(pl_module.device)
+        else:  # the weights were allocated before
+            self._allocated.__exit__()
+            peak = weights + self._allocated.bytes
         measured = {
             "weights": weights,
             "optimizer": sum(tensor.numel() * tensor.element_size() for tensor in state),
@@ -62,21 +83,6 @@ class MemoryRecorder(L.Callback):
             "peak": peak,
         }
         Path(self.path).write_text(json.dumps(measured))
-
-    def _peak_bytes(self) -> int:
-        """Return the peak of bytes allocated since training started."""
-        self._profile.__exit__(None, None, None)
-        events = self._profile.profiler.kineto_results.events()  # type: ignore[union-attr]
-        changes = sorted(
-            (event.start_ns(), event.nbytes())  # type: ignore[union-attr]
-            for event in events
-            if event.name() == "[memory]"
-        )
-        allocated = peak = 0
-        for _, change in changes:
-            allocated += change
-            peak = max(peak, allocated)
-        return peak
 
 
 def measure(arguments: list[str], job: Job, compiles: bool) -> Parts:
