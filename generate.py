@@ -257,12 +257,9 @@ def _quantize(model: "LanguageModel", kind: str, device: "torch.device") -> None
     from engine.errors import UserError
     from modules.nets.layers.quantized import quantize
 
-    if kind == "int4" and device.type == "mps":
-        raise UserError("--quantize int4 is not available on mps: use --device cpu or int8.")
-    try:
-        quantize(model.net, kind)
-    except ValueError as error:
-        raise UserError(f"--quantize {kind}: {error}.") from error
+    if kind == "int4" and device.type != "cpu":
+        raise UserError(f"--quantize int4 is not available on {device.type}: use --device cpu.")
+    quantize(model.net, kind)
 
 
 def _warn_of_truncation(model: "LanguageModel", prompt: str) -> None:

@@ -116,6 +116,33 @@ def test_greedy_does_not_depend_on_the_seed(checkpoint, capsys):
     assert len(texts) == 1
 
 
+def test_draft_checkpoint_does_not_change_greedy_text(checkpoint, capsys):
+    options = ("--prompt", "To", "--greedy", "--max_new_tokens", "30")
+    run(checkpoint, *options)
+    expected = capsys.readouterr().out
+    run(checkpoint, *options, "--draft_checkpoint", str(checkpoint))
+    assert capsys.readouterr().out == expected
+
+
+def test_one_beam_gives_the_greedy_text(checkpoint, capsys):
+    run(checkpoint, "--prompt", "To", "--greedy", "--max_new_tokens", "8")
+    expected = capsys.readouterr().out
+    run(checkpoint, "--prompt", "To", "--beam_size", "1", "--max_new_tokens", "8")
+    assert capsys.readouterr().out == expected
+
+
+def test_answer_matches_the_regular_expression(checkpoint, capsys):
+    pytest.importorskip("llguidance")
+    run(checkpoint, "--prompt", "To", "--regex", "( be){2}", "--max_new_tokens", "20")
+    assert capsys.readouterr().out == "To be be\n"
+
+
+def test_quantized_model_generates(checkpoint, capsys):
+    options = ("--prompt", "To", "--greedy", "--max_new_tokens", "5")
+    run(checkpoint, *options, "--quantize", "int8")
+    assert re.fullmatch(r"To.{5}\n", capsys.readouterr().out, re.DOTALL)
+
+
 def test_empty_prompt_starts_from_the_bos_token(tmp_path, capsys):
     model = language_model(tokenizer="gpt2-like")
     run(save(model, tmp_path / "best.ckpt"), "--prompt", "", "--greedy", "--max_new_tokens", "8")

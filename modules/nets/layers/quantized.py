@@ -1,9 +1,10 @@
 """Weights of 8 and 4 bits: linear layers and embeddings that are smaller and faster in generation.
 
 int8: W ≈ s ⊙ Q with one scale per output, s = max |w| / 127 (LLM.int8(), Dettmers et al. 2022,
-without its outliers). int4: NF4 in blocks of 64 weights with quantized scales (QLoRA, Dettmers et
-al. 2023), by bitsandbytes. modules/scratch/quantization.py has both on one screen;
-docs/quantization.md compares the libraries. Activations stay in floating point.
+without its outliers). int4: 16 equal steps between the least and the largest weight of a group of
+32 (affine, as Q4_1 of llama.cpp), on CPUs. The frozen base of QLoRA has NF4 weights in blocks of 64
+with quantized scales (Dettmers et al. 2023), by bitsandbytes. modules/scratch/quantization.py has
+absmax and NF4 on one screen; docs/quantization.md compares. Activations stay in floating point.
 """
 
 import logging
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 KINDS = ("int8", "int4")
+GROUP = 32  # weights that share a scale and a zero point in int4
 FUSED_ROWS = 32  # more rows are multiplied faster with weights converted to floating point
 
 
@@ -28,7 +30,7 @@ def quantize(net: nn.Module, kind: str) -> nn.Module:
         kind: "int8" or "int4".
 
     Raises:
-        ValueError: If the kind is unknown, or bitsandbytes is missing.
+        ValueError: If the kind is unknown.
     """
     if kind not in KINDS:
         raise ValueError(f"the kind of quantization must be one of {', '.join(KINDS)}, got {kind}")
@@ -46,8 +48,9 @@ def quantize(net: nn.Module, kind: str) -> nn.Module:
             return Int8Embedding(*shared(layer.weight))
         assert isinstance(layer, nn.Linear)
         is_output = layer.out_features == size or any(layer.weight is w for w in embeddings)
-        if kind == "int4" and not is_output:
-            return nf4_linear(layer)
+        packable = layer.in_features % GROUP == 0 and layer.out_features % 16 == 0
+        if kind == "int4" and packable and not is_output:
+            return Int4Linear(layer)
         return Int8Linear(*shared(layer.weight), layer.bias)
 
     if getattr(net, "tie_embeddings", False) and getattr(net, "head", net) is None:
@@ -147,6 +150,37 @@ class Int8Embedding(nn.Module):
         return F.embedding(tokens, self.weight).to(scale.dtype) * scale  # (…, D)
 
 
+class Int4Linear(nn.Module):
+    """Linear layer with int4 weights in groups of 32, which is multiplied in bfloat16 on the CPU.
+
+    Args:
+        linear: A layer whose width is a multiple of 32 and whose number of outputs is one of 16.
+    """
+
+    @torch.no_grad()
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        groups = linear.weight.detach().float().unflatten(1, (-1, GROUP))  # (out, in / 32, 32)
+        least = groups.amin(dim=-1)  # (out, in / 32)
+        scale = (groups.amax(dim=-1) - least).clamp(min=1e-12) / 15  # (out, in / 32)
+        steps = ((groups - least[..., None]) / scale[..., None]).round().clamp(0, 15)
+        # The kernels of torchao's prototype for int4 on CPUs; w = (q - 8) · scale + zero.
+        pack = torch.ops.aten._convert_weight_to_int4pack_for_cpu  # noqa: SLF001 no public name
+        self.register_buffer("weight", pack(steps.flatten(1).int(), 1))
+        zero = least + 8 * scale  # (out, in / 32)
+        pairs = torch.stack([scale, zero], dim=-1).transpose(0, 1)  # (in / 32, out, 2)
+        self.register_buffer("scale_and_zero", pairs.bfloat16().contiguous())
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(0, -2).bfloat16().contiguous()  # (N, in)
+        multiply = torch.ops.aten._weight_int4pack_mm_for_cpu  # noqa: SLF001 no public name
+        scales = self.scale_and_zero.bfloat16()
+        y = multiply(rows, self.weight, GROUP, scales).to(x.dtype).unflatten(0, x.shape[:-1])
+        return y if self.bias is None else y + self.bias  # (…, out)
+
+
 def nf4_linear(linear: nn.Linear) -> nn.Module:
     """Return a bitsandbytes layer with NF4 weights, blocks of 64 and quantized scales.
 
@@ -159,7 +193,7 @@ def nf4_linear(linear: nn.Linear) -> nn.Module:
         from bitsandbytes.nn import Linear4bit, Params4bit
     except ImportError as error:
         raise ValueError(
-            'int4 weights need bitsandbytes: pip install "stepladder[quantize]"'
+            'NF4 weights need bitsandbytes: pip install "stepladder[quantize]"'
         ) from error
     layer = Linear4bit(
         linear.in_features, linear.out_features, linear.bias is not None, quant_type="nf4"
