@@ -73,7 +73,7 @@ class AdapterTask(L.LightningModule):
         """Keep the arguments in the hyper-parameters from which the network loads its weights."""
         description = self.hparams.get("net")
         if isinstance(description, dict):
-            names = getattr(net, "not_in_checkpoints", ())
+            names = [name for name in ("pretrained", "data_dir") if hasattr(net, name)]
             arguments = {name: _plain(getattr(net, name)) for name in names}
             description["init_args"] = {**description.get("init_args", {}), **arguments}
 
