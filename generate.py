@@ -183,14 +183,14 @@ def main(args: list[str] | None = None) -> None:
         for prompt in prompts:
             _warn_of_truncation(model, prompt)
         if options.beam_size is not None:
-            names = ("max_new_tokens", "stop", "add_special_tokens")
+            names = ["max_new_tokens", "stop", "add_special_tokens"]
             kept = {name: sampling[name] for name in names if name in sampling}
             answers = [
                 model.beam_search(text, beam_size=options.beam_size, **kept) for text in prompts
             ]
             texts = _print(options, shown, answers)
         elif options.prompt is None:
-            texts = _print(options, shown, model.generate(prompts, **sampling))
+            texts = _print(options, shown, list(model.generate(prompts, **sampling)))
         else:
             texts = [_stream(model, prompts[0], shown[0], sampling)]
     if output is not None:

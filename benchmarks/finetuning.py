@@ -62,7 +62,7 @@ def write_tables(folder: Path, samples: int) -> dict[str, str]:
     return files
 
 
-def load(files: dict[str, str]) -> TextTable:
+def load(files: dict[str, Any]) -> TextTable:
     """Return the tokens of the tables."""
     data = TextTable(**files, tokenizer=MODEL, context=CONTEXT, batch_size=BATCH)
     data.setup("fit")
@@ -171,7 +171,7 @@ def bare_loop(data: TextTable, half: bool) -> float:
     """
     model = pretrained().train()
     loader = data.train_dataloader()
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in model.parameters() if p.ndim >= 2]},
         {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
     ]

@@ -178,7 +178,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
             model=model, tasks=names, task_manager=tasks, limit=options.limit
         )
         print(make_table(results))
-    return results["results"]  # type: ignore[no-any-return]
+    return results["results"]
 
 
 if __name__ == "__main__":

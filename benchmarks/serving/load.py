@@ -133,13 +133,13 @@ def _wait(process: subprocess.Popen[str], ready: str, output: Any) -> None:
     while time.monotonic() < limit:
         if process.poll() is not None:
             output.seek(0)
-            raise UserError(f"the server {process.args} ended: {output.read()[-2000:]}")
+            raise UserError(f"the server {process.args!r} ended: {output.read()[-2000:]}")
         try:
             if httpx.get(ready, timeout=5).status_code == 200:
                 return
         except httpx.HTTPError:
             time.sleep(0.2)
-    raise UserError(f"the server {process.args} did not start within {START_SECONDS} seconds.")
+    raise UserError(f"the server {process.args!r} did not start within {START_SECONDS} seconds.")
 
 
 def wrk(url: str, bodies: Path, clients: int, seconds: float) -> Load:

@@ -28,7 +28,7 @@ class NF4Linear(bitsandbytes.nn.Linear4bit):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None)
-        self.weight = bitsandbytes.nn.Params4bit(
+        self.weight: Any = bitsandbytes.nn.Params4bit(
             linear.weight.data, requires_grad=False, quant_type="nf4", module=self
         )
         self.bias = linear.bias

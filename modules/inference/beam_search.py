@@ -43,7 +43,7 @@ class PromptContinuation:
         prompt: Tokens of the prompt, at least one.
     """
 
-    context = None
+    context: int | None = None
 
     def __init__(self, net: Any, prompt: Sequence[int]) -> None:
         if not hasattr(net, "reorder_state"):

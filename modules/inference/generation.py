@@ -213,7 +213,8 @@ def forward(net: Any, tokens: Tensor | Sequence[Sequence[int]], state: Any) -> A
 
 def device_of(net: Any) -> torch.device:
     """Return the device of a network; one without parameters is on the CPU."""
-    return next(net.parameters(), torch.empty(0)).device  # type: ignore[no-any-return]
+    first: Tensor = next(net.parameters(), torch.empty(0))
+    return first.device
 
 
 def check_prompts(prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:

@@ -45,7 +45,7 @@ class Grammar:
         tokenizer = Tokenizer.from_str(tokenizer.to_str())
         if not end_tokens:  # the engine needs one, which the network does not have then
             tokenizer.add_special_tokens([NO_END])
-            end_tokens = [tokenizer.token_to_id(NO_END)]
+            end_tokens = [tokenizer.get_vocab()[NO_END]]
         end, size = sorted(end_tokens), max(vocab_size, tokenizer.get_vocab_size())
         source: Any = tokenizer.to_str()
         if isinstance(tokenizer.model, models.WordLevel):  # not supported by llguidance

@@ -114,7 +114,7 @@ def load_onnx(folder: str | Path, threads: int | None = None) -> L.LightningModu
             raise ValueError(f"unknown task {described['task']!r}")
         kind = getattr(modules, described["task"])
         net = OnnxLanguageNet if issubclass(kind, modules.LanguageModel) else OnnxNet
-        task: L.LightningModule = kind(
+        task: Any = kind(
             net(str(folder / MODEL), threads, **described["net"]), **described["arguments"]
         )
         if "end_tokens" in described:

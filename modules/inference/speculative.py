@@ -137,4 +137,4 @@ class WindowLogits:
         self.state = self.net.truncate_state(self.state, shared)
         logits, self.state = forward(self.net, [window[shared:]], self.state)
         self.processed = window
-        return logits[0, -count:]  # type: ignore[no-any-return]
+        return logits[0, -count:]

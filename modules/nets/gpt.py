@@ -305,6 +305,7 @@ class GPT(nn.Module):
                 "start a new state from the last part of the text"
             )
         padding = None if state is None else state[0].padding
+        mask: Tensor | None
         if documents is None and padding is not None:
             unused = torch.tensor(padding, device=tokens.device)  # (B,)
             positions = torch.arange(start, start + T, device=tokens.device) - unused[:, None]

@@ -2,12 +2,11 @@
 
 int8: W ≈ s ⊙ Q with one scale per output, s = max |w| / 127 (LLM.int8(), Dettmers et al. 2022,
 without its outliers). int4: 16 equal steps between the least and the largest weight of a group of
-32 (affine, as Q4_1 of llama.cpp), on CPUs. The frozen base of QLoRA has NF4 weights in blocks of 64
-with quantized scales (Dettmers et al. 2023), by bitsandbytes. modules/scratch/quantization.py has
-absmax and NF4 on one screen; docs/quantization.md compares. Activations stay in floating point.
+32 (affine, as Q4_1 of llama.cpp), on CPUs. modules/adapters/nf4.py has the layers of QLoRA,
+modules/scratch/quantization.py absmax and NF4 on one screen; docs/quantization.md compares.
+Activations stay in floating point.
 """
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -60,26 +59,6 @@ def quantize(net: nn.Module, kind: str) -> nn.Module:
     return net
 
 
-def quantize_linears(net: nn.Module) -> nn.Module:
-    """Replace the linear layers of a network by 4-bit ones in place, as the frozen base of QLoRA.
-
-    The output layer stays in floating point.
-
-    Args:
-        net: A network in floating point, on the CPU.
-
-    Raises:
-        ValueError: If bitsandbytes is missing.
-    """
-    size = getattr(net, "vocab_size", None)
-    replace_layers(
-        net,
-        (nn.Linear,),
-        lambda layer: layer if layer.out_features == size else nf4_linear(layer),
-    )
-    return net
-
-
 def replace_layers(
     net: nn.Module, kinds: tuple[type[nn.Module], ...], convert: Callable[[Any], nn.Module]
 ) -> None:
@@ -116,6 +95,9 @@ class Int8Linear(nn.Module):
         bias: (out,) or None.
     """
 
+    weight: Tensor
+    scale: Tensor
+
     def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
@@ -138,6 +120,9 @@ class Int8Linear(nn.Module):
 
 class Int8Embedding(nn.Module):
     """Embedding with int8 weights; arguments as of Int8Linear."""
+
+    weight: Tensor
+    scale: Tensor
 
     def __init__(self, weight: Tensor, scale: Tensor) -> None:
         super().__init__()
@@ -179,27 +164,3 @@ class Int4Linear(nn.Module):
         scales = self.scale_and_zero.bfloat16()
         y = multiply(rows, self.weight, GROUP, scales).to(x.dtype).unflatten(0, x.shape[:-1])
         return y if self.bias is None else y + self.bias  # (…, out)
-
-
-def nf4_linear(linear: nn.Linear) -> nn.Module:
-    """Return a bitsandbytes layer with NF4 weights, blocks of 64 and quantized scales.
-
-    Raises:
-        ValueError: If bitsandbytes is missing.
-    """
-    # It reports that it does not download a kernel from the hub.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    try:
-        from bitsandbytes.nn import Linear4bit, Params4bit
-    except ImportError as error:
-        raise ValueError(
-            'NF4 weights need bitsandbytes: pip install "stepladder[quantize]"'
-        ) from error
-    layer = Linear4bit(
-        linear.in_features, linear.out_features, linear.bias is not None, quant_type="nf4"
-    )
-    layer.weight = Params4bit(
-        linear.weight.data, requires_grad=False, quant_type="nf4", module=layer
-    )
-    layer.bias = linear.bias
-    return layer.to(linear.weight.device)  # which quantizes the weight
