@@ -1,15 +1,11 @@
 """The frozen linear layers of QLoRA: weights of 4 bits in the NF4 format, by bitsandbytes."""
 
-import logging
 from typing import Any
 
 import bitsandbytes
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from torch import Tensor, nn
-
-# It reports that it does not download a kernel for inference from the hub.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 class NF4Linear(bitsandbytes.nn.Linear4bit):
