@@ -54,8 +54,8 @@ def test_loss_and_gradients_equal_those_of_all_logits(kind: str, chunk_size: int
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
     for ours, theirs in zip(net.parameters(), plain.parameters(), strict=True):
         if theirs.requires_grad:
-            # Sums of 96 gradients of about 1, in another order.
-            assert (ours.grad - theirs.grad).abs().max() < 1e-6 * max(1, theirs.grad.abs().max())
+            # Sums of up to 96 gradients, in another order: rounding of float32.
+            assert (ours.grad - theirs.grad).abs().max() < 5e-6 * max(1, theirs.grad.abs().max())
 
 
 def largest_allocation(function: Any) -> int:
