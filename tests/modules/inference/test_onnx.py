@@ -24,7 +24,7 @@ from modules.nets import (
 )
 from preprocessing.texts import with_truncation_and_padding
 from tests.support.huggingface import CONFIGS, make_tokenizer
-from tests.test_generate_and_export import save, user_error
+from tests.support.language_models import save, user_error
 
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 TEXTS = ["good film", "the film was very bad is a a the", "a"]

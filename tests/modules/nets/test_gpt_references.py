@@ -163,7 +163,7 @@ def test_llama_folder_of_transformers_gives_the_same_logits(tmp_path, theta):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_type='yarn'"),
+        ({"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}}, "rope_type='longrope'"),
         ({"attention_bias": True}, "attention_bias=True"),
         ({"model_type": "mistral", "sliding_window": 8}, r"sliding window \(sliding_window=8\)"),
         (
