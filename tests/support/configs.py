@@ -54,6 +54,13 @@ SMALLER: dict[str, tuple] = {
         ("--data.in_memory", "false", "--data.batch_size", 4, "--trainer.precision", "32-true"),
     ),
 }
+TINY_BERT = (
+    '{"class_path": "modules.nets.PretrainedClassifier", "init_args": {"pretrained": null, '
+    '"config": {"model_type": "bert", "vocab_size": 30522, "hidden_size": 16, '
+    '"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}}}'
+)
+MINILM = ("glue/mrpc", "glue/stsb", "sst2/minilm")
+SMALLER |= dict.fromkeys(MINILM, ("--model.net", TINY_BERT))
 # The synthetic reviews have a few thousand words.
 SMALLER |= dict.fromkeys(("imdb/skip_gram", "imdb/cbow"), ("--data.batch_size", 512))
 SMALLER["imdb/glove"] = ("--data.batch_size", 32)
