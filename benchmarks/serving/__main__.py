@@ -26,9 +26,9 @@ import litserve
 import onnxruntime
 import torch
 
-from benchmarks.serving.contenders import classify, load
-from benchmarks.serving.load import Load, Server, contender, our_server, wrk
+from benchmarks.serving.load import Load, Server, our_server, reference_server, wrk
 from benchmarks.serving.models import image_bodies, make_models, text_bodies, write_bodies
+from benchmarks.serving.references import classify, load
 from benchmarks.table import Page, parser
 from engine.process import prepare_process
 
@@ -78,8 +78,8 @@ def compare_texts(page: Page, name: str, source: Path, bodies: Path, options: An
     with ExitStack() as stack:
         servers = {
             "ours": stack.enter_context(our_server(source)),
-            "LitServe": stack.enter_context(contender("litserve", source)),
-            "FastAPI": stack.enter_context(contender("fastapi", source)),
+            "LitServe": stack.enter_context(reference_server("litserve", source)),
+            "FastAPI": stack.enter_context(reference_server("fastapi", source)),
         }
         bare, above = latencies(task, servers, bodies.read_text().splitlines()[:60])
         loads = alternate(servers, bodies, options.rounds, options.seconds)
@@ -108,7 +108,7 @@ def compare_digits(page: Page, source: Path, bodies: Path, options: Any) -> None
     with ExitStack() as stack:
         servers = {
             "ours": stack.enter_context(our_server(source)),
-            "FastAPI, empty": stack.enter_context(contender("empty", source)),
+            "FastAPI, empty": stack.enter_context(reference_server("empty", source)),
         }
         one = alternate(servers, bodies, options.rounds, options.seconds / 2, clients=1)
         many = alternate(servers, bodies, options.rounds, options.seconds)

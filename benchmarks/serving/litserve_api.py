@@ -5,7 +5,7 @@ from typing import Any
 
 import litserve
 
-from benchmarks.serving.contenders import classify, load
+from benchmarks.serving.references import classify, load
 
 BATCH_SIZE = 16
 BATCH_TIMEOUT = 0.01  # seconds that LitServe waits for a batch to fill

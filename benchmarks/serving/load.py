@@ -94,10 +94,10 @@ def our_server(source: str | Path, operation: str = "classify", *options: str) -
 
 
 @contextmanager
-def contender(kind: str, source: Path) -> Iterator[Server]:
-    """Run a server of contenders.py."""
+def reference_server(kind: str, source: Path) -> Iterator[Server]:
+    """Run a server of references.py."""
     port = free_port()
-    command = [sys.executable, "-m", "benchmarks.serving.contenders", kind, str(source), str(port)]
+    command = [sys.executable, "-m", "benchmarks.serving.references", kind, str(source), str(port)]
     ready = "health" if kind == "litserve" else "openapi.json"
     with _running(command, f"http://127.0.0.1:{port}/{ready}") as process:
         yield Server(process, f"http://127.0.0.1:{port}/predict")

@@ -41,7 +41,7 @@ OF_TRAINING = (
 Batch = dict[str, Tensor]
 
 
-class TextNet(nn.Module):
+class NamedTextInputs(nn.Module):
     """A network of texts whose inputs have names instead of being in a dict."""
 
     def __init__(self, net: nn.Module) -> None:
@@ -58,7 +58,7 @@ class TextNet(nn.Module):
         return output
 
 
-class TokenNet(nn.Module):
+class WithoutState(nn.Module):
     """A language model without its state: tokens (B, T) to logits (B, T, V)."""
 
     def __init__(self, net: nn.Module) -> None:
@@ -70,8 +70,8 @@ class TokenNet(nn.Module):
         return logits
 
 
-class ImageNet(nn.Module):
-    """A network of images."""
+class NamedImageInput(nn.Module):
+    """A network of images whose input has a name."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -202,15 +202,15 @@ class Traced:
         if any(isinstance(layer, nn.RNNBase) for layer in net.modules()):
             raise self.failed("recurrent layers fix the number of texts and tokens")
         if isinstance(task, modules.LanguageModel):
-            self.net: nn.Module = TokenNet(net)
+            self.net: nn.Module = WithoutState(net)
             self.inputs = ["input_ids"]
         elif getattr(task, "tokenizer", None) is not None:
-            self.net = TextNet(net)
+            self.net = NamedTextInputs(net)
             self.inputs = ["input_ids", "attention_mask"]
             if isinstance(net, Pretrained) and "token_type_ids" in _arguments(net.model):
                 self.inputs.append("token_type_ids")
         elif hasattr(net, "image_size"):
-            self.net = ImageNet(net)
+            self.net = NamedImageInput(net)
             self.inputs = ["pixel_values"]
             self.sizes = {"channels": getattr(net, "in_channels", 1), "size": net.image_size}
         else:

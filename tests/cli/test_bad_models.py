@@ -9,9 +9,8 @@ import torch
 from gguf import GGMLQuantizationType
 from safetensors.torch import load_file, save_file
 
-from tests.preprocessing.test_model_folders import make_gguf
 from tests.support import ROOT
-from tests.support.huggingface import make_model, make_tokenizer, save_model
+from tests.support.huggingface import make_gguf, make_model, make_tokenizer, save_model
 
 Change = Callable[[Path], object]
 

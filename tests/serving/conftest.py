@@ -8,9 +8,7 @@ import pytest
 
 from serving.security import digest
 from tests.support.served_models import make_models
-from tests.support.server import ServerProcess
-
-KEYS = {"client": "a-secret", "admin": "another-secret"}
+from tests.support.server import KEYS, ServerProcess, arguments
 
 
 @dataclass
@@ -24,15 +22,6 @@ class Service:
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return make_models(tmp_path_factory.mktemp("models"))
-
-
-def arguments(sources: dict[str, Path]) -> list[str]:
-    """Return the arguments of serve.py for models."""
-    return [
-        part
-        for name, path in sources.items()
-        for part in ("--checkpoint", str(path), "--name", name)
-    ]
 
 
 @pytest.fixture(scope="session")

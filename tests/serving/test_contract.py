@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.serving.conftest import KEYS
-from tests.support.server import ServerProcess
+from tests.support.server import KEYS, ServerProcess
 
 schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis")
 from schemathesis.checks import not_a_server_error  # noqa: E402

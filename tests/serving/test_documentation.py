@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.conftest import arguments
-from tests.serving.test_operations import png
 from tests.support import ROOT
-from tests.support.server import ServerProcess
+from tests.support.requests import png
+from tests.support.server import ServerProcess, arguments
 
 PAGE = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
 ADDRESS = "http://127.0.0.1:8000"

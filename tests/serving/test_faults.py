@@ -17,11 +17,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.serving.conftest import arguments
 from tests.support import ROOT
 from tests.support.faulty_net import HOLD
 from tests.support.served_models import faulty_classifier, image_classifier, language_model, save
-from tests.support.server import ServerProcess
+from tests.support.server import ServerProcess, arguments
 from tests.support.system import START_SECONDS
 
 CLASSIFY = "/v1/models/faulty/classify"

@@ -8,9 +8,8 @@ import openai
 import pytest
 
 from modules import LanguageModel
-from tests.serving.conftest import KEYS
 from tests.support.served_models import open_embedder
-from tests.support.server import ServerProcess
+from tests.support.server import KEYS, ServerProcess
 
 PROMPT = "Once upon"
 MESSAGES = [{"role": "user", "content": "Once upon"}]

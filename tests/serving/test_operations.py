@@ -1,6 +1,5 @@
 """The operations of the API give the answers of the tasks, through a real server process."""
 
-import base64
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -11,27 +10,10 @@ import pytest
 from PIL import Image
 
 from modules import Classifier, LanguageModel
+from tests.support.requests import TEXTS, encoded, pairs, png
 from tests.support.served_models import LABELS, open_embedder
 from tests.support.server import ServerProcess
 from tests.support.system import START_SECONDS
-
-TEXTS = ["a good film", "the film was very bad", "good"]
-
-
-def png(size: int = 8, value: int = 200) -> bytes:
-    image = Image.new("L", (size, size), value)
-    image.putpixel((1, 2), 0)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def encoded(content: bytes) -> dict[str, str]:
-    return {"image": base64.b64encode(content).decode()}
-
-
-def pairs(predictions: list) -> list:
-    return [[(one["label"], one["probability"]) for one in row] for row in predictions]
 
 
 def test_texts_are_classified_as_by_the_task(server: ServerProcess, sources: dict) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving.conftest import KEYS
-from tests.support.server import ServerProcess
+from tests.support.server import KEYS, ServerProcess
 
 selenium = pytest.importorskip("selenium", reason="needs selenium")
 from selenium import webdriver  # noqa: E402

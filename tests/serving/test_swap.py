@@ -6,10 +6,9 @@ from pathlib import Path
 import httpx
 
 from modules import Classifier
-from tests.serving.conftest import KEYS
-from tests.serving.test_operations import TEXTS, pairs
+from tests.support.requests import TEXTS, pairs
 from tests.support.served_models import save, text_classifier
-from tests.support.server import ServerProcess
+from tests.support.server import KEYS, ServerProcess
 
 PATH = "/v1/models/reviews"
 

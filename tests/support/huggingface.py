@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import transformers
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from datamodules.text.tokenizers import train_bpe
@@ -98,3 +99,15 @@ def make_chat_folder(folder: Path, kind: str = "llama", **options) -> Path:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     (folder / "chat_template.jinja").write_text(CHATML)
     return folder
+
+
+def make_gguf(path: Path, type: GGMLQuantizationType, architecture: str = "llama") -> Path:
+    """Write a GGUF file with one weight of a type of quantization."""
+    writer = GGUFWriter(path, architecture)
+    block = torch.zeros(1, GGML_QUANT_SIZES[type][1], dtype=torch.uint8).numpy()
+    writer.add_tensor("token_embd.weight", block, raw_dtype=type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

@@ -20,6 +20,17 @@ from serving.worker import __main__ as worker
 from serving.worker import client
 from tests.support.system import START_SECONDS
 
+KEYS = {"client": "a-secret", "admin": "another-secret"}
+
+
+def arguments(sources: dict[str, Path]) -> list[str]:
+    """Return the arguments of serve.py for models."""
+    return [
+        part
+        for name, path in sources.items()
+        for part in ("--checkpoint", str(path), "--name", name)
+    ]
+
 
 class ForkedWorker:
     """A forked worker process with the methods of subprocess.Popen that the server uses."""

@@ -1,4 +1,4 @@
-"""Servers to compare with: `python -m benchmarks.serving.contenders KIND SOURCE PORT`.
+"""Servers to compare with: `python -m benchmarks.serving.references KIND SOURCE PORT`.
 
 They run the network of the source with one CPU thread, as our server does in the benchmark.
 litserve: LitServe with batches of up to 16 requests. fastapi: one request at a time. empty: FastAPI
