@@ -32,6 +32,13 @@ def arguments(sources: dict[str, Path]) -> list[str]:
     ]
 
 
+def _is_socket(descriptor: Path) -> bool:
+    try:
+        return descriptor.readlink().name.startswith("socket:")
+    except FileNotFoundError:  # the descriptor by which the folder itself was read
+        return False
+
+
 class ForkedWorker:
     """A forked worker process with the methods of subprocess.Popen that the server uses."""
 
@@ -45,9 +52,11 @@ class ForkedWorker:
 
     @staticmethod
     def _run(connection: socket.socket) -> None:
-        number = connection.fileno()
-        os.closerange(3, number)  # the other end above all: the worker ends when it is closed
-        os.closerange(number + 1, 4096)
+        # The worker ends when the server closes its end of the connection, so it must hold no copy
+        # of that end. Other descriptors may belong to shared memory of tensors and stay open.
+        for entry in list(Path("/proc/self/fd").iterdir()):
+            if int(entry.name) != connection.fileno() and _is_socket(entry):
+                os.close(int(entry.name))
         worker.main(connection)
 
     def wait(self, timeout: float | None = None) -> None:
