@@ -55,6 +55,10 @@ class Page:
             f"threads, {', '.join(versions)}; {description}",
         )
 
+    def text(self, text: str) -> None:
+        """Add paragraphs."""
+        self._add("", text)
+
     def table(self, *head: str) -> None:
         """Start a table with these columns."""
         self._add("")
