@@ -37,18 +37,10 @@ test-avx2: $(READY) ## run the network, precision, memory and generation tests a
 	@ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest -n auto --maxprocesses 8 \
 	  tests/modules/nets tests/modules/inference tests/engine/test_precisions.py tests/benchmarks/test_memory.py
 
-# Checkpoints, resuming within and at the end of epochs, and the command line, on the lowest versions that
-# pyproject.toml allows.
+# Resuming, checkpoints, the command line and callbacks on the lowest versions that pyproject.toml allows.
 test-lowest: $(LOWEST)/.ready ## run the core tests on the lowest supported versions
 	@$(LOWEST)/bin/python -m pytest -p no:cacheprovider -n auto --maxprocesses 8 \
-	  tests/cli/test_command_line.py tests/engine/checkpoint/test_bad_checkpoints.py \
-	  tests/engine/checkpoint/test_checkpoint_callback.py tests/engine/checkpoint/test_checkpoints.py \
-	  'tests/engine/checkpoint/test_exact_resume.py::test_resume_is_bit_exact[mid-epoch-23]' \
-	  'tests/engine/checkpoint/test_exact_resume.py::test_resume_is_bit_exact[augmentation-23]' \
-	  'tests/engine/checkpoint/test_exact_resume.py::test_resume_is_bit_exact[plateau-23]' \
-	  'tests/engine/checkpoint/test_exact_resume.py::test_resume_is_bit_exact[accumulation-23]' \
-	  'tests/engine/checkpoint/test_exact_resume.py::test_resume_is_bit_exact[text-23]' \
-	  'tests/engine/checkpoint/test_exact_resume.py::test_resume_is_bit_exact[word vectors-23]'
+	  tests/callbacks tests/cli tests/engine/checkpoint
 
 $(LOWEST)/.ready: pyproject.toml $(READY)
 	$(PYTHON) -m venv $(LOWEST)

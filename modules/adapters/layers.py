@@ -8,6 +8,7 @@ from torch import nn
 
 from engine.errors import UserError
 from modules.adapters.prefix import remove_prefix
+from modules.nets.huggingface.prefix_attention import remove_prefixes
 
 ALL_LINEAR = "all-linear"
 
@@ -93,13 +94,15 @@ def remove_adapter(net: nn.Module, merge: bool) -> None:
         UserError: If the adapter is a prefix, which is not a change of the weights.
     """
     for module in list(net.modules()):
+        if merge and hasattr(module, "prefix_keys"):
+            raise UserError(
+                "a prefix cannot be merged into the weights of a network: use the checkpoint "
+                "itself, or train modules.adapters.LoRA."
+            )
         if hasattr(module, "prefix_hook"):
-            if merge:
-                raise UserError(
-                    "a prefix cannot be merged into the weights of a network: use the checkpoint "
-                    "itself, or train modules.adapters.LoRA."
-                )
             remove_prefix(module)
+        elif hasattr(module, "attention_without_prefix"):
+            remove_prefixes(module)
     for name, layer in adapted_layers(net).items():
         base = layer.get_base_layer()
         if merge and hasattr(base, "dequantize"):  # 4 bits cannot hold the update

@@ -11,6 +11,8 @@ from torch import nn
 from modules.adapters.layers import ALL_LINEAR, head_parameters, output_layer, target_layers
 from modules.adapters.prefix import add_prefix
 from modules.nets.gpt import SelfAttention
+from modules.nets.huggingface.prefix_attention import add_prefixes
+from modules.nets.huggingface.pretrained import Pretrained
 
 # Output layers of feed-forward blocks: of our networks, and of BERT, GPT-2, Llama, OPT, GPT-NeoX.
 FEED_FORWARD = r"(.*\.)?(mlp\.(c_)?proj|(?<!attention\.)output\.dense|down_proj|fc2|dense_4h_to_h)"
@@ -166,9 +168,9 @@ class PrefixTuning(Adapter):
     """Trained keys and values that every token attends to, in each self-attention layer.
 
     Li & Liang 2021, "Prefix-tuning: optimizing continuous prompts for generation", without their
-    reparametrization. The tokens keep their positions and the whole context. For our networks with
-    self-attention (GPT, BertClassifier, BertMLM, TransformerClassifier, Transformer). A prefix
-    cannot be merged into the weights.
+    reparametrization. The tokens keep their positions and the whole context. For networks with
+    self-attention of modules.nets (GPT, BertClassifier, BertMLM, TransformerClassifier,
+    Transformer) and of transformers. A prefix cannot be merged into the weights.
 
     Args:
         length: Number of keys and values per layer, at least 1.
@@ -181,6 +183,9 @@ class PrefixTuning(Adapter):
             raise ValueError(f"PrefixTuning: length must be at least 1, got {self.length}")
 
     def inject(self, net: nn.Module) -> None:
+        if isinstance(net, Pretrained):
+            add_prefixes(net.model, self.length)
+            return
         layers = [module for module in net.modules() if isinstance(module, SelfAttention)]
         if not layers:
             raise ValueError(

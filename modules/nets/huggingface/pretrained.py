@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -23,6 +23,7 @@ from modules.nets.huggingface.lazy_weights import (
     read_when_used,
     weight_readers,
 )
+from modules.nets.huggingface.prefix_attention import NAME as PREFIX_ATTENTION
 from modules.nets.layers.attention import document_mask, document_positions
 from modules.nets.layers.chunked_loss import chunked_cross_entropy
 from preprocessing.model_folders import find_source
@@ -53,6 +54,8 @@ class Pretrained(nn.Module):
             Linked from the data.
         gradient_checkpointing: Compute the activations of the blocks again in the backward pass,
             instead of storing them: less memory, slower training.
+        attention: `sdpa`, or `eager`: matrix products and a softmax, which train faster in bfloat16
+            on CPUs, for more memory. By default that of the model.
         offload: Leave the weights of the blocks in the files of `pretrained` and read those of one
             block at a time: for inference where a model exceeds the memory. Slow.
         defer_weights: Build the network on the meta device; its attribute `deferred_weights` reads
@@ -78,6 +81,7 @@ class Pretrained(nn.Module):
         data_dir: str | Path = "data",
         vocab_size: int | None = None,
         gradient_checkpointing: bool = False,
+        attention: Literal["eager", "sdpa"] | None = None,
         offload: bool = False,
         defer_weights: bool = False,
         **options: Any,
@@ -113,6 +117,7 @@ class Pretrained(nn.Module):
         self.vocab_size: int = settings.vocab_size
         self.dim: int = settings.hidden_size
         self.gradient_checkpointing = gradient_checkpointing
+        self.attention = attention
         self.offload = offload
         if folder is not None and (offload or defer_weights):
             model: Any = build_on_meta_device(settings, self.auto_class)
@@ -127,6 +132,8 @@ class Pretrained(nn.Module):
         self._inputs = {*inspect.signature(model.forward).parameters}
         if gradient_checkpointing:
             model.gradient_checkpointing_enable()
+        if attention is not None:
+            model.set_attn_implementation(attention)
         self.model = model.train()  # `from_pretrained` returns it in eval mode
 
     @property
@@ -170,9 +177,11 @@ class PretrainedEncoder(Pretrained):
         data_dir: str | Path = "data",
         vocab_size: int | None = None,
         gradient_checkpointing: bool = False,
+        attention: Literal["eager", "sdpa"] | None = None,
     ) -> None:
         super().__init__(
-            pretrained, config, context, dropout, data_dir, vocab_size, gradient_checkpointing
+            *(pretrained, config, context, dropout, data_dir, vocab_size, gradient_checkpointing),
+            attention,
         )
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
@@ -199,9 +208,11 @@ class PretrainedClassifier(Pretrained):
         data_dir: str | Path = "data",
         vocab_size: int | None = None,
         gradient_checkpointing: bool = False,
+        attention: Literal["eager", "sdpa"] | None = None,
     ) -> None:
         super().__init__(
             *(pretrained, config, context, dropout, data_dir, vocab_size, gradient_checkpointing),
+            attention,
             num_labels=num_classes,
         )
         self.num_classes = num_classes
@@ -220,7 +231,8 @@ class PretrainedClassifier(Pretrained):
         of the last layer, averaged over its heads.
         """
         used = self.model.config._attn_implementation  # noqa: SLF001 no public attribute
-        self.model.set_attn_implementation("eager")  # the others do not return weights
+        if used != PREFIX_ATTENTION:
+            self.model.set_attn_implementation("eager")  # the others do not return weights
         try:
             attentions = self._run(inputs, output_attentions=True).attentions
         finally:
@@ -258,12 +270,13 @@ class PretrainedCausalLM(Pretrained):
         data_dir: str | Path = "data",
         vocab_size: int | None = None,
         gradient_checkpointing: bool = False,
+        attention: Literal["eager", "sdpa"] | None = None,
         offload: bool = False,
         defer_weights: bool = False,
     ) -> None:
         super().__init__(
             *(pretrained, config, context, dropout, data_dir, vocab_size, gradient_checkpointing),
-            *(offload, defer_weights),
+            *(attention, offload, defer_weights),
         )
 
     def init_state(self, batch_size: int) -> Any:

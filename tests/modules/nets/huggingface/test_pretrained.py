@@ -125,6 +125,18 @@ def test_context_limits_causal_models(tmp_path):
         net(torch.zeros(1, 1, dtype=torch.int64), state)
 
 
+def test_attention_is_chosen_and_gives_equal_logits(tmp_path):
+    folder = str(save_model(tmp_path / "bert", make_model("bert", "AutoModel")))
+    torch.manual_seed(0)
+    plain = PretrainedClassifier(2, folder).eval()
+    eager = PretrainedClassifier(2, config=plain.config, attention="eager").eval()
+    eager.load_state_dict(plain.state_dict())
+    assert plain.model.config._attn_implementation == "sdpa"
+    assert eager.model.config._attn_implementation == "eager"
+    inputs = make_inputs()
+    torch.testing.assert_close(eager(inputs), plain(inputs))
+
+
 def test_gradient_checkpointing_gives_equal_gradients(tmp_path):
     folder = str(
         save_model(tmp_path / "bert", make_model("bert", "AutoModelForSequenceClassification"))
