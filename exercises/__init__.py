@@ -1,0 +1,1 @@
+"""Exercises of the course with graders: `python -m exercises.check 5` grades day 5."""

@@ -1,0 +1,1 @@
+"""Solutions of the exercises, one module a day."""
