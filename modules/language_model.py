@@ -234,7 +234,7 @@ class LanguageModel(AdapterTask):
         self,
         prompts: Sequence[str],
         max_new_tokens: int = 200,
-        stop: str | None = None,
+        stop: str | Sequence[str] | None = None,
         add_special_tokens: bool = True,
         cached: bool = True,
         grammar: str | None = None,
@@ -247,7 +247,7 @@ class LanguageModel(AdapterTask):
             prompts: Texts to continue, of at least one token each. An empty prompt is replaced by
                 the beginning-of-sequence token where the tokenizer has one.
             max_new_tokens: Number of tokens to sample for each prompt.
-            stop: End a text before this string.
+            stop: End a text before this string, or before the first of several.
             add_special_tokens: See `encode`.
             cached: Reuse the network's state; False processes the full window for each token.
             grammar: What the new text has to match, from `json_schema` or `regex` of
