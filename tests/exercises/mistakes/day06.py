@@ -29,8 +29,8 @@ MISTAKES = [
     Mistake("freeze_batch_norm", "net.modules()", "net", "inside of other modules"),
     Mistake(
         "freeze_batch_norm",
-        "if not any(parameter.requires_grad for parameter in module.parameters())",
-        "if True",
+        " and not trained",
+        "",
         "that is trained stays",
     ),
     Mistake("freeze_batch_norm", "module.eval()", "module.requires_grad_(False)", "call eval()"),
