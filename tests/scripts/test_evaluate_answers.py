@@ -108,7 +108,7 @@ def test_score_is_the_mean_over_questions() -> None:
     [
         (("--limit", "0"), "--limit must be at least 1, got 0"),
         (("--data", "missing.json"), "No file missing.json"),
-        (("--max_new_tokens", "250"), "more than the context of 256: reduce --few_shot"),
+        (("--max_new_tokens", "250"), "more than the context of 256: shorten the"),
     ],
 )
 def test_wrong_arguments_are_user_errors(tmp_path, data_dir, capsys, arguments, message):

@@ -61,6 +61,11 @@ TINY_BERT = (
 )
 MINILM = ("glue/mrpc", "glue/stsb", "sst2/minilm")
 SMALLER |= dict.fromkeys(MINILM, ("--model.net", TINY_BERT))
+PROMPTS = str(ROOT / "tests/fixtures/guard.csv")
+SMALLER["safety/guard"] = (
+    *("--model.net", TINY_BERT, "--data.batch_size", 4),
+    *("--data.train", PROMPTS, "--data.val", PROMPTS, "--data.test", PROMPTS),
+)
 # The synthetic reviews have a few thousand words.
 SMALLER |= dict.fromkeys(("imdb/skip_gram", "imdb/cbow"), ("--data.batch_size", 512))
 SMALLER["imdb/glove"] = ("--data.batch_size", 32)

@@ -1,0 +1,1 @@
+"""Safety of language models: guard classifier, redaction of personal data, and evaluation."""
