@@ -39,8 +39,8 @@ def test_commands_from_the_tables_to_a_report(
             for w in shlex.split(line)
         ]
         if words[1] == "train.py":
-            small = ("--model.net", TINY_BERT, "--trainer.max_steps", 2, "--data.batch_size", 8)
-            run(*words[2:], *small)
+            batches = ("--trainer.limit_train_batches", 2, "--trainer.limit_val_batches", 2)
+            run(*words[2:], "--model.net", TINY_BERT, "--trainer.max_epochs", 1, *batches)
         else:
             programs.pop(words[2])(words[3:])
     assert not programs
