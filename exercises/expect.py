@@ -125,10 +125,10 @@ def raises(error: type[Exception], function: Callable[[], Any], when: str) -> No
     found = "nothing was raised"
     try:
         function()
+    except NotImplementedError:  # a RuntimeError, too
+        raise
     except error:
         return
-    except NotImplementedError:
-        raise
     except Exception as other:
         found = f"got {type(other).__name__}"
     raise Wrong(f"expected {error.__name__} {when}; {found}.")
