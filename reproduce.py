@@ -98,15 +98,22 @@ def main(args: list[str] | None = None) -> None:
 
 
 def train(config: Path, seed: int, flags: list[str]) -> dict[str, Any]:
-    """Run `train.py fit` in a process of its own and return its results."""
-    command = [sys.executable, "train.py", "fit", "--config", str(config.resolve())]
-    command += ["--seed_everything", str(seed), *flags]
+    """Run `train.py fit` in a process of its own and return its results.
+
+    A config without a model is one of `rag.py evaluate`, which has no seed.
+    """
+    program = ["train.py", "fit"] if "model" in read_config(config) else ["rag.py", "evaluate"]
+    command = [sys.executable, *program, "--config", str(config.resolve())]
+    if program[0] == "train.py":
+        command += ["--seed_everything", str(seed)]
+    command += flags
     print(f"{display_name(config)}, seed {seed} ...", flush=True)
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, errors="replace")
     folder = re.search(r"^run folder: (.*)$", done.stdout, re.MULTILINE)
     if done.returncode or not folder:
         sys.stderr.write(done.stdout)
-        sys.exit(f"{display_name(config)}, seed {seed}: train.py exited with {done.returncode}")
+        message = f"{program[0]} exited with {done.returncode}"
+        sys.exit(f"{display_name(config)}, seed {seed}: {message}")
     return read_results(ROOT / folder[1])
 
 

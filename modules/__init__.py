@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from modules.preference import PreferenceModel
     from modules.regressor import Regressor
     from modules.sentence_encoder import SentenceEncoder
+    from modules.span_reader import SpanReader
     from modules.token_classifier import TokenClassifier
     from modules.translator import Translator
     from modules.word_vectors import WordVectors
@@ -25,6 +26,7 @@ __all__ = [
     "PreferenceModel",
     "Regressor",
     "SentenceEncoder",
+    "SpanReader",
     "TokenClassifier",
     "Translator",
     "WordVectors",
@@ -37,6 +39,7 @@ FILES = {
     "PreferenceModel": "preference",
     "Regressor": "regressor",
     "SentenceEncoder": "sentence_encoder",
+    "SpanReader": "span_reader",
     "TokenClassifier": "token_classifier",
     "Translator": "translator",
     "WordVectors": "word_vectors",

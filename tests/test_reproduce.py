@@ -1,6 +1,7 @@
 """reproduce.py compares results with expectations and reports those that are not met."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,3 +174,23 @@ def test_real_training_is_compared_by_its_results(config, monkeypatch, capsys) -
     table = run(config, "--", "--runs_dir", str(config.parent / "runs"))
     assert "| MLP | 9,610 | test/accuracy | >= 0.5 |" in table
     assert "all expectations met" in capsys.readouterr().out
+
+
+def test_config_without_a_model_is_run_by_rag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+
+    def start(command: list[str], **_: object) -> subprocess.CompletedProcess:
+        commands.append(command)
+        (tmp_path / "results.json").write_text("{}")
+        return subprocess.CompletedProcess(command, 0, f"run folder: {tmp_path}\n")
+
+    monkeypatch.setattr(subprocess, "run", start)
+    (tmp_path / "mine.yaml").write_text("expect: {mrr: '>= 0.5'}\ndata: {path: a.json}\n")
+    assert reproduce.train(tmp_path / "mine.yaml", 0, ["--data.questions", "9"]) == {}
+    (command,) = commands
+    assert command[1:] == [
+        *("rag.py", "evaluate", "--config", str(tmp_path / "mine.yaml")),
+        *("--data.questions", "9"),
+    ]

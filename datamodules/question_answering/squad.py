@@ -19,6 +19,7 @@ class Question(NamedTuple):
     id: str
     text: str
     answers: list[str]
+    starts: tuple[int | None, ...] = ()  # offsets of the answers in the paragraph, where given
 
 
 class Paragraph(NamedTuple):
@@ -62,10 +63,21 @@ def read_squad(path: Path) -> list[Paragraph]:
 
 def _read_questions(records: list[dict[str, Any]]) -> list[Question]:
     return [
-        Question(record["id"], record["question"].strip(), texts)
+        Question(
+            record["id"],
+            record["question"].strip(),
+            [answer["text"].strip() for answer in record["answers"]],
+            tuple(map(_start, record["answers"])),
+        )
         for record in records
-        if (texts := [answer["text"].strip() for answer in record["answers"]])
+        if record["answers"]
     ]
+
+
+def _start(answer: dict[str, Any]) -> int | None:
+    """Return the offset of an answer without the white space before it."""
+    text, start = answer["text"], answer.get("answer_start")
+    return None if start is None else start + len(text) - len(text.lstrip())
 
 
 def article_key(title: str) -> str:

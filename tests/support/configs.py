@@ -18,8 +18,10 @@ ADAPTERS = sorted(CONFIGS.glob("adapter/*.yaml"))
 SIZES = sorted(CONFIGS.glob("size/*.yaml"))
 SWEEPS = sorted(CONFIGS.glob("sweep/*.yaml"))
 SEARCHES = sorted(CONFIGS.glob("search/*.yaml"))
+RAG = sorted(CONFIGS.glob("rag/*.yaml"))  # of rag.py evaluate
 EXPERIMENTS = sorted(
-    set(CONFIGS.glob("*/*.yaml")) - {*OVERLAYS, *CHOICES, *ADAPTERS, *SIZES, *SWEEPS, *SEARCHES}
+    set(CONFIGS.glob("*/*.yaml"))
+    - {*OVERLAYS, *CHOICES, *ADAPTERS, *SIZES, *SWEEPS, *SEARCHES, *RAG}
 )
 ONE_STEP = (
     *("--trainer.max_epochs", 1, "--trainer.max_steps", 1, "--trainer.accelerator", "cpu"),
@@ -66,6 +68,8 @@ SMALLER["safety/guard"] = (
     *("--model.net", TINY_BERT, "--data.batch_size", 4),
     *("--data.train", PROMPTS, "--data.val", PROMPTS, "--data.test", PROMPTS),
 )
+TINY_TAGGER = TINY_BERT.replace("PretrainedClassifier", "PretrainedTokenClassifier")
+SMALLER["squad/minilm_reader"] = ("--model.net", TINY_TAGGER)
 # The synthetic reviews have a few thousand words.
 SMALLER |= dict.fromkeys(("imdb/skip_gram", "imdb/cbow"), ("--data.batch_size", 512))
 SMALLER["imdb/glove"] = ("--data.batch_size", 32)
@@ -120,6 +124,7 @@ def data_for(
         "Instructions",
         "Preferences",
         "ReadingComprehension",
+        "ExtractiveQuestions",
     ):
         return small_texts
     return data_of(kind) if kind in DATA_SETS else REAL_DIR

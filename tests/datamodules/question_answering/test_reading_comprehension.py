@@ -95,4 +95,4 @@ def test_questions_without_answers_are_left_out(tmp_path: Path) -> None:
     content = {"data": [{"title": "a", "paragraphs": [paragraph]}]}
     (tmp_path / "data.json").write_text(json.dumps(content))
     (found,) = read_squad(tmp_path / "data.json")
-    assert found.questions == [("2", "Who?", ["we"])]
+    assert found.questions == [("2", "Who?", ["we"], (None,))]

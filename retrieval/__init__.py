@@ -1,0 +1,1 @@
+"""Question answering over documents: documents, chunks, indexes, passages, answers."""
