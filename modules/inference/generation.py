@@ -7,7 +7,7 @@ Beyond the context window, the network restarts with the last half of the window
 window depends on the position only, so that sampling does not depend on caching or batching.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -19,6 +19,8 @@ from engine.errors import UserError
 from modules.inference.grammar import Grammar
 from modules.inference.sampling import Sampler, Sampling
 from modules.training.compiling import eager_mode
+
+Group = tuple[list[Hashable], Any]  # texts that are one batch, and their state
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def generate(
     next_logits = NextLogits(net, cached, prefix)
     matchers = [] if grammar is None else [grammar.matcher() for _ in texts]
     for _ in range(max_new_tokens):
-        logits = next_logits(texts)  # (B, V)
+        logits = next_logits(dict(enumerate(texts)))  # (B, V)
         if matchers:
             logits = torch.stack([m.mask(row) for m, row in zip(matchers, logits, strict=True)])
         tokens = choose(logits, texts)
@@ -109,6 +111,8 @@ def process_prefix(net: Any, tokens: Sequence[int]) -> Prefix | None:
 class NextLogits:
     """Compute the logits of the next token of each text, with states kept between two calls.
 
+    Texts may come and go between two calls.
+
     Args:
         net: A language network in eval mode.
         cached: Keep states.
@@ -119,60 +123,62 @@ class NextLogits:
         self.net = net
         self.cached = cached
         self.prefix = prefix
-        self.groups: list[tuple[list[int], Any]] = []  # rows of the batch and their state
-        self.starts: dict[int, int] = {}  # of the window of each row
+        self.groups: list[Group] = []
+        self.starts: dict[Hashable, int] = {}  # of the window of each text
 
-    def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
-        """Return the logits (B, V).
+    def __call__(self, texts: Mapping[Any, Sequence[int]]) -> Tensor:
+        """Return the logits (B, V), in the order of the texts.
 
         Args:
-            texts: The texts so far: those of the last call with one more token each.
+            texts: At least one text by any key. Those of the last call have one more token each.
         """
-        starts = {row: window_start(len(text), self.net.context) for row, text in enumerate(texts)}
+        starts = {key: window_start(len(text), self.net.context) for key, text in texts.items()}
         if not self.cached:
             self.groups = []
         kept = [self._keep(group, starts) for group in self.groups]
         groups = [group for group in kept if group[0]]
         found, logits = [], []
-        for number, (rows, state) in enumerate(groups):  # one more token
-            out, state = forward(self.net, [texts[row][-1:] for row in rows], state)
-            groups[number] = rows, state
-            found += rows
+        for number, (keys, state) in enumerate(groups):  # one more token
+            out, state = forward(self.net, [texts[key][-1:] for key in keys], state)
+            groups[number] = keys, state
+            found += keys
             logits.append(out[:, -1])
-        for rows in self._new_rows(texts, starts, found):
-            out, state = self._process(texts, rows, starts[rows[0]])
-            groups.append((rows, state))
-            found += rows
+        for keys in self._new_texts(texts, starts, found):
+            out, state = self._process([texts[key][starts[key] :] for key in keys], starts[keys[0]])
+            groups.append((keys, state))
+            found += keys
             logits.append(out[:, -1])
         self.starts = starts
         self.groups = self._join(groups) if self.cached else []
-        if len(logits) == 1 and found == sorted(found):
+        rows = {key: row for row, key in enumerate(found)}
+        order = [rows[key] for key in texts]
+        if len(logits) == 1 and order == sorted(order):
             return logits[0]
-        order = sorted(range(len(found)), key=found.__getitem__)
         return torch.cat(logits)[torch.tensor(order, device=logits[0].device)]
 
-    def _keep(self, group: tuple[list[int], Any], starts: dict[int, int]) -> tuple[list[int], Any]:
-        """Return the group without the rows whose window starts elsewhere now."""
-        rows, state = group
-        places = [n for n, row in enumerate(rows) if self.starts[row] == starts[row]]
-        if len(places) == len(rows):
+    def _keep(self, group: Group, starts: dict[Hashable, int]) -> Group:
+        """Return the group without texts that are gone or whose window starts elsewhere now."""
+        keys, state = group
+        rows = [n for n, key in enumerate(keys) if self.starts[key] == starts.get(key)]
+        if len(rows) == len(keys):
             return group
-        if not places or not hasattr(self.net, "reorder_state"):
+        if not rows or not hasattr(self.net, "reorder_state"):
             return [], None
-        index = torch.tensor(places, device=device_of(self.net))
-        return [rows[place] for place in places], self.net.reorder_state(state, index)
+        index = torch.tensor(rows, device=device_of(self.net))
+        return [keys[row] for row in rows], self.net.reorder_state(state, index)
 
-    def _new_rows(
-        self, texts: Sequence[Sequence[int]], starts: dict[int, int], found: list[int]
-    ) -> list[list[int]]:
-        """Return the rows to process from the start of their window, grouped by its length."""
-        groups: dict[tuple[int, int], list[int]] = {}
-        for row in sorted({*starts} - {*found}):
-            groups.setdefault((starts[row], len(texts[row])), []).append(row)
+    @staticmethod
+    def _new_texts(
+        texts: Mapping[Any, Sequence[int]], starts: dict[Hashable, int], found: list[Hashable]
+    ) -> list[list[Hashable]]:
+        """Return the texts to process from the start of their window, grouped by its length."""
+        groups: dict[tuple[int, int], list[Hashable]] = {}
+        for key, text in texts.items():
+            if key not in found:
+                groups.setdefault((starts[key], len(text)), []).append(key)
         return list(groups.values())
 
-    def _process(self, texts: Sequence[Sequence[int]], rows: list[int], start: int) -> Any:
-        windows = [texts[row][start:] for row in rows]
+    def _process(self, windows: Sequence[Sequence[int]], start: int) -> Any:
         if not self.cached:
             return forward(self.net, windows, None)
         known = [] if self.prefix is None else self.prefix.tokens
@@ -182,16 +188,17 @@ class NextLogits:
             and len(windows[0]) > len(known)
             and all(list(window[: len(known)]) == known for window in windows)
         ):
-            first = torch.zeros(len(rows), dtype=torch.long, device=device_of(self.net))
+            first = torch.zeros(len(windows), dtype=torch.long, device=device_of(self.net))
             state = self.net.reorder_state(self.prefix.state, first)
             return forward(self.net, [window[len(known) :] for window in windows], state)
-        return forward(self.net, windows, self.net.init_state(len(rows)))
+        return forward(self.net, windows, self.net.init_state(len(windows)))
 
-    def _join(self, groups: list[tuple[list[int], Any]]) -> list[tuple[list[int], Any]]:
-        if len(groups) == 1 or not hasattr(self.net, "join_states"):
+    def _join(self, groups: list[Group]) -> list[Group]:
+        join_states = getattr(self.net, "join_states", None)
+        if len(groups) == 1 or join_states is None:
             return groups
-        rows = [row for group, _ in groups for row in group]
-        return [(rows, self.net.join_states([state for _, state in groups]))]
+        keys = [key for group, _ in groups for key in group]
+        return [(keys, join_states([state for _, state in groups]))]
 
 
 def window_start(position: int, context: int | None) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import UserError
-from modules.inference.generation import window_start
+from modules.inference.generation import NextLogits
 from modules.inference.sampling import Sampler, Sampling
 from modules.inference.streaming import TextStreamer
 from serving.worker.requests import Model, Reply, Request, Sample
@@ -35,19 +35,10 @@ class Text:
     matcher: Any = None  # of a grammar
     logprobs: list[dict[str, Any]] = field(default_factory=list)
     text: str = ""
-    start: int = 0  # of the window that the state holds
 
     @property
     def request(self) -> Request:
         return self.sample.request
-
-
-@dataclass(eq=False)
-class Group:
-    """Texts of one model whose states are one batch."""
-
-    texts: list[Text]
-    state: Any
 
 
 def prepare_texts(request: Request, inputs: Sequence[Any]) -> list[Sample]:
@@ -127,13 +118,14 @@ class Generator:
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self._waiting: deque[Text] = deque()
-        self._groups: list[Group] = []
+        self._active: list[Text] = []
+        self._next_logits: dict[Model, NextLogits] = {}
 
     def put(self, samples: Sequence[Sample]) -> None:
         self._waiting.extend(sample.value for sample in samples)
 
     def __len__(self) -> int:
-        return len(self._waiting) + sum(len(group.texts) for group in self._groups)
+        return len(self._waiting) + len(self._active)
 
     @torch.inference_mode()
     def step(self, send: Reply) -> None:
@@ -142,49 +134,43 @@ class Generator:
         Args:
             send: Reports admitted texts and the number of texts to the server.
         """
-        groups = [kept for group in self._groups if (kept := self._keep(group)) is not None]
-        active = [text for group in groups for text in group.texts]
-        moved = [t for group in self._groups for t in group.texts if t not in active]
-        fresh = [text for text in moved if not text.request.closed and not text.streamer.ended]
+        active = [text for text in self._active if not text.request.closed]
         admitted: list[Text] = []
-        while self._waiting and len(active) + len(fresh) + len(admitted) < self.slots:
+        while self._waiting and len(active) + len(admitted) < self.slots:
             text = self._waiting.popleft()
             if not text.request.closed:
                 admitted.append(text)
         started = sorted({text.request.number for text in admitted})
-        send({"started": started, "generating": len(active) + len(fresh) + len(admitted)})
-        groups += [Group([text], None) for text in (*fresh, *admitted)]
-        self._groups = join([extended for group in groups for extended in self._extend(group)])
-
-    @staticmethod
-    def _keep(group: Group) -> Group | None:
-        """Return the group without texts that ended or whose window starts elsewhere now."""
-        net = group.texts[0].request.model.task.net
-        rows = [
-            row
-            for row, text in enumerate(group.texts)
+        send({"started": started, "generating": len(active) + len(admitted)})
+        by_model: dict[Model, list[Text]] = {}
+        for text in (*active, *admitted):
+            by_model.setdefault(text.request.model, []).append(text)
+        self._next_logits = {
+            model: self._next_logits.get(model) or NextLogits(model.task.net) for model in by_model
+        }
+        for model, texts in by_model.items():
+            self._extend(model, texts)
+        self._active = [
+            text
+            for texts in by_model.values()
+            for text in texts
             if not (text.streamer.ended or text.request.closed)
-            and text.start == window_start(len(text.tokens), net.context)
         ]
-        if len(rows) == len(group.texts):
-            return group
-        if not rows or not hasattr(net, "reorder_state"):
-            return None
-        device = next(net.parameters()).device
-        state = net.reorder_state(group.state, torch.tensor(rows, device=device))
-        return Group([group.texts[row] for row in rows], state)
 
-    def _extend(self, group: Group) -> list[Group]:
-        """Add a token to each text of a group; a text that fails does not affect the others."""
-        model = group.texts[0].request.model
+    def _extend(self, model: Model, texts: list[Text]) -> None:
+        """Add a token to each text of a model; a text that fails does not affect the others."""
+        next_logits = self._next_logits[model]
         try:
-            logits = self._forward(group, model)
+            logits = next_logits({text: text.tokens for text in texts})  # (B, V)
         except Exception as error:
-            if len(group.texts) > 1:
-                return [one for text in group.texts for one in self._extend(Group([text], None))]
-            group.texts[0].request.fail("internal", repr(error))
-            return []
-        for row, text in enumerate(group.texts):
+            self._next_logits[model] = NextLogits(model.task.net)  # without incomplete states
+            if len(texts) == 1:
+                texts[0].request.fail("internal", repr(error))
+            else:
+                for text in texts:
+                    self._extend(model, [text])
+            return
+        for row, text in enumerate(texts):
             try:
                 self._add_token(text, logits[row : row + 1])
             except UserError as error:
@@ -192,23 +178,6 @@ class Generator:
                 text.request.fail("invalid" if finite else "not_finite", str(error))
             except Exception as error:
                 text.request.fail("internal", repr(error))
-        return [group]
-
-    @staticmethod
-    def _forward(group: Group, model: Model) -> Tensor:
-        """Return the logits of the next tokens, (B, V), and update the state."""
-        net = model.task.net
-        device = next(net.parameters()).device
-        if group.state is None:
-            (text,) = group.texts
-            text.start = window_start(len(text.tokens), net.context)
-            group.state = net.init_state(1)
-            tokens = [text.tokens[text.start :]]
-        else:
-            tokens = [text.tokens[-1:] for text in group.texts]
-        logits, group.state = net(torch.tensor(tokens, device=device), group.state)
-        last: Tensor = logits[:, -1]
-        return last
 
     @staticmethod
     def _add_token(text: Text, logits: Tensor) -> None:
@@ -249,22 +218,6 @@ class Generator:
                 **({"logprobs": text.logprobs} if "logprobs" in request.options else {}),
             }
             request.finish(text.sample.index, result)
-
-
-def join(groups: list[Group]) -> list[Group]:
-    """Return the groups with one for each model whose states can be joined."""
-    joined: list[Group] = []
-    by_model: dict[int, list[Group]] = {}
-    for group in groups:
-        by_model.setdefault(id(group.texts[0].request.model), []).append(group)
-    for same in by_model.values():
-        net = same[0].texts[0].request.model.task.net
-        if len(same) == 1 or not hasattr(net, "join_states"):
-            joined += same
-            continue
-        texts = [text for group in same for text in group.texts]
-        joined.append(Group(texts, net.join_states([group.state for group in same])))
-    return joined
 
 
 def logprobs_of(task: Any, logits: Tensor, token: int, number: int) -> dict[str, Any]:

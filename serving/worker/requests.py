@@ -15,7 +15,7 @@ PIXELS_PER_TOKEN = 64  # an 8x8 image counts as one token in the budget of a bat
 Reply = Callable[[dict[str, Any]], None]
 
 
-@dataclass
+@dataclass(eq=False)
 class Model:
     """A model that is loaded; two versions of a model have the same name for a while."""
 

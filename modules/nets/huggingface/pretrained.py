@@ -4,7 +4,6 @@ Each is built from a pretrained model (`pretrained`: a folder, `package:NAME` or
 random weights from the contents of a config.json (`config`), which checkpoints hold.
 """
 
-import copy
 import inspect
 import json
 import warnings
@@ -17,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from modules.nets.huggingface.cache import CacheState, can_be_joined, join_states
 from modules.nets.huggingface.folder import abbreviate, read_config, report_names, tensor_files
 from modules.nets.huggingface.lazy_weights import (
     build_on_meta_device,
@@ -278,34 +278,34 @@ class PretrainedCausalLM(Pretrained):
             *(pretrained, config, context, dropout, data_dir, vocab_size, gradient_checkpointing),
             *(attention, offload, defer_weights),
         )
+        # Not of architectures such as Mamba, whose texts of different lengths stay apart.
+        self.join_states = join_states if can_be_joined(self.init_state(1).cache) else None
 
-    def init_state(self, batch_size: int) -> Any:
+    def init_state(self, batch_size: int) -> CacheState:
         """Return an empty cache of keys and values."""
         from transformers import DynamicCache
 
-        return DynamicCache(config=self.model.config)
+        return CacheState(DynamicCache(config=self.model.config))
 
     @staticmethod
-    def reorder_state(state: Any, rows: Tensor) -> Any:
-        """Return a copy of the cache with the given batch rows, which may be repeated."""
-        selected = copy.deepcopy(state)
-        selected.batch_select_indices(rows)
-        return selected
+    def reorder_state(state: CacheState, rows: Tensor) -> CacheState:
+        """Return a copy of the state with the given batch rows, which may be repeated."""
+        return state.select(rows)
 
     @staticmethod
-    def truncate_state(state: Any, length: int) -> Any:
-        """Return the cache of the first `length` tokens."""
-        state.crop(min(0, length - state.get_seq_length()))
+    def truncate_state(state: CacheState, length: int) -> CacheState:
+        """Return the state of the first `length` tokens."""
+        state.cache.crop(min(0, length - state.length))
         return state
 
     def forward(
         self,
         tokens: Tensor,
-        state: Any = None,
+        state: CacheState | None = None,
         documents: Tensor | None = None,
         targets: Tensor | None = None,
         loss_chunk_size: int = 1024,
-    ) -> tuple[Tensor, Any]:
+    ) -> tuple[Tensor, CacheState | None]:
         """Return logits (B, T, V), or with targets the summed loss, and the state.
 
         Args:
@@ -321,14 +321,16 @@ class PretrainedCausalLM(Pretrained):
             ValueError: If the tokens exceed the context, documents come with a state, or targets
                 with an architecture that scales its logits.
         """
-        start = 0 if state is None else state.get_seq_length()
+        start = 0 if state is None else state.length
         if self.context is not None and start + tokens.shape[1] > self.context:
             raise ValueError(
                 f"the context of this network is {self.context} tokens, got {start} + "
                 f"{tokens.shape[1]}: start a new state from the last part of the text"
             )
+        packed: dict[str, Any]
         if documents is None:
-            packed: dict[str, Any] = {}
+            packed = {} if state is None else {**state.inputs(tokens)}
+            packed = {name: x for name, x in packed.items() if name in self._inputs}
         elif state is not None:
             raise ValueError("packed documents cannot be combined with a state")
         else:
@@ -336,7 +338,7 @@ class PretrainedCausalLM(Pretrained):
                 "attention_mask": document_mask(documents).to(self.model.dtype),  # (B, 1, T, T)
                 "position_ids": document_positions(documents),  # (B, T)
             }
-        packed |= {"past_key_values": state, "use_cache": state is not None}
+        packed |= {"past_key_values": state and state.cache, "use_cache": state is not None}
         if targets is None:
             return self.model(input_ids=tokens, **packed).logits, state  # (B, T, V)
         if scaled := [n for n in LOGIT_SCALES if self.config.get(n) not in (None, 1)]:
