@@ -70,15 +70,19 @@ class Models:
         Raises:
             Problem: If there is no such model.
         """
-        if name not in self.versions:
-            raise Problem(404, f"There is no model named {name!r}; see GET /v1/models.", "unknown")
-        version = self.versions[name]
-        found = next(w.descriptions[version] for w in self.workers if version in w.descriptions)
+        found = self._description(name)
         limits = {
             limit: getattr(self.settings, limit)
             for limit in ("max_body", "max_items", "max_characters", "max_pixels", "max_new_tokens")
         }
-        return {"name": name, "version": int(version.rpartition("@")[2]), **found, "limits": limits}
+        version = int(self.versions[name].rpartition("@")[2])
+        return {"name": name, "version": version, **found, "limits": limits}
+
+    def _description(self, name: str) -> dict[str, Any]:
+        if name not in self.versions:
+            raise Problem(404, f"There is no model named {name!r}; see GET /v1/models.", "unknown")
+        version = self.versions[name]
+        return next(w.descriptions[version] for w in self.workers if version in w.descriptions)
 
     def check(self, name: str, operation: str) -> None:
         """Check that a model exists and has an operation.
@@ -86,7 +90,7 @@ class Models:
         Raises:
             Problem: 404.
         """
-        served = self.describe(name)["operations"]
+        served = self._description(name)["operations"]
         if operation not in served:
             raise Problem(
                 404,

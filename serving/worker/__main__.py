@@ -3,11 +3,13 @@
 import base64
 import contextlib
 import os
+import selectors
 import signal
 import socket
 import sys
 import threading
 import traceback
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,20 +21,21 @@ from engine.process import prepare_process
 from serving.worker.batching import SampleQueue, run_batch
 from serving.worker.generating import Generator, prepare_texts
 from serving.worker.loading import best_device, describe, open_task
-from serving.worker.messages import Message, pack, receive
+from serving.worker.messages import Decoder, Message, pack
 from serving.worker.requests import Model, Request, Sample, decode_image, prepare
 
-DECODERS = 2  # threads that decode large images
-SMALL_FILES = 2**15  # bytes of images that are decoded faster than they are passed on
-PREPARATION_SECONDS = 0.003  # that a batch waits for samples that have arrived already
+THREADS = 2  # that prepare requests beside the network
+SMALL = 2**15  # bytes of inputs that are prepared faster than they are passed on
+RECEIVE = 2**20  # bytes
 SWITCH_SECONDS = 0.001  # after which a thread that computes in Python lets another one run
 
 
 class Worker:
     """Loads models and answers requests until the server closes the connection.
 
-    The main thread runs the networks. A second thread receives requests and tokenizes them, and
-    further threads decode images and load new versions of models.
+    One thread receives requests, tokenizes their inputs and runs the networks: two would wait for
+    the interpreter lock of each other. Further threads prepare large requests and those to generate
+    texts, and load new versions of models.
 
     Args:
         connection: Connection to the server; its first message holds the settings.
@@ -40,9 +43,8 @@ class Worker:
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
-        first = receive(connection)
-        assert first is not None, "the server closed the connection"
-        self.settings: Message = first[0]
+        self._messages = Decoder()
+        self.settings = self._receive_settings()
         if self.settings["threads"]:
             torch.set_num_threads(self.settings["threads"])
         device = self.settings["device"]
@@ -51,45 +53,74 @@ class Worker:
         self.requests: dict[int, Request] = {}  # not answered yet
         self.queue = SampleQueue(self.settings["batch_tokens"], self.settings["batch_size"])
         self.generator = Generator(self.settings["slots"])
-        self.wake = threading.Condition()
-        self.closed = False
-        self._preparing = 0  # requests that were received and are not in a queue yet
-        self._send_lock = threading.Lock()
-        self._decoders = ThreadPoolExecutor(DECODERS)
+        self._outbox: deque[bytes] = deque()
+        self._threads = ThreadPoolExecutor(THREADS)
+        self._wake, self._woken = socket.socketpair()
+        self._selector = selectors.DefaultSelector()
+        for source in (connection, self._woken):
+            self._selector.register(source, selectors.EVENT_READ)
 
-    def send(self, message: Message) -> None:
-        # The connection closes when the server ends; the worker then ends as well.
-        with self._send_lock, contextlib.suppress(OSError):
-            self.connection.sendall(pack(message))
+    def _receive_settings(self) -> Message:
+        while received := self.connection.recv(RECEIVE):
+            for message, _ in self._messages.feed(received):
+                return message
+        raise ConnectionError("the server closed the connection")
 
     def run(self) -> None:
         """Answer requests until the connection ends."""
-        threading.Thread(target=self._receive, daemon=True).start()
-        while True:
-            with self.wake:
-                while not (self.closed or len(self.queue) or len(self.generator)):
-                    self.wake.wait()
-                self.wake.wait_for(lambda: not self._preparing, PREPARATION_SECONDS)
-            if self.closed:
-                return
+        self._handle_all(b"")  # what came with the settings
+        while self._receive():
             if samples := self.queue.take():
                 started = sorted({sample.request.number for sample in samples})
-                self.send({"started": started, "batch": len(samples)})
+                self._announce({"started": started, "batch": len(samples)})
                 run_batch(samples)
             if len(self.generator):
-                self.generator.step(self.send)
+                self.generator.step(self._announce)
+            self._flush()
 
-    def _receive(self) -> None:
-        while (received := receive(self.connection)) is not None:
-            message, files = received
+    def send(self, message: Message) -> None:
+        """Queue a message to the server, from any thread."""
+        self._outbox.append(pack(message))
+        self._interrupt()
+
+    def _announce(self, message: Message) -> None:
+        """Send what is about to be computed, which may end the process."""
+        self.send(message)
+        self._flush()
+
+    def _flush(self) -> None:
+        if waiting := [self._outbox.popleft() for _ in range(len(self._outbox))]:
+            with contextlib.suppress(OSError):  # the server has ended; so will this process
+                self.connection.sendall(b"".join(waiting))
+
+    def _interrupt(self) -> None:
+        """End the waiting of the main thread, if this is another one."""
+        if threading.current_thread() is not threading.main_thread():
+            self._wake.send(b"\0")
+
+    def _receive(self) -> bool:
+        """Handle the messages that have arrived; wait for one if there is nothing to compute.
+
+        Returns:
+            Whether the connection is open.
+        """
+        busy = len(self.queue) or len(self.generator)
+        for key, _ in self._selector.select(0 if busy else None):
+            if key.fileobj is self._woken:
+                self._woken.recv(RECEIVE)
+            elif received := self.connection.recv(RECEIVE):
+                self._handle_all(received)
+            else:
+                return False
+        return True
+
+    def _handle_all(self, received: bytes) -> None:
+        for message, files in self._messages.feed(received):
             try:
                 self._handle(message, files)
             except Exception:  # a bug in one request must not end the others
                 traceback.print_exc()
                 self.send({"id": message.get("id"), "error": "internal", "detail": ""})
-        with self.wake:
-            self.closed = True
-            self.wake.notify()
 
     def _handle(self, message: Message, files: list[bytes]) -> None:
         if "load" in message:
@@ -111,10 +142,9 @@ class Worker:
             number, model, message["operation"], message["options"], size, self._reply
         )
         self.requests[number] = request
-        with self.wake:
-            self._preparing += 1
-        if sum(map(len, files)) > SMALL_FILES:
-            self._decoders.submit(self._enqueue, request, message["inputs"], files)
+        size = len(str(message["inputs"])) + sum(map(len, files))
+        if request.operation == "generate" or size > SMALL:
+            self._threads.submit(self._enqueue, request, message["inputs"], files)
         else:
             self._enqueue(request, message["inputs"], files)
 
@@ -137,10 +167,8 @@ class Worker:
             request.fail("invalid", str(error))
         except Exception as error:
             request.fail("internal", repr(error))
-        with self.wake:
-            (self.generator if generates else self.queue).put(samples)
-            self._preparing -= 1
-            self.wake.notify()
+        (self.generator if generates else self.queue).put(samples)
+        self._interrupt()
 
     def _reply(self, message: Message) -> None:
         if "results" in message or "error" in message:

@@ -1,7 +1,6 @@
 """The server's side of a worker process: start, requests, cancellation, restart."""
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import os
@@ -15,7 +14,7 @@ from typing import Any
 from serving.errors import Problem, StartError, internal_error, unavailable
 from serving.metrics import Metrics
 from serving.settings import Settings
-from serving.worker.messages import HEADER, Message, pack, unpack
+from serving.worker.messages import Decoder, Message, pack
 
 log = logging.getLogger("serving")
 RESTART_SECONDS = (0.1, 10.0)  # first and longest pause before a restart
@@ -43,6 +42,26 @@ class Pending:
         self.events: asyncio.Queue[Message] = asyncio.Queue()
 
 
+class Connection(asyncio.Protocol):
+    """The connection to a worker process.
+
+    Args:
+        receive: Called with each message.
+    """
+
+    def __init__(self, receive: Callable[[Message], None]) -> None:
+        self.lost = asyncio.get_running_loop().create_future()
+        self._receive = receive
+        self._messages = Decoder()
+
+    def data_received(self, data: bytes) -> None:
+        for message, _ in self._messages.feed(data):
+            self._receive(message)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost.set_result(None)
+
+
 class WorkerClient:
     """A worker process; it is started again when it dies.
 
@@ -64,7 +83,7 @@ class WorkerClient:
         self._numbers = itertools.count()
         self._loading: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._process: subprocess.Popen[bytes] | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self._transport: asyncio.WriteTransport | None = None
         self._task: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -82,19 +101,21 @@ class WorkerClient:
             StartError: If a model cannot be served.
         """
         self.sources = dict(sources)
-        reader = await self._spawn()
-        self._task = asyncio.create_task(self._supervise(reader))
+        connection = await self._spawn()
+        self._task = asyncio.create_task(self._supervise(connection))
         await self._load_all()
 
-    async def _spawn(self) -> asyncio.StreamReader:
+    async def _spawn(self) -> Connection:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = start_process(theirs)
-        reader, self._writer = await asyncio.open_connection(sock=ours)
+        self._transport, connection = await asyncio.get_running_loop().create_connection(
+            lambda: Connection(self._receive), sock=ours
+        )
         chosen = {name: getattr(self.settings, name) for name in SETTINGS}
         more = {"device": self.device, "data_dir": str(self.settings.data_dir)}
         self._send(pack(chosen | more))
-        return reader
+        return connection
 
     async def _load_all(self) -> None:
         for version, source in list(self.sources.items()):
@@ -128,8 +149,8 @@ class WorkerClient:
     async def close(self) -> None:
         """End the process; pending requests fail."""
         self._closing = True
-        if self._writer is not None:
-            self._writer.close()
+        if self._transport is not None:
+            self._transport.close()
         if self._process is not None:
             try:
                 await asyncio.to_thread(self._process.wait, 5)
@@ -169,31 +190,24 @@ class WorkerClient:
             self._send(pack({"cancel": pending.number}))
 
     def _send(self, message: bytes) -> None:
-        if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(message)
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(message)
 
-    async def _supervise(self, reader: asyncio.StreamReader) -> None:
+    async def _supervise(self, connection: Connection) -> None:
         """Pass on messages; start the process again whenever it has died."""
         pause, longest = RESTART_SECONDS
         while True:
             started = time.monotonic()
-            await self._read(reader)
+            await connection.lost
             if self._closing:
                 return
             self._fail_pending()
             pause = RESTART_SECONDS[0] if time.monotonic() - started > longest else pause
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
-            reader = await self._spawn()
+            connection = await self._spawn()
             loading = asyncio.create_task(self._load_all())
             loading.add_done_callback(lambda task: task.cancelled() or task.exception())
-
-    async def _read(self, reader: asyncio.StreamReader) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                sizes = HEADER.unpack(await reader.readexactly(HEADER.size))
-                text, binary = [await reader.readexactly(size) for size in sizes]
-                self._receive(unpack(text, binary)[0])
 
     def _receive(self, message: Message) -> None:
         if "started" in message:

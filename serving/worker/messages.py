@@ -1,8 +1,8 @@
 """Messages between server and worker: JSON, followed by binary attachments."""
 
 import json
-import socket
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 HEADER = struct.Struct(">II")  # bytes of the JSON text and of the attachments
@@ -28,21 +28,20 @@ def unpack(text: bytes, binary: bytes) -> tuple[Message, list[bytes]]:
     return message, parts
 
 
-def receive(connection: socket.socket) -> tuple[Message, list[bytes]] | None:
-    """Return the next message and its attachments, or None at the end of the connection."""
-    header = _read(connection, HEADER.size)
-    if header is None:
-        return None
-    sizes = HEADER.unpack(header)
-    text, binary = (_read(connection, size) for size in sizes)
-    return None if text is None or binary is None else unpack(text, binary)
+class Decoder:
+    """Splits a stream of bytes into messages."""
 
+    def __init__(self) -> None:
+        self._buffer = bytearray()
 
-def _read(connection: socket.socket, size: int) -> bytes | None:
-    buffer = bytearray()
-    while len(buffer) < size:
-        part = connection.recv(size - len(buffer))
-        if not part:
-            return None
-        buffer += part
-    return bytes(buffer)
+    def feed(self, received: bytes) -> Iterator[tuple[Message, list[bytes]]]:
+        """Yield the messages that are complete now, with their attachments."""
+        self._buffer += received
+        while len(self._buffer) >= HEADER.size:
+            text, binary = HEADER.unpack_from(self._buffer)
+            end = HEADER.size + text + binary
+            if len(self._buffer) < end:
+                return
+            content = bytes(self._buffer[HEADER.size : end])
+            del self._buffer[:end]
+            yield unpack(content[:text], content[text:])

@@ -66,14 +66,14 @@ def join_states(states: Sequence[CacheState]) -> CacheState:
     length = max(state.length for state in states)
     padding = []
     for state in states:
-        keys = next(layer.keys for layer in state.cache.layers if layer.is_initialized)
+        keys = next(layer.keys for layer in state.cache.layers if layer.keys is not None)
         own = torch.zeros(len(keys), dtype=torch.long, device=keys.device)
         padding.append(length - state.length + (own if state.padding is None else state.padding))
         for layer in state.cache.layers:
             _set_length(layer, length)
     cache = states[0].cache
     for layer, *others in zip(*(state.cache.layers for state in states), strict=True):
-        if layer.is_initialized:
+        if layer.keys is not None:
             layer.keys = torch.cat([layer.keys, *(other.keys for other in others)])
             layer.values = torch.cat([layer.values, *(other.values for other in others)])
     joined = torch.cat(padding)
@@ -82,7 +82,7 @@ def join_states(states: Sequence[CacheState]) -> CacheState:
 
 def _set_length(layer: Any, length: int) -> None:
     """Remove columns before those of a layer, or add some; a sliding layer holds the last ones."""
-    if not layer.is_initialized:  # it uses the keys and values of another layer
+    if layer.keys is None:  # it uses the keys and values of another layer
         return
     held = length
     if layer.is_sliding:
