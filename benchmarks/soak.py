@@ -1,37 +1,46 @@
-"""Endurance of the server: `python -m benchmarks.soak [--minutes 30]`.
+"""Endurance of the server: `python -m benchmarks.soak [--minutes 30] [--idle 5000]`.
 
 The digits classifier of benchmarks.serving is loaded with 80 % of the requests per second that it
 answers at 32 clients. Requests are sent at fixed times, whether or not earlier ones were answered,
 by clients that reuse their connections. The report has the failed requests, latencies, and the
 drift of the resident memory of all processes from the fifth minute (or the first sixth) on.
+
+`--model texts --load 2` loads the MiniLM classifier with twice its capacity: its queue is full, and
+the report has the goodput, which is the rate of answers with status 200 relative to the capacity.
+`--idle N` keeps N further connections open that send nothing.
 """
 
 import argparse
 import http.client
+import resource
+import socket
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from benchmarks.serving.load import Server, our_server, wrk
-from benchmarks.serving.models import image_bodies, make_models, write_bodies
+from benchmarks.serving.models import image_bodies, make_models, text_bodies, write_bodies
 
 CLIENTS = 16
-FRACTION = 0.8  # of the capacity
+OVERLOADED_CLIENTS = 128
+QUEUE = ("--queue_size", "64")  # samples that wait under overload
 SETTLED = 300  # seconds after which memory must not grow
 SAMPLES = 5  # measurements of memory whose median is compared
 
 
 @dataclass
 class Soak:
-    """Latencies in seconds, failed requests, and the memory in MB over time."""
+    """Latencies of answers in seconds, failed and refused requests, and the memory in MB."""
 
     latencies: list[float] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    refused: int = 0  # with status 429
     memory: list[tuple[float, float]] = field(default_factory=list)  # seconds, MB
 
     def percentile(self, percent: int) -> float:
@@ -46,7 +55,9 @@ class Soak:
         return statistics.median(last) / statistics.median(first) - 1
 
 
-def soak(server: Server, bodies: Sequence[str], rate: float, seconds: float) -> Soak:
+def soak(
+    server: Server, bodies: Sequence[str], rate: float, seconds: float, clients: int = CLIENTS
+) -> Soak:
     """Send requests at a fixed rate.
 
     Args:
@@ -54,6 +65,7 @@ def soak(server: Server, bodies: Sequence[str], rate: float, seconds: float) -> 
         bodies: Bodies of requests, which are sent in turn.
         rate: Requests per second of all clients.
         seconds: Duration.
+        clients: Number of connections.
     """
     result = Soak()
     started = time.monotonic()
@@ -70,16 +82,19 @@ def soak(server: Server, bodies: Sequence[str], rate: float, seconds: float) -> 
                 connection.request("POST", address.path, bodies[turn % len(bodies)], headers)
                 response = connection.getresponse()
                 answer = response.read()
-                if response.status != 200:
+                if response.status == 200:
+                    result.latencies.append(time.monotonic() - sent)
+                elif response.status == 429:
+                    result.refused += 1
+                else:
                     result.failed.append(f"{response.status} {answer[:200]!r}")
             except OSError as error:
                 result.failed.append(repr(error))
                 connection.close()
-            result.latencies.append(time.monotonic() - sent)
-            turn += CLIENTS
+            turn += clients
         connection.close()
 
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(CLIENTS)]
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
@@ -87,26 +102,53 @@ def soak(server: Server, bodies: Sequence[str], rate: float, seconds: float) -> 
         threads[0].join(seconds / 60)
     for thread in threads:
         thread.join()
+    result.memory.append((time.monotonic() - started, server.memory()))
     return result
+
+
+@contextmanager
+def idle_connections(server: Server, number: int) -> Iterator[None]:
+    """Keep connections open that send nothing."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, number + 1000)), hard))
+    address = urlsplit(server.url)
+    with ExitStack() as stack:
+        for _ in range(number):
+            connection = socket.create_connection((address.hostname, address.port), timeout=30)
+            stack.enter_context(connection)
+        yield
 
 
 def main(args: list[str] | None = None) -> Soak:
     """Run the command line and print one line with the result."""
     parser = argparse.ArgumentParser("benchmarks.soak", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--model", choices=("digits", "texts"), default="digits")
+    parser.add_argument("--load", type=float, default=0.8, help="requests relative to the capacity")
+    parser.add_argument("--idle", type=int, default=0, help="connections that send nothing")
     options = parser.parse_args(args)
+    overloaded = options.load > 1
     with tempfile.TemporaryDirectory() as folder:
-        source = make_models(Path(folder), names=("digits",))["digits"]
-        bodies = write_bodies(image_bodies(100), Path(folder, "bodies"))
-        with our_server(source) as server:
-            capacity = wrk(server.url, bodies, 32, 5).rate
-            lines = bodies.read_text().splitlines()
-            result = soak(server, lines, FRACTION * capacity, 60 * options.minutes)
+        source = make_models(Path(folder), names=(options.model,))[options.model]
+        requests = image_bodies(100) if options.model == "digits" else text_bodies(100)
+        bodies = write_bodies(requests, Path(folder, "bodies"))
+        with our_server(source, "classify", *(QUEUE if overloaded else ())) as server:
+            wrk(server.url, bodies, 32, 2)  # warm up
+            capacity = wrk(server.url, bodies, 32, 10).rate
+            rate, seconds = options.load * capacity, 60 * options.minutes
+            clients = OVERLOADED_CLIENTS if overloaded else CLIENTS
+            with idle_connections(server, options.idle):
+                lines = bodies.read_text().splitlines()
+                result = soak(server, lines, rate, seconds, clients)
     p50, p99 = result.percentile(50), result.percentile(99)
+    goodput = len(result.latencies) / result.memory[-1][0] / capacity
     print(
-        f"{len(result.latencies):,} requests at {FRACTION * capacity:,.0f} per second, "
-        f"{len(result.failed)} failed; p50 {1e3 * p50:.1f} ms, p99 {1e3 * p99:.1f} ms "
-        f"({p99 / p50:.1f} x); memory {result.memory[-1][1]:,.0f} MB, drift {result.drift():+.2%}"
+        f"{options.model}, {len(result.latencies):,} answers to {rate:,.1f} requests per second, "
+        f"{options.load:g} x the capacity, beside {options.idle:,} idle connections: "
+        f"{len(result.failed)} failed, {result.refused:,} refused, goodput {goodput:.0%} of the "
+        f"capacity; p50 {1e3 * p50:.1f} ms, p99 {1e3 * p99:.1f} ms ({p99 / p50:.1f} x); memory "
+        f"{result.memory[-1][1]:,.0f} MB, drift {result.drift():+.2%}"
     )
     return result
 

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from engine.distributed.sharding import shard
 from engine.errors import UserError
@@ -177,24 +178,42 @@ class MaskedLanguageModel(AdapterTask):
             logits = self.net(inputs, positions).float()  # (B, N, V)
         return logits.softmax(dim=-1).topk(top)
 
-    def fill_mask(self, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
-        """Predict the token of each [MASK] in a text.
+    def fill_mask(self, texts: str | Sequence[str], top_k: int = 5) -> list[Any]:
+        """Predict the token of each [MASK] in a text, or in each of several texts.
+
+        Args:
+            texts: One text or several.
+            top_k: Number of tokens, at most those of the vocabulary.
 
         Returns:
-            For each [MASK] the most probable tokens and their probabilities, in descending order.
+            For each [MASK] the most probable tokens and their probabilities, in descending order;
+            for several texts a list of that for each text.
 
         Raises:
-            UserError: If the text has no [MASK].
+            UserError: If a text has no [MASK].
         """
-        tokens = torch.tensor([self.tokenizer.encode(text).ids], device=self.device)  # (1, T)
-        positions = torch.eq(tokens[0], self.mask_id).nonzero().T  # (1, N)
-        if not positions.numel():
+        several = [texts] if isinstance(texts, str) else texts
+        rows = [torch.tensor(self.tokenizer.encode(text).ids) for text in several]
+        masks = [torch.eq(row, self.mask_id).nonzero().flatten() for row in rows]
+        if not all(map(len, masks)):
             raise UserError("the text has no [MASK] within the context of the network")
-        found = self.top_predictions({"input_ids": tokens}, positions, top)
-        return [
-            list(zip(self.decode_tokens(predicted.tolist()), p.tolist(), strict=True))
-            for p, predicted in zip(found.values[0], found.indices[0], strict=True)
+        inputs = {
+            "input_ids": pad_sequence(rows, batch_first=True).to(self.device),  # (B, T)
+            "attention_mask": pad_sequence(
+                [torch.ones_like(row, dtype=torch.bool) for row in rows], batch_first=True
+            ).to(self.device),  # (B, T)
+        }
+        positions = pad_sequence(masks, batch_first=True).to(self.device)  # (B, N)
+        top = min(top_k, self.tokenizer.get_vocab_size())
+        probabilities, tokens = self.top_predictions(inputs, positions, top)  # (B, N, top) each
+        filled = [
+            [
+                list(zip(self.decode_tokens(predicted.tolist()), p.tolist(), strict=True))
+                for p, predicted in zip(probabilities[row], tokens[row], strict=True)
+            ][: len(masks[row])]
+            for row in range(len(rows))
         ]
+        return filled[0] if isinstance(texts, str) else filled
 
 
 def mask_tokens(

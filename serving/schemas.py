@@ -76,6 +76,20 @@ class Numbers(BaseModel):
     predictions: list[float]
 
 
+class FillMask(Strict):
+    inputs: Annotated[list[Text], Field(min_length=1, description="texts with [MASK]")]
+    top_k: int = Field(5, ge=1, le=1000, description="tokens per mask")
+
+
+class TokenProbability(BaseModel):
+    token: str
+    probability: float
+
+
+class Masks(BaseModel):
+    masks: list[list[list[TokenProbability]]]
+
+
 class Generate(Strict):
     inputs: Annotated[list[str], Field(min_length=1)]
     max_new_tokens: int | None = Field(None, ge=1, description="200, or the limit if it is lower")

@@ -277,6 +277,21 @@ const PANELS = {
     });
   },
 
+  fill_mask: (panel, model) => {
+    const text = panel.querySelector(".text");
+    text.value = exampleText(model, "fill_mask");
+    onSubmit(panel, async () => {
+      const { masks } = await call(model.id, "fill_mask", { inputs: [text.value] });
+      const bars = masks[0].map((tokens) => {
+        const shown = element("div", "");
+        const rows = tokens.map(({ token, probability }) => [token, probability, percent(probability)]);
+        showBars(shown, rows);
+        return shown;
+      });
+      panel.querySelector(".result").replaceChildren(...bars);
+    });
+  },
+
   nearest: (panel, model) => {
     const text = panel.querySelector(".text");
     text.value = exampleText(model, "nearest");

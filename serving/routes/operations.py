@@ -90,6 +90,12 @@ OPERATIONS = {
         schemas.Numbers,
         _each("predictions"),
     ),
+    "fill_mask": Operation(
+        "The most probable tokens of each [MASK] of texts",
+        schemas.FillMask,
+        schemas.Masks,
+        _each("masks", lambda masks: list(map(_records("token", "probability"), masks))),
+    ),
     "generate": Operation(
         "Continue texts, or answer them",
         schemas.Generate,

@@ -9,7 +9,7 @@ from typing import Any
 from engine.errors import UserError
 from serving.worker.requests import Sample
 
-MERGED = "top_k"  # requests that differ only in this option share a batch
+MERGED = ("classify", "top_k")  # requests that differ only in this option share a batch
 
 
 class SampleQueue:
@@ -76,8 +76,11 @@ def choose(samples: Sequence[Sample], tokens: int, size: int) -> list[Sample]:
 def batch_key(sample: Sample) -> tuple[Any, ...]:
     """Return what the samples of a batch have in common: model, method and options."""
     request = sample.request
-    options = sorted((name, repr(v)) for name, v in request.options.items() if name != MERGED)
-    return request.model.version, request.operation, MERGED in request.options, tuple(options)
+    kept = {
+        name: name in request.options if (request.operation, name) == MERGED else repr(value)
+        for name, value in request.options.items()
+    }
+    return request.model.version, request.operation, *sorted(kept.items())
 
 
 def run_batch(samples: list[Sample]) -> None:
@@ -88,9 +91,13 @@ def run_batch(samples: list[Sample]) -> None:
     request = samples[0].request
     method = getattr(request.model.task, request.operation)
     options = dict(request.options)
-    tops: list[Any] = [sample.request.options.get(MERGED) for sample in samples]
+    operation, name = MERGED
+    tops: list[Any] = [
+        sample.request.options.get(name) if request.operation == operation else None
+        for sample in samples
+    ]
     if tops[0] is not None:
-        options[MERGED] = max(tops)
+        options[name] = max(tops)
     try:
         results = method([sample.value for sample in samples], **options)
     except UserError as error:

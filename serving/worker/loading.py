@@ -22,6 +22,7 @@ EXAMPLES: dict[str, list[Any]] = {
     "explain": ["a moving and surprisingly funny film"],
     "tag": ["Ada Lovelace was born in London."],
     "predict": ["a moving and surprisingly funny film"],
+    "fill_mask": ["a moving and surprisingly funny [MASK]"],
     "generate": ["Once upon a time"],
     "translate": ["Ein Hund läuft über eine Wiese."],
     "embed": ["a moving and surprisingly funny film"],

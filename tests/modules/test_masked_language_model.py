@@ -114,7 +114,8 @@ def test_val_metrics_are_means_over_all_masked_tokens(pretrained: Path, small_te
 def test_checkpoint_alone_fills_masks(pretrained: Path) -> None:
     best = pretrained / "checkpoints/best.ckpt"
     task = MaskedLanguageModel.load_from_checkpoint(best, weights_only=True)
-    predictions = task.fill_mask("the [MASK] is a [MASK] one", top=3)
+    text = "the [MASK] is a [MASK] one"
+    predictions = task.fill_mask(text, top_k=3)
     assert [len(words) for words in predictions] == [3, 3]
     for words in predictions:
         probabilities = [p for _, p in words]
@@ -122,6 +123,12 @@ def test_checkpoint_alone_fills_masks(pretrained: Path) -> None:
         assert 0 < sum(probabilities) <= 1
     with pytest.raises(UserError, match=r"no \[MASK\]"):
         task.fill_mask("nothing is hidden")
+    several = task.fill_mask(["a [MASK]", text, "a [MASK]"], top_k=3)
+    assert [len(masks) for masks in several] == [1, 2, 1]
+    for masks, alone in zip(several, ["a [MASK]", text, "a [MASK]"], strict=True):
+        for words, expected in zip(masks, task.fill_mask(alone, top_k=3), strict=True):
+            assert dict(words) == pytest.approx(dict(expected), rel=1e-4)
+    assert len(task.fill_mask(text, top_k=10**6)[0]) == task.tokenizer.get_vocab_size()
 
 
 def test_figures_show_the_most_probable_words(pretrained: Path) -> None:

@@ -160,6 +160,19 @@ def test_slow_client_does_not_block_others(service: ServerProcess) -> None:
         assert service.post(CLASSIFY, {"inputs": ["good"]})
 
 
+def test_full_disk_for_logs_does_not_fail_requests(tmp_path: Path) -> None:
+    source = save(image_classifier(), tmp_path / "digits.ckpt")
+    options = ("--checkpoint", source, "--name", "digits", "--log_file", "/dev/full")
+    server = ServerProcess(tmp_path, *options)
+    try:
+        body = server.http.get("/v1/models/digits").json()["examples"]["classify"]
+        for _ in range(5):
+            server.post("/v1/models/digits/classify", body)
+    finally:
+        assert server.stop() == 0
+    assert "No space left" not in server.log.read_text()
+
+
 def test_sigterm_finishes_accepted_requests(service: ServerProcess, send: Any) -> None:
     codes: list[int | None] = []
     stopping = threading.Thread(target=lambda: codes.append(service.stop()))

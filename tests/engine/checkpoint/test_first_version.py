@@ -37,7 +37,7 @@ ASK: dict[str, tuple[str, Callable[[Any], Any]]] = {  # checkpoint → task, que
     "word_vectors": ("WordVectors", lambda task: task.nearest(["the"], number=3)),
     "masked_language_model": (
         "MaskedLanguageModel",
-        lambda task: task.fill_mask("import [MASK]", top=3),
+        lambda task: task.fill_mask("import [MASK]", top_k=3),
     ),
 }
 
