@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from serving.errors import Problem
-from serving.gateway import Gateway
+from serving.middleware import RequestMiddleware
 from serving.models import Models
 from serving.routes import admin, docs, health, openai, operations
 from serving.routes import models as model_routes
@@ -40,9 +40,10 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
         redoc_url=None,
     )
     app.state.models = models
-    app.include_router(openai.router)
-    for routes in (health, model_routes, operations, admin, docs):
+    # Routers are searched in this order; most requests are operations.
+    for routes in (operations, health, model_routes, admin, docs):
         app.include_router(routes.router, responses=operations.PROBLEMS)
+    app.include_router(openai.router)
     app.add_api_route("/v1/{path:path}", _unknown, methods=["POST"], include_in_schema=False)
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
@@ -50,7 +51,7 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_middleware(
-        Gateway,
+        RequestMiddleware,
         settings=settings,
         metrics=models.metrics,
         keys=Keys(settings.keys_file),
@@ -65,7 +66,7 @@ async def _unknown(path: str) -> None:
 
 
 async def _raise(request: Request, error: Exception) -> Response:
-    raise error  # the gateway answers
+    raise error  # the middleware answers
 
 
 async def _http_error(request: Request, error: Any) -> Response:

@@ -17,6 +17,7 @@ from serving.settings import Settings
 from serving.worker.client import WorkerClient, problem_of
 from serving.worker.messages import Message
 
+UNWATCHED_SECONDS = 0.05  # of a request, before it is observed whether its client is connected
 QUICKSTART = "digits-cnn"  # the experiment of `make quickstart`
 
 
@@ -145,24 +146,29 @@ class Models:
         worker = min(self.workers, key=lambda worker: worker.samples)
         started, seconds = time.monotonic(), deadline(request, self.settings.deadline)
         pending = worker.submit(self.versions[name], operation, inputs, options, files or [])
-        gone = asyncio.create_task(_disconnected(request))
-        gone.add_done_callback(lambda _: pending.events.put_nowait({"abandoned": True}))
-        limit = asyncio.get_running_loop().time() + seconds
+        now = asyncio.get_running_loop().time()
+        limit, watched_from = now + seconds, now + min(seconds, UNWATCHED_SECONDS)
+        gone: asyncio.Task[None] | None = None
         try:
             event: Message = {}
             while "results" not in event:
                 try:
-                    async with asyncio.timeout_at(limit):
+                    async with asyncio.timeout_at(limit if gone else watched_from):
                         event = await pending.events.get()
                 except TimeoutError:
-                    raise _late(seconds) from None
+                    if gone or watched_from == limit:
+                        raise _late(seconds) from None
+                    gone = asyncio.create_task(_disconnected(request))
+                    gone.add_done_callback(lambda _: pending.events.put_nowait({"abandoned": True}))
+                    continue
                 if "error" in event:
                     raise problem_of(event)
                 if "abandoned" in event:
                     raise _abandoned()
                 yield event
         finally:
-            gone.cancel()
+            if gone:
+                gone.cancel()
             worker.forget(pending)
         self._rate += 0.1 * (len(inputs) / max(1e-3, time.monotonic() - started) - self._rate)
 

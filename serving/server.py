@@ -6,7 +6,6 @@ import logging
 import resource
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from types import FrameType
 
@@ -61,7 +60,7 @@ def run(settings: Settings) -> None:
         StartError: If a model cannot be served, the port is in use, or the keys are not valid.
     """
     _raise_file_limit()
-    _configure_logs(settings)
+    _configure_logs()
     models = Models(settings, Metrics())
     app = create_app(settings, models)
     listener = _listen(settings.host, settings.port)
@@ -112,17 +111,10 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _configure_logs(settings: Settings) -> None:
-    """Write one line per request, as JSON; a full disk does not fail requests."""
-    logging.raiseExceptions = False
-    handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    if settings.log_file is not None:
-        try:
-            handler = logging.FileHandler(settings.log_file.expanduser(), encoding="utf-8")
-        except OSError as error:
-            raise StartError(f"--log_file: cannot write {settings.log_file}: {error}") from error
-    for name, where in (("serving.requests", handler), ("serving", logging.StreamHandler())):
-        logger = logging.getLogger(name)
-        where.setFormatter(logging.Formatter("%(message)s"))
-        logger.handlers, logger.propagate = [where], False
-        logger.setLevel(logging.INFO)
+def _configure_logs() -> None:
+    logging.raiseExceptions = False  # a full disk does not fail requests
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("serving")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO)

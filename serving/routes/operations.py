@@ -1,12 +1,13 @@
 """`POST /v1/models/{name}/{operation}`: the public methods of tasks, for any model."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from serving import schemas
@@ -26,6 +27,17 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 MAX_NEW_TOKENS = 200  # by default
 IMAGES = ("classify", "predict")  # operations that also take a form of files
+
+
+class PlainRoute(APIRoute):
+    """A route without dependencies to resolve, which would take longer than the endpoint."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        async def handle(request: Request) -> Response:
+            response: Response = await self.endpoint(request, **request.path_params)
+            return response
+
+        return handle
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,7 @@ def _add(name: str, operation: Operation) -> None:
     router.add_api_route(
         f"/{name}",
         endpoint,
+        route_class_override=PlainRoute,
         methods=["POST"],
         summary=operation.summary,
         response_model=operation.response,

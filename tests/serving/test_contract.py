@@ -23,7 +23,7 @@ CHECKS = [
     content_type_conformance,
     response_schema_conformance,
 ]
-CASES = 18  # for each of the operations, of which there are 17
+CASES = 18  # for each of the operations, of which there are 18
 HEADERS = {"Authorization": f"Bearer {KEYS['client']}", "Prefer": "wait=10"}
 
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from modules import Classifier, LanguageModel
+from modules import Classifier, LanguageModel, MaskedLanguageModel
 from tests.support.requests import TEXTS, encoded, pairs, png
 from tests.support.served_models import LABELS, open_embedder
 from tests.support.server import ServerProcess
@@ -46,6 +46,20 @@ def test_words_are_explained(server: ServerProcess, sources: dict) -> None:
     assert [word["word"] for word in found["words"]] == ["a", "good", "film"]
     without = task.probabilities(["a  film"])[0, LABELS.index(label)].item()
     assert found["words"][1]["weight"] == pytest.approx(probability - without, abs=1e-6)
+
+
+def test_masks_are_filled_as_by_the_task(server: ServerProcess, sources: dict) -> None:
+    task = MaskedLanguageModel.load_from_checkpoint(sources["masks"], weights_only=True).eval()
+    texts = ["a [MASK] film", "the [MASK] is a [MASK]"]
+    expected = task.fill_mask(texts, top_k=2)
+    for top_k in (2, 1000):
+        body = {"inputs": texts, "top_k": top_k}
+        masks = server.post("/v1/models/masks/fill_mask", body)["masks"]
+        found = [[[(t["token"], t["probability"]) for t in mask] for mask in one] for one in masks]
+        assert [[mask[:2] for mask in one] for one in found] == expected
+    refused = server.http.post("/v1/models/masks/fill_mask", json={"inputs": ["a film"]})
+    assert refused.status_code == 422
+    assert "no [MASK]" in refused.json()["detail"]
 
 
 def test_texts_are_embedded_as_by_the_task(server: ServerProcess, sources: dict) -> None:

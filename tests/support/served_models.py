@@ -8,8 +8,8 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from datamodules.text.tokenizers import train_bpe
-from modules import Classifier, LanguageModel, SentenceEncoder
-from modules.nets import GPT, MLP, BagOfWords
+from modules import Classifier, LanguageModel, MaskedLanguageModel, SentenceEncoder
+from modules.nets import GPT, MLP, BagOfWords, BertMLM
 from preprocessing.texts import with_truncation_and_padding
 from tests.support.faulty_net import FaultyNet
 from tests.support.huggingface import make_model, make_tokenizer, save_model
@@ -50,6 +50,14 @@ def language_model(context: int = 64) -> L.LightningModule:
     return random_weights(LanguageModel(net, tokenizer=tokenizer.to_str(), chat_template=CHAT))
 
 
+def masked_language_model() -> L.LightningModule:
+    torch.manual_seed(4)
+    tokenizer = make_tokenizer()
+    tokenizer.add_special_tokens(["[MASK]"])  # which is no word
+    net = BertMLM(tokenizer.get_vocab_size(), context=32, num_layers=1, num_heads=2, dim=8)
+    return random_weights(MaskedLanguageModel(net, tokenizer=tokenizer.to_str()))
+
+
 def save(task: L.LightningModule, path: Path) -> Path:
     """Write a checkpoint of a task."""
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
@@ -65,6 +73,7 @@ def make_models(folder: Path) -> dict[str, Path]:
         "digits": save(image_classifier(), folder / "digits.ckpt"),
         "reviews": save(text_classifier(), folder / "reviews.ckpt"),
         "writer": save(language_model(), folder / "writer.ckpt"),
+        "masks": save(masked_language_model(), folder / "masks.ckpt"),
         "embedder": save_model(folder / "embedder", encoder),
     }
 

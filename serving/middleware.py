@@ -2,20 +2,19 @@
 
 import json
 import logging
+import secrets
 import time
-import uuid
 from collections.abc import Callable
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.errors import Problem, internal_error
 from serving.metrics import Metrics
+from serving.requests_log import RequestsLog
 from serving.security import Keys, RateLimit
 from serving.settings import Settings
 
-log = logging.getLogger("serving.requests")
-errors_log = logging.getLogger("serving")
+log = logging.getLogger("serving")
 API = "/v1/"
 ADMIN = "/versions"
 OPENAI = ("/v1/completions", "/v1/chat/completions", "/v1/embeddings")
@@ -26,7 +25,7 @@ SECURITY_HEADERS = [
 ]
 
 
-class Gateway:
+class RequestMiddleware:
     """ASGI middleware around the application.
 
     Args:
@@ -35,6 +34,9 @@ class Gateway:
         metrics: Metrics of the server.
         keys: The API keys.
         is_draining: Whether the server is ending; connections are then closed.
+
+    Raises:
+        StartError: If the log cannot be written.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Gateway:
         self.settings = settings
         self.metrics = metrics
         self.keys = keys
+        self.requests_log = RequestsLog(settings.log_file)
         self.rate_limit = RateLimit(settings.rate_limit)
         self.is_draining = is_draining
 
@@ -57,7 +60,7 @@ class Gateway:
             await self.app(scope, receive, send)
             return
         started = time.monotonic()
-        identity = uuid.uuid4().hex
+        identity = secrets.token_hex(16)
         state = scope.setdefault("state", {})
         state["id"] = identity
         status = 0
@@ -82,7 +85,7 @@ class Gateway:
             except Problem as problem:
                 await send_problem(problem, scope, respond)
             except Exception:
-                errors_log.exception("request %s failed", identity)
+                log.exception("request %s failed", identity)
                 if status:  # the response has begun: close the connection
                     raise
                 await send_problem(internal_error(), scope, respond)
@@ -123,18 +126,17 @@ class Gateway:
         state = scope["state"]
         if kind := state.get("error"):
             self.metrics.errors.labels(kind).inc()
-        line: dict[str, Any] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "id": state["id"],
-            "method": scope["method"],
-            "route": route,
-            "status": status,
-            "seconds": round(seconds, 4),
-            "model": scope.get("path_params", {}).get("name"),
-            "key": state.get("key"),
-            "error": kind,
-        }
-        log.info(json.dumps({name: value for name, value in line.items() if value is not None}))
+        self.requests_log.write(
+            time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            id=state["id"],
+            method=scope["method"],
+            route=route,
+            status=status,
+            seconds=round(seconds, 4),
+            model=scope.get("path_params", {}).get("name"),
+            key=state.get("key"),
+            error=kind,
+        )
 
 
 async def send_problem(problem: Problem, scope: Scope, send: Send) -> None:
