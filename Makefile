@@ -70,7 +70,8 @@ lock: ## pin the newest versions that pyproject.toml allows, for every platform
 
 # Needs the network, so CI does not run it. With --strict, what cannot be audited is an error.
 audit: $(READY) ## check the pinned packages for known vulnerabilities
-	@$(BIN)/uv tool run pip-audit --strict --no-deps --disable-pip --requirement requirements.lock
+	@$(BIN)/uv tool run pip-audit --strict --no-deps --disable-pip --requirement requirements.lock || \
+	  { echo "make audit failed: a package has a known vulnerability, or could not be audited" >&2; exit 1; }
 
 clean: ## remove environments and caches; runs/ and data/ stay
 	rm -rf $(VENV) $(LOWEST) .pytest_cache .ruff_cache .mypy_cache
