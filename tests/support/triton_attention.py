@@ -1,4 +1,6 @@
-"""Write how much the Triton kernel differs from PyTorch's attention to `differences.json`.
+"""Write how much the Triton kernels differ from PyTorch's attention to `differences.json`.
+
+For each shape: the largest difference of the outputs and of the gradients of q, k and v.
 
 A program of its own, since `TRITON_INTERPRET` takes effect only before Triton is imported.
 """
@@ -22,11 +24,16 @@ def main() -> None:
     torch.manual_seed(0)
     differences = []
     for T, S in SHAPES:
-        q, k, v = (torch.randn(1, 2, length, 16, device=device) for length in (T, S, S))
+        inputs = [torch.randn(1, 2, length, 16, device=device) for length in (T, S, S)]
+        do = torch.randn(1, 2, T, 16, device=device)
         for is_causal in (False, True):
-            ours = flash_attention_triton(q, k, v, is_causal)
-            theirs = F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
-            differences.append((ours - theirs).abs().max().item())
+            results = []
+            for function in (flash_attention_triton, F.scaled_dot_product_attention):
+                q, k, v = (tensor.clone().requires_grad_() for tensor in inputs)
+                output = function(q, k, v, is_causal=is_causal)
+                results.append((output, *torch.autograd.grad(output, (q, k, v), do)))
+            pairs = zip(*results, strict=True)
+            differences.append([(ours - theirs).abs().max().item() for ours, theirs in pairs])
     Path("differences.json").write_text(json.dumps(differences))
 
 
