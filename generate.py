@@ -100,6 +100,12 @@ def parser() -> argparse.ArgumentParser:
         help="weights of 8 or 4 bits: a quarter or a sixth of the memory",
     )
     add(
+        "--offload",
+        action="store_true",
+        help="read the weights of one block at a time from the files of a folder, for a model that "
+        "exceeds the memory; slow",
+    )
+    add(
         "--precision",
         choices=PRECISIONS,
         default="32-true",
@@ -159,15 +165,16 @@ def main(args: list[str] | None = None) -> None:
             raise UserError(f"--output: {output} is a folder; give the name of a file.")
         if output is not None and not output.parent.is_dir():
             raise UserError(f"--output: the folder {output.parent} does not exist.")
-        model = open_language_model(options.checkpoint.expanduser())
+        place = _device(options), getattr(torch, PRECISIONS[options.precision])
+        model = open_language_model(options.checkpoint.expanduser(), options.offload)
         choice.check_tokens(model.net.vocab_size)  # type: ignore[arg-type]
         if options.adapter is not None:
             model.load_adapter("adapter", options.adapter.expanduser())
             model.use_adapter("adapter")
-        place = _device(options.device), getattr(torch, PRECISIONS[options.precision])
         if options.quantize is not None:
             _quantize(model, options.quantize, place[0])
-        model.to(*place)
+        if not options.offload:
+            model.to(*place)
         sampling |= {"max_new_tokens": options.max_new_tokens} | form
         if options.draft_checkpoint is not None:
             draft = open_language_model(options.draft_checkpoint.expanduser())
@@ -237,11 +244,20 @@ def _prompts(options: argparse.Namespace) -> list[str]:
     return prompts
 
 
-def _device(name: str) -> "torch.device":
+def _device(options: argparse.Namespace) -> "torch.device":
     import torch
 
     from engine.errors import UserError
 
+    name = options.device
+    if options.offload:
+        changed = options.quantize is not None or options.precision != "32-true"
+        if changed or options.adapter is not None or name not in ("auto", "cpu"):
+            raise UserError(
+                "--offload reads float32 weights into the memory of the CPU: omit --quantize, "
+                "--precision, --adapter and --device."
+            )
+        return torch.device("cpu")
     if name == "auto":
         if not torch.cuda.is_available():
             return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -288,6 +288,22 @@ def test_greedy_text_equals_transformers(tmp_path, capsys):
     assert output == expected + "\n"
 
 
+def test_offloaded_weights_give_the_same_text(tmp_path, checkpoint, capsys):
+    reference_folder(tmp_path / "model")
+    options = ("--prompt", "To be", "--greedy", "--max_new_tokens", "8")
+    texts = []
+    for more in ((), ("--offload",)):
+        run(tmp_path / "model", *options, *more)
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+    for source, more, message in (
+        (checkpoint, (), "is a checkpoint, whose weights cannot be offloaded"),
+        (tmp_path / "model", ("--quantize", "int8"), "--offload reads float32 weights"),
+    ):
+        arguments = ("--checkpoint", source, *options, "--offload", *more)
+        assert message in user_error(capsys, generate.main, *arguments)
+
+
 def test_vocab_json_and_merges_are_read(tmp_path):
     reference_folder(tmp_path)
     model = json.loads((tmp_path / "tokenizer.json").read_text())["model"]

@@ -22,7 +22,7 @@ from preprocessing.special_tokens import END_OF_TEXT, MASK, PAD, UNK, find_speci
 BERT_TOKENS = ("pad", "unk", "cls", "sep", "mask")
 
 
-def open_language_model(path: str | Path) -> LanguageModel:
+def open_language_model(path: str | Path, offload: bool = False) -> LanguageModel:
     """Return a LanguageModel in eval mode on the CPU.
 
     Args:
@@ -30,18 +30,26 @@ def open_language_model(path: str | Path) -> LanguageModel:
             tokenizer.json (or vocab.json and merges.txt), or another source of
             preprocessing/model_folders.py. The network is a GPT where GPT has its architecture,
             else a PretrainedCausalLM; texts end at the model's end-of-sequence tokens.
+        offload: Leave the weights of a folder in its files and read those of one block at a time,
+            by a PretrainedCausalLM.
 
     Raises:
-        UserError: If the path is something else or cannot be read.
+        UserError: If the path is something else or cannot be read, or a checkpoint is to be
+            offloaded.
     """
     path = Path(path)
     if path.is_dir() and not is_sharded(path):
-        return _from_folder(path).eval()
+        return _from_folder(path, offload).eval()
     if (not path.exists() and is_remote(str(path))) or (path.is_file() and path.suffix == ".gguf"):
         try:
-            return _from_folder(find_source(str(path))).eval()
+            return _from_folder(find_source(str(path)), offload).eval()
         except ValueError as error:
             raise UserError(f"{error}.") from error
+    if offload:
+        raise UserError(
+            f"{path} is a checkpoint, whose weights cannot be offloaded: write a folder first, by "
+            "export.py --format huggingface."
+        )
     model = load_task(path, LanguageModel, "a language config, such as configs/shakespeare/*.yaml")
     if model.tokenizer is None:
         raise UserError(
@@ -51,7 +59,7 @@ def open_language_model(path: str | Path) -> LanguageModel:
     return model
 
 
-def _from_folder(folder: Path) -> LanguageModel:
+def _from_folder(folder: Path, offload: bool) -> LanguageModel:
     if not (folder / "config.json").is_file():
         raise UserError(
             f"{folder} is neither a checkpoint nor a Hugging Face folder (it has no config.json); "
@@ -60,7 +68,7 @@ def _from_folder(folder: Path) -> LanguageModel:
     net: GPT | PretrainedCausalLM
     try:
         try:
-            net = load_gpt(folder)
+            net = PretrainedCausalLM(str(folder), offload=True) if offload else load_gpt(folder)
         except UnsupportedError:
             net = PretrainedCausalLM(str(folder))
         template = read_chat_template(folder)

@@ -11,10 +11,12 @@ import pytest
 import torch
 import transformers
 
+import generate
 from modules.nets import PretrainedCausalLM
 from modules.nets.huggingface.gpt import load_gpt
 from tests.support import capped_loading
 from tests.support.huggingface import make_model
+from tests.support.language_models import user_error
 
 TOKENS = torch.arange(1, 13)[None]
 INDEX = "model.safetensors.index.json"
@@ -106,9 +108,12 @@ def omit(weights: dict[str, str]) -> None:
     ids=["missing", "truncated", "no index", "moved", "omitted"],
 )
 def test_shards_that_are_damaged_or_disagree_with_the_index_are_named(
-    folder: Path, damage: Callable[[Path], str]
+    folder: Path, damage: Callable[[Path], str], capsys: pytest.CaptureFixture
 ) -> None:
     message = damage(folder)
+    for options in ((), ("--offload",)):
+        arguments = ("--checkpoint", folder, "--prompt", "To", *options)
+        assert message in user_error(capsys, generate.main, *arguments)
     for load in (
         load_gpt,
         lambda f: PretrainedCausalLM(str(f)),
