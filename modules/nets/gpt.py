@@ -90,10 +90,13 @@ class SelfAttention(nn.Module):
         q, k = qk.split([H, G], dim=1)  # (B, H, T, K), (B, G, T, K)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, G, S, K), (B, G, S, K)
-        if self.num_kv_heads < self.num_heads:  # each key/value head serves a group of query heads
-            k = k.repeat_interleave(self.num_heads // self.num_kv_heads, dim=1)  # (B, H, S, K)
-            v = v.repeat_interleave(self.num_heads // self.num_kv_heads, dim=1)  # (B, H, S, K)
-        y = attention(q, k, v, mask, self.weights_dropout, self.attention, self.is_causal)
+        is_causal = self.is_causal
+        if G < H and T == 1:  # the queries of a group in place of its positions: no copy of k and v
+            q, is_causal = q.reshape(B, G, H // G, self.head_dim), False  # (B, G, H/G, K)
+        elif G < H:  # each key/value head serves a group of query heads
+            k, v = (part.repeat_interleave(H // G, dim=1) for part in (k, v))  # (B, H, S, K), twice
+        y = attention(q, k, v, mask, self.weights_dropout, self.attention, is_causal)
+        y = y.reshape(B, H, T, self.head_dim)
         return self.dropout(self.proj(y.transpose(1, 2).flatten(2)))  # (B, T, D)
 
 
