@@ -26,6 +26,7 @@ from callbacks.training.activation_checkpointing import (
 )
 from callbacks.training.backbone_finetuning import BackboneFinetuning as BackboneFinetuning
 from callbacks.training.batch_size_finder import BatchSizeFinder as BatchSizeFinder
+from callbacks.training.float8 import Float8 as Float8
 from callbacks.training.freeze import Freeze as Freeze
 from callbacks.training.learning_rate_finder import LearningRateFinder as LearningRateFinder
 from callbacks.training.weight_averaging import EMAWeightAveraging as EMAWeightAveraging

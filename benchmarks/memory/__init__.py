@@ -11,7 +11,7 @@ from benchmarks.memory.configured import job_from
 from benchmarks.memory.job import Job, Parts
 from benchmarks.memory.measured import measure
 from benchmarks.memory.plan import PLAN, plan, planned
-from benchmarks.memory.states import optimizer_bytes, states
+from benchmarks.memory.states import host_states, optimizer_bytes, states
 
 __all__ = [
     "PLAN",
@@ -21,6 +21,7 @@ __all__ = [
     "activations",
     "counted_activations",
     "gpt_activations",
+    "host_states",
     "job_from",
     "measure",
     "optimizer_bytes",

@@ -32,7 +32,7 @@ from benchmarks.memory.configured import job_from
 from benchmarks.memory.job import GIB, STRATEGIES, Job, Parts
 from benchmarks.memory.measured import measure
 from benchmarks.memory.plan import plan
-from benchmarks.memory.states import states
+from benchmarks.memory.states import host_states, states
 from engine.errors import UserError, exit_on_user_error
 from engine.process import prepare_process
 
@@ -57,6 +57,8 @@ def print_job(job: Job, console: Console) -> None:
             table.add_row(f"activations: {part}", human_readable(size))
     table.add_section()
     table.add_row("peak of a step", human_readable(peak(job)))
+    for part, size in host_states(job).items():
+        table.add_row(f"CPU memory of a process: {part}", human_readable(size))
     table.caption = (
         f"{job.strategy}, {job.rows} rows per device, {job.precision}, {job.device}; by formula"
     )
@@ -137,7 +139,7 @@ def check_options(options: argparse.Namespace) -> None:
         raise UserError("pass --config FILE with the training to analyze, or --plan.")
     if options.devices < 1:
         raise UserError(f"--devices must be at least 1, got {options.devices}.")
-    if options.strategy != "single" and options.devices == 1:
+    if options.strategy not in ("single", "fsdp_offload", "zero2_offload") and options.devices == 1:
         raise UserError(f"--strategy {options.strategy} needs several devices: pass --devices N.")
     if options.strategy == "single" and options.devices > 1:
         raise UserError("--strategy single needs --devices 1.")

@@ -9,7 +9,10 @@ from torch import nn
 
 from engine.activation_checkpointing import Mode
 
-STRATEGIES = ("single", "ddp", "fsdp", "zero2", "zero3", "tensor_parallel")
+STRATEGIES = (
+    *("single", "ddp", "fsdp", "fsdp_offload", "zero2", "zero2_offload", "zero3"),
+    "tensor_parallel",
+)
 FLOAT, BF16 = 4, 2  # bytes
 BUCKET = 200_000_000  # elements of a DeepSpeed reduction bucket, Lightning's default
 GIB = 2**30
@@ -61,6 +64,16 @@ class Job:
     def compute_bytes(self) -> int:
         """Bytes per element of inputs and outputs of a matrix product."""
         return BF16 if self.precision.startswith("bf16") else FLOAT
+
+    @property
+    def offload(self) -> bool:
+        """Whether the optimizer runs in CPU memory."""
+        return self.strategy.endswith("_offload")
+
+    @property
+    def sharding(self) -> str:
+        """The strategy, whether it offloads or not."""
+        return self.strategy.removesuffix("_offload")
 
     @property
     def tensor_parallel(self) -> int:

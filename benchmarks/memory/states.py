@@ -5,13 +5,31 @@ from torch import Tensor, nn
 
 from benchmarks.memory.job import BF16, BUCKET, FLOAT, Job, Parts
 
+# What is kept in CPU memory: FSDP2's CPUOffloadPolicy; Ren et al. 2021, "ZeRO-Offload", section 3.
+OFFLOADED = {
+    "fsdp_offload": ("weights", "gradients", "optimizer"),
+    "zero2_offload": ("gradients", "optimizer"),
+}
+
 
 def states(job: Job) -> Parts:
     """Return the bytes of model states and communication buffers on one device."""
+    moved = OFFLOADED.get(job.strategy, ())
+    return {part: 0.0 if part in moved else size for part, size in all_states(job).items()}
+
+
+def host_states(job: Job) -> Parts:
+    """Return the bytes of model states that a process keeps in CPU memory instead."""
+    parts = all_states(job)
+    return {part: parts[part] for part in OFFLOADED.get(job.strategy, ())}
+
+
+def all_states(job: Job) -> Parts:
+    """Return the bytes of model states and communication buffers of one process."""
     P, N, w = job.parameters, job.devices, job.weight_bytes
     optimizer = optimizer_bytes(job)
     root, block = units(job.net)
-    if job.strategy == "fsdp":
+    if job.sharding == "fsdp":
         return {
             "weights": w * P / N,
             "gradients": w * P / N,
@@ -20,7 +38,7 @@ def states(job: Job) -> Parts:
             "gathered weights": job.compute_bytes * (root + 2 * block),
             "gradient buffers": job.compute_bytes * max(root, block),
         }
-    if job.strategy in ("zero2", "zero3"):
+    if job.sharding in ("zero2", "zero3"):
         # DeepSpeed computes with a low-precision copy and keeps float32 weights with the optimizer.
         c = job.compute_bytes
         stage3 = job.strategy == "zero3"

@@ -22,7 +22,13 @@ from torch.distributed._functional_collectives import (  # noqa: PLC2701  # diff
     all_to_all_single_autograd,
 )
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
 from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
@@ -72,6 +78,10 @@ def shard(task: L.LightningModule) -> None:
     for weight in net.parameters():  # FSDP needs contiguous weights, not channels-last
         weight.data = weight.data.contiguous()
     mixed = task.trainer.precision == "bf16-mixed"
+    cpu_offload: bool = getattr(task.trainer.strategy, "cpu_offload", False)
+    offload = (
+        CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda") if cpu_offload else OffloadPolicy()
+    )
     for part in fsdp_modules(net):
         gather_in_bf16 = mixed and part is not net
         if gather_in_bf16:
@@ -82,9 +92,9 @@ def shard(task: L.LightningModule) -> None:
             reduce_dtype=torch.float32 if gather_in_bf16 else None,
             cast_forward_inputs=False,
         )
-        fully_shard(part, mesh=mesh["data_parallel"], mp_policy=policy)
+        fully_shard(part, mesh=mesh["data_parallel"], mp_policy=policy, offload_policy=offload)
         type(part).__name__ = name  # fully_shard makes a subclass: FSDPGPT
-    load_deferred_weights(net, task.device)
+    load_deferred_weights(net, torch.device("cpu") if cpu_offload else task.device)
     if any(True for _ in net.buffers()):
         net.register_forward_pre_hook(_broadcast_buffers)
 

@@ -12,7 +12,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
@@ -39,6 +39,12 @@ class ModelParallel(ModelParallelStrategy):
         meta_device: Build the network without its matrices, and read or initialize one at a time
             when it is sharded, so that no process holds the full network. The weights are those of
             one process. train.py does so for new runs without an adapter.
+        cpu_offload: Keep shards of weights, gradients and optimizer states in CPU memory, and run
+            the optimizer there; a GPU holds the gathered weights of the current blocks and the
+            activations. Each step copies weights and gradients between the two memories.
+
+    Raises:
+        UserError: If cpu_offload is combined with tensor parallelism.
     """
 
     def __init__(
@@ -47,8 +53,17 @@ class ModelParallel(ModelParallelStrategy):
         save_distributed_checkpoint: bool = False,
         process_group_backend: str | None = None,
         meta_device: bool = False,
+        cpu_offload: bool = False,
     ) -> None:
+        if cpu_offload and tensor_parallel_size != 1:
+            raise UserError(
+                "--trainer.strategy.cpu_offload needs --trainer.strategy.tensor_parallel_size 1, "
+                f"got {tensor_parallel_size}."
+            )
+        if cpu_offload and process_group_backend is None and torch.cuda.is_available():
+            process_group_backend = "cpu:gloo,cuda:nccl"  # the norm of gradients is summed on CPUs
         self.meta_device = meta_device
+        self.cpu_offload = cpu_offload
         super().__init__(
             tensor_parallel_size=tensor_parallel_size,
             save_distributed_checkpoint=save_distributed_checkpoint,
@@ -69,6 +84,16 @@ class ModelParallel(ModelParallelStrategy):
         # Silence DTensor's warning about consecutive all-reduces, which a 2-D mesh needs.
         logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
         super().setup_environment()
+
+    @override
+    def model_to_device(self) -> None:
+        if not self.cpu_offload:
+            super().model_to_device()
+            return
+        task: Any = self.lightning_module  # FSDP2 moved the buffers of the network
+        net, task.net = task.net, nn.Identity()
+        task.to(self.root_device)
+        task.net = net
 
     @override
     def setup(self, trainer: Any) -> None:

@@ -87,7 +87,8 @@ class TokenMeanGradient:
         total = trainer.strategy.reduce(count, reduce_op="sum")
         batches = trainer.accumulate_grad_batches * trainer.world_size
         factor = batches * self.nominal_count / total.clamp(min=1)
-        if count.device.type == "cpu":  # a Python float works with plain and sharded gradients
+        # A Python float works with plain, sharded and offloaded gradients.
+        if next(task.parameters()).device.type == "cpu":
             factor = float(factor)
             if factor == 1.0:
                 return

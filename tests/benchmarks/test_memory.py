@@ -190,6 +190,24 @@ def test_states_equal_figure_1_of_the_zero_paper() -> None:
     assert gigabytes["zero3"] == pytest.approx(1.9, abs=0.05)
 
 
+def test_offload_leaves_the_bytes_of_the_zero_offload_paper() -> None:
+    """Ren et al. 2021, section 3: of 16 bytes per parameter, 2 stay on the GPU, weights in bf16."""
+    jobs = {
+        strategy: Job(gpt(), 1, "bf16-mixed", strategy=strategy, devices=1)
+        for strategy in ("zero2", "zero2_offload", "fsdp", "fsdp_offload")
+    }
+    host = {name: total(memory.host_states(job)) for name, job in jobs.items()}
+    counters = 4 * sum(1 for _ in jobs["zero2"].net.parameters())  # of AdamW's steps
+    parameters = jobs["zero2"].parameters
+    assert host["zero2_offload"] == pytest.approx(14 * parameters + counters)
+    assert host["fsdp_offload"] == pytest.approx(16 * parameters + counters)
+    for name in ("zero2", "fsdp"):
+        assert host[name] == 0
+        on_device, offloaded = memory.states(jobs[name]), memory.states(jobs[f"{name}_offload"])
+        assert total(on_device) == total(offloaded) + host[f"{name}_offload"]
+        assert memory.peak(jobs[f"{name}_offload"]) < memory.peak(jobs[name])
+
+
 @pytest.mark.parametrize("strategy", ["fsdp", "zero2", "zero3", "tensor_parallel"])
 def test_more_devices_never_need_more_memory_per_device(strategy: str) -> None:
     states = [

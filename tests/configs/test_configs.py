@@ -150,6 +150,7 @@ def test_overlay_starts_with_a_comment_that_contains_its_command(overlay: Path) 
     assert f"--config configs/{name(overlay)}.yaml" in overlay.read_text()
 
 
+REFUSED_ON_CPUS = ("trainer/fp8",)
 # Other tests of the default suite train with these for seconds.
 TRAINED_ELSEWHERE = ("logger/mlflow", "logger/wandb", "trainer/lr_finder")
 
@@ -161,6 +162,7 @@ TRAINED_ELSEWHERE = ("logger/mlflow", "logger/wandb", "trainer/lr_finder")
             path, id=name(path), marks=[pytest.mark.slow] if name(path) in TRAINED_ELSEWHERE else []
         )
         for path in OVERLAYS
+        if name(path) not in REFUSED_ON_CPUS
     ],
 )
 def test_overlay_applies_to_the_quickstart_config(overlay: Path, run: Callable[..., Path]) -> None:

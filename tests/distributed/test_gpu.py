@@ -45,6 +45,8 @@ STRATEGIES = {
     "accumulated": (*overlay("gpu"), *TWICE),
     "ddp": overlay("ddp"),
     "fsdp": overlay("fsdp"),
+    "offload": overlay("fsdp_offload"),
+    "zero-offload": overlay("deepspeed_offload"),
     "zero2": overlay("deepspeed_zero2"),
     "accumulated-zero2": (*overlay("deepspeed_zero2"), *TWICE),
     "zero3": overlay("deepspeed_zero3"),

@@ -138,6 +138,7 @@ CAUSAL = (
 TWO = ("--trainer.devices", 2)
 DDP = (*TWO, "--config", ROOT / "configs/trainer/ddp.yaml")
 FSDP = (*TWO, "--config", ROOT / "configs/trainer/fsdp.yaml")
+OFFLOAD = (*TWO, "--config", ROOT / "configs/trainer/fsdp_offload.yaml")
 TP = (*TWO, "--config", ROOT / "configs/trainer/tensor_parallel.yaml")
 MESH = (*TP, "--trainer.devices", 4, "--trainer.strategy.tensor_parallel_size", 2)
 FOLDER = ("--trainer.strategy.save_distributed_checkpoint", "true")
@@ -171,6 +172,7 @@ RUNS: dict[int, dict[str, tuple[tuple, ...]]] = {
     2: {
         "gpt-ddp": (("fit", GPT, DDP),),
         "gpt-fsdp": (("fit", GPT, FSDP),),
+        "gpt-offload": (("fit", GPT, (*OFFLOAD, *CRASH)), ("fit", GPT, (*OFFLOAD, *AUTO))),
         "gpt-tp": (("fit", GPT, TP),),
         "gpt-folder": (("fit", GPT, (*FSDP, *FOLDER)),),
         "gpt-tp-folder": (("fit", GPT, (*TP, *FOLDER)),),

@@ -50,7 +50,7 @@ def growth_while(function: Callable[[], nn.Module]) -> tuple[nn.Module, int]:
 def build(cls: Any, arguments: dict[str, Any], on_meta_device: bool, mesh: Any) -> nn.Module:
     torch.manual_seed(0)
     net = (build_on_meta_device if on_meta_device else lambda c, **a: c(**a))(cls, **arguments)
-    trainer = SimpleNamespace(precision="32-true")
+    trainer = SimpleNamespace(precision="32-true", strategy=SimpleNamespace(cpu_offload=False))
     device = torch.device("cpu")
     shard(SimpleNamespace(net=net, device_mesh=mesh, trainer=trainer, device=device))  # type: ignore[arg-type]
     return net

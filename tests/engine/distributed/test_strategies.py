@@ -41,9 +41,9 @@ def test_sharded_checkpoint_that_would_execute_code_is_refused(tmp_path: Path) -
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("stage", [2, 3])
-def test_deepspeed_accepts_its_config(stage: int) -> None:
-    path = ROOT / f"configs/trainer/deepspeed_zero{stage}.yaml"
+@pytest.mark.parametrize(("name", "stage"), [("zero2", 2), ("zero3", 3), ("offload", 2)])
+def test_deepspeed_accepts_its_config(name: str, stage: int) -> None:
+    path = ROOT / f"configs/trainer/deepspeed_{name}.yaml"
     config = yaml.safe_load(path.read_text())["trainer"]["strategy"]["init_args"]["config"]
     check_deepspeed(config)
     assert config["zero_optimization"]["stage"] == stage
@@ -69,9 +69,16 @@ def check_deepspeed(config: dict) -> None:
     assert deepspeed.__version__
 
 
-@pytest.mark.parametrize("stage", [2, 3])
-def test_deepspeed_on_a_cpu_is_refused(refused, stage: int) -> None:
-    overlay = ROOT / f"configs/trainer/deepspeed_zero{stage}.yaml"
+def test_offload_with_tensor_parallelism_is_refused(refused) -> None:
+    overlays = ("fsdp_offload", "tensor_parallel")
+    stack = [word for n in overlays for word in ("--config", ROOT / f"configs/trainer/{n}.yaml")]
+    message = refused("fit", "--config", TINY, *stack)
+    assert "cpu_offload needs --trainer.strategy.tensor_parallel_size 1" in message
+
+
+@pytest.mark.parametrize("name", ["zero2", "zero3", "offload"])
+def test_deepspeed_on_a_cpu_is_refused(refused, name: str) -> None:
+    overlay = ROOT / f"configs/trainer/deepspeed_{name}.yaml"
     message = refused("fit", "--config", TINY, "--config", overlay, "--trainer.accelerator", "cpu")
     assert "DeepSpeed needs GPUs" in message
     assert "fsdp.yaml" in message
