@@ -53,6 +53,7 @@ def gradient_error(
         forward[index] += step
         backward[index] -= step
         numeric = (function(forward) - function(backward)) / (2 * step)
-        scale = max(abs(gradient[index]) + abs(numeric), 1e-8)
-        worst = max(worst, abs(gradient[index] - numeric) / scale)
-    return float(worst)
+        scale = max(float(abs(gradient[index]) + abs(numeric)), 1e-8)
+        error = float(abs(gradient[index] - numeric) / scale)
+        worst = max(worst, error)
+    return worst

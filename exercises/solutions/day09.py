@@ -37,6 +37,8 @@ def convolution_costs(
 def fold_batch_norm(
     weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d
 ) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     shift = -norm.running_mean if bias is None else bias - norm.running_mean
     return weight * scale[:, None, None, None], shift * scale + norm.bias

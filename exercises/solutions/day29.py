@@ -40,7 +40,7 @@ class Checkpoint(torch.autograd.Function):
             return function(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None]:
         x = ctx.saved_tensors[0].detach().requires_grad_()
         with torch.enable_grad():
             output = ctx.function(x)
