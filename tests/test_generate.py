@@ -196,11 +196,34 @@ def test_prompt_longer_than_context_is_truncated_with_a_warning(checkpoint, caps
         ),
         (["--prompt", "To", "--output", "."], "--output: . is a folder"),
         (["--prompts_file", "nowhere.txt"], "cannot read nowhere.txt"),
+        (
+            ["--prompt", "To", "--device", "meta", "--quantize", "int4"],
+            "--quantize int4 is not available on meta: use --device cpu",
+        ),
     ],
 )
 def test_invalid_option_is_a_user_error(checkpoint, capsys, options, message):
     error = user_error(capsys, generate.main, "--checkpoint", checkpoint, *options)
     assert re.search(message, error), error
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "is not a JSON schema: expected an object"),
+        ('{"type": "nothing"}', "is not valid"),
+    ],
+)
+def test_invalid_schema_is_a_user_error(checkpoint, tmp_path, capsys, content, message):
+    pytest.importorskip("llguidance")
+    (tmp_path / "schema.json").write_text(content)
+    options = ("--checkpoint", checkpoint, "--prompt", "To", "--json_schema")
+    error = user_error(capsys, generate.main, *options, tmp_path / "schema.json")
+    assert message in error
+    assert "schema.json" in error
+    error = user_error(capsys, generate.main, *options, tmp_path / "missing.json")
+    assert "missing.json" in error
 
 
 def test_invalid_prompts_file_is_a_user_error(checkpoint, tmp_path, capsys):
