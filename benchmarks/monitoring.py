@@ -4,7 +4,8 @@
 memory; logged every 50 steps to metrics.csv) for the MLP of configs/mnist/mlp.yaml at batch 128
 and for the small GPT of benchmarks.language. Within one run the callbacks are active for 50 steps,
 inactive for 100, active for 50, and so on: every 50 steps contain one logging step, and changes of
-the machine's speed affect both. The ratio is taken in each group of 200 steps.
+the machine's speed affect both. The ratio is taken in each group of 200 steps. With --mlflow the
+same is measured for configs/logger/mlflow.yaml (SQLite, system metrics) in place of the callbacks.
 """
 
 import statistics
@@ -35,15 +36,18 @@ def groups(seconds: list[float]) -> list[tuple[float, float]]:
     return found
 
 
-def flags(number: int) -> list[str]:
-    """Return the flags that add monitoring for a number of groups."""
+def flags(number: int, mlflow: bool = False) -> list[str]:
+    """Return the flags that add monitoring, or MLflow, for a number of groups."""
+    overlay, timer = (
+        ("logger/mlflow", "TrackerAlternation") if mlflow else ("trainer/monitor", "Alternation")
+    )
     steps = (number + 1) * len(MONITORED) * WINDOW + 1
     return [
-        *("--config", "configs/trainer/monitor.yaml", "--trainer.log_every_n_steps", str(WINDOW)),
+        *("--config", f"configs/{overlay}.yaml", "--trainer.log_every_n_steps", str(WINDOW)),
         *("--trainer.max_epochs", "-1", "--trainer.max_steps", str(steps)),
         *("--trainer.limit_train_batches", "1.0", "--trainer.limit_val_batches", "0"),
         *("--checkpoint.monitor", "null", "--test_after_fit", "false"),
-        "--trainer.callbacks+=benchmarks.timer.Alternation",
+        f"--trainer.callbacks+=benchmarks.timer.{timer}",
     ]
 
 
@@ -51,20 +55,28 @@ def main() -> None:
     """Measure and print a table; `--write` also writes it to a file."""
     command = parser("monitoring", __doc__)
     command.add_argument("--groups", type=int, help="groups of 200 steps (default: MLP 40, GPT 8)")
+    command.add_argument("--mlflow", action="store_true", help="measure MLflow instead")
     options = command.parse_args()
     if options.groups is not None and options.groups < 1:
         command.error(f"--groups must be at least 1, got {options.groups}")
     prepare_process()
     numbers = GROUPS if options.groups is None else dict.fromkeys(GROUPS, options.groups)
-    page = Page("monitoring", "Cost of monitoring", f"one logging step in {WINDOW}.", L)
+    title = "Cost of logging to MLflow" if options.mlflow else "Cost of monitoring"
+    page = Page("monitoring", title, f"one logging step in {WINDOW}.", L)
     page.table("net", "step without", "step with", "ratio (median; quartiles)", "groups")
     for name, number in numbers.items():
         if name == "mlp":
-            ours("mlp", NoiseMNIST(128), *flags(number))
+            ours("mlp", NoiseMNIST(128), *flags(number, options.mlflow))
         else:
             with tempfile.TemporaryDirectory() as folder:
                 small = SHAPES["cpu"]["small"]
-                fit(small, 0.0, "cpu", make_shards(small, Path(folder)), *flags(number))
+                fit(
+                    small,
+                    0.0,
+                    "cpu",
+                    make_shards(small, Path(folder)),
+                    *flags(number, options.mlflow),
+                )
         page.row(name, *cells(groups(Alternation.seconds)))
     page.write(options.write)
 

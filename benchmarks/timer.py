@@ -81,5 +81,23 @@ class Alternation(L.Callback):
         if window:
             Alternation.seconds.append(now - self._started)
         monitored = MONITORED[window % len(MONITORED)]
-        trainer.callbacks = self._with if monitored else self._without  # type: ignore[attr-defined]
+        self.switch(trainer, monitored)
         self._started = now
+
+    def switch(self, trainer: L.Trainer, monitored: bool) -> None:
+        trainer.callbacks = self._with if monitored else self._without  # type: ignore[attr-defined]
+
+
+class TrackerAlternation(Alternation):
+    """Remove and restore the loggers other than that of the run folder by turns."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._loggers = list(trainer.loggers)
+        if len(self._loggers) < 2:
+            raise MisconfigurationException("the tracker is missing.")
+        self._batches = 0
+        self._started = 0.0
+        Alternation.seconds = []
+
+    def switch(self, trainer: L.Trainer, monitored: bool) -> None:
+        trainer.loggers = self._loggers if monitored else self._loggers[:1]

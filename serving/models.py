@@ -13,6 +13,8 @@ from starlette.requests import Request
 
 from serving.errors import Problem, StartError
 from serving.metrics import Metrics
+from serving.registry import PREFIX, Registry, name_in_registry
+from serving.sampling import InputSamples
 from serving.settings import Settings
 from serving.worker.client import WorkerClient, problem_of
 from serving.worker.messages import Message
@@ -38,6 +40,8 @@ class Models:
         self.sources = named_sources(settings)
         self.versions = {name: f"{name}@1" for name in self.sources}  # of the current models
         self.workers = [WorkerClient(settings, device, metrics) for device in settings.devices]
+        self.registry = Registry(settings)
+        self.samples = InputSamples(settings)
         self.draining = False
         self._counter = itertools.count(2)
         self._rate = 0.0  # samples per second of the last requests, for Retry-After
@@ -49,10 +53,15 @@ class Models:
         Raises:
             StartError: If a model cannot be served.
         """
-        sources = {self.versions[name]: source for name, source in self.sources.items()}
+        sources = {
+            self.versions[name]: await self.registry.fetch(source)
+            for name, source in self.sources.items()
+        }
         await asyncio.gather(*(worker.start(sources) for worker in self.workers))
+        self.registry.follow(self.sources, self.swap)
 
     async def close(self) -> None:
+        self.registry.close()
         await asyncio.gather(*(worker.close() for worker in self.workers))
 
     @property
@@ -145,7 +154,8 @@ class Models:
         self._admit(len(inputs))
         worker = min(self.workers, key=lambda worker: worker.samples)
         started, seconds = time.monotonic(), deadline(request, self.settings.deadline)
-        pending = worker.submit(self.versions[name], operation, inputs, options, files or [])
+        version, files = self.versions[name], files or []
+        pending = worker.submit(version, operation, inputs, options, files)
         now = asyncio.get_running_loop().time()
         limit, watched_from = now + seconds, now + min(seconds, UNWATCHED_SECONDS)
         gone: asyncio.Task[None] | None = None
@@ -170,6 +180,8 @@ class Models:
             if gone:
                 gone.cancel()
             worker.forget(pending)
+        identity = request.scope["state"]["id"]
+        self.samples.add(identity, version, operation, inputs, files, event["results"])
         self._rate += 0.1 * (len(inputs) / max(1e-3, time.monotonic() - started) - self._rate)
 
     def _admit(self, count: int) -> None:
@@ -191,7 +203,8 @@ class Models:
         former = self.versions[name]
         version = f"{name}@{next(self._counter)}"
         try:
-            await asyncio.gather(*(worker.load(version, source) for worker in self.workers))
+            path = await self.registry.fetch(source)
+            await asyncio.gather(*(worker.load(version, path) for worker in self.workers))
         except StartError as error:
             raise Problem(422, f"The model was not replaced: {error}", "invalid") from error
         self.versions[name] = version
@@ -253,6 +266,8 @@ def newest_run(runs_dir: Path) -> Path:
 
 def name_of(source: str) -> str:
     """Return the default name of a model."""
+    if source.startswith(PREFIX):
+        return name_in_registry(source)
     path = Path(source.removeprefix("package:")).expanduser()
     if path.parent.name == "checkpoints":  # runs/<experiment>/<version>/checkpoints/best.ckpt
         return path.absolute().parent.parent.parent.name

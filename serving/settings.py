@@ -21,7 +21,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="STEPLADDER_", extra="forbid")
 
-    checkpoint: Texts = Field([], description="checkpoint, model folder, package:NAME; repeatable")
+    checkpoint: Texts = Field(
+        [], description="checkpoint, model folder, package:NAME, models:/NAME@ALIAS; repeatable"
+    )
     name: Texts = Field([], description="names of the models, in the order of the checkpoints")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, lt=2**16, description="port; 0 chooses a free one")
@@ -34,6 +36,13 @@ class Settings(BaseSettings):
     threads: int | None = Field(None, ge=1, description="CPU threads of a worker")
     data_dir: Path = Field(Path("data"), description="folder in which relative sources are found")
     runs_dir: Path = Field(Path("runs"), description="folder of runs, without --checkpoint")
+
+    registry_uri: str | None = Field(
+        None, description="MLflow server or database of models:/NAME@ALIAS (MLFLOW_TRACKING_URI)"
+    )
+    registry_seconds: float = Field(
+        10.0, ge=0.1, description="seconds after which an alias is resolved again"
+    )
 
     batch_tokens: int = Field(
         2048,
@@ -58,6 +67,12 @@ class Settings(BaseSettings):
     keys_file: Path | None = Field(None, description="file of API keys, see docs/serving.md")
     rate_limit: float | None = Field(None, gt=0, description="requests per second and key")
     log_file: Path | None = Field(None, description="JSON lines of requests; stderr by default")
+    samples_file: Path | None = Field(
+        None, description="JSON lines of inputs and results for scripts.monitor; not by default"
+    )
+    samples_fraction: float = Field(
+        0.1, ge=0, le=1, description="share of the requests in --samples_file"
+    )
 
     @field_validator("checkpoint", "name", "devices", mode="before")
     @classmethod

@@ -16,6 +16,7 @@ from cli.command_line import CLI
 from engine.checkpoint.reading import read_checkpoint
 from engine.checkpoint.resuming import checkpoint_of
 from engine.errors import UserError
+from tuning.mlflow_runs import log_trial, nest_run
 from tuning.search import Search, to_flags
 
 
@@ -73,6 +74,8 @@ class TrialCLI(CLI):
         trainer = super().instantiate_trainer(**kwargs)
         # Stored before training, so that the trial can be resumed if this process dies.
         self.trial.set_user_attr("run", str(self.run_folder))
+        if self.run_folder:
+            nest_run(trainer.loggers, self.run_folder.parent)
         return trainer
 
     def after_fit(self) -> None:
@@ -115,4 +118,5 @@ def train(trial: optuna.Trial, search: Search, arguments: Sequence[str]) -> floa
     value = float(results["metrics"][search.metric])
     if not math.isfinite(value):
         raise UserError(f"{search.metric} is {value}.")
+    log_trial(cli.trainer.loggers, search.metric, value, trial.number)
     return value

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from tokenizers import Tokenizer
 
 from datamodules.loading.files import default_data_dir
+from datamodules.loading.fingerprint import fingerprint
 from datamodules.loading.length_batches import (
     BucketBatchSampler,
     BucketedDataModule,
@@ -198,6 +199,12 @@ class TextClassificationDataModule(BucketedDataModule):
     def tokenizer_json(self) -> str:
         """The tokenizer with truncation and padding, for `Tokenizer.from_str`."""
         return with_truncation_and_padding(self.tokenizer, self.context)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the training texts and their labels."""
+        texts, labels = self.texts["train"]
+        return fingerprint(zip(texts, labels, strict=True))["fingerprint"]
 
     @property
     def class_counts(self) -> list[int]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.classification.base import LabeledTexts, TextClassificationDataModule
-from datamodules.loading.fingerprint import fingerprint, warn_if_changed
+from datamodules.loading.fingerprint import warn_if_changed
 from datamodules.loading.splits import stratified_split
 from datamodules.loading.tables import Row, Target, class_names_of, encode_labels, read_table
 from engine.errors import UserError
@@ -99,7 +99,7 @@ class TextTable(TextClassificationDataModule):
 
     def state_dict(self) -> dict[str, str]:
         """Save a fingerprint of the training texts in checkpoints."""
-        return fingerprint(zip(*self.texts["train"], strict=True))
+        return {"fingerprint": self.fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, str]) -> None:
         warn_if_changed(self, state_dict)

@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as F
 
 from datamodules.images.image_files import PredictionImages
 from datamodules.loading.files import default_data_dir
+from datamodules.loading.fingerprint import hash_arrays
 from datamodules.loading.loader import BatchLoader, rank_and_world_size
 from datamodules.loading.tables import Target, count_classes, readable_label
 from datamodules.loading.whole_batches import (
@@ -87,6 +88,11 @@ class ImageDataModule(L.LightningDataModule):
             "mean": self.mean,
             "std": self.std,
         }
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the training images and their labels."""
+        return hash_arrays(tensor.numpy() for tensor in self.splits["train"])
 
     @property
     def class_counts(self) -> list[int]:

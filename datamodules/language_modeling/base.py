@@ -13,9 +13,10 @@ from datamodules.language_modeling.token_batches import (
     train_loader,
     val_loader,
 )
+from datamodules.loading.fingerprint import hash_arrays
 from datamodules.loading.loader import rank_and_world_size
 from datamodules.loading.whole_batches import local_batch_size
-from datamodules.text.unchanged import UnchangedText, hash_arrays
+from datamodules.text.unchanged import UnchangedText
 from engine.errors import UserError
 
 BLOCK = 2**24  # tokens hashed at once

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.loading.files import default_data_dir
+from datamodules.loading.fingerprint import hash_arrays
 from datamodules.loading.loader import BatchLoader, rank_and_world_size
 from datamodules.loading.splits import stratified_split
 from datamodules.loading.tables import FORMATS, read_records
@@ -26,7 +27,7 @@ from datamodules.loading.whole_batches import (
 from datamodules.text.reading import find_files
 from datamodules.text.tokenizer_files import find_tokenizer, load_or_build, read_chat_template
 from datamodules.text.tokenizers import NUM_BYTES, train_bpe
-from datamodules.text.unchanged import UnchangedText, hash_arrays
+from datamodules.text.unchanged import UnchangedText
 from engine.errors import UserError
 from preprocessing.chat import CHATML, TURN_END, TURN_START, Message, answer_spans
 from preprocessing.special_tokens import IGNORE_INDEX

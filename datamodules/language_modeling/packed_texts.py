@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.loading.files import default_data_dir
+from datamodules.loading.fingerprint import hash_arrays
 from datamodules.loading.loader import BatchLoader, rank_and_world_size
 from datamodules.loading.ragged import Inputs
 from datamodules.loading.whole_batches import (
@@ -24,7 +25,7 @@ from datamodules.text.encoding import encode_texts
 from datamodules.text.reading import SplitText, find_files
 from datamodules.text.tokenizer_files import find_tokenizer, load_or_build
 from datamodules.text.tokenizers import Kind, train_tokenizer
-from datamodules.text.unchanged import UnchangedText, hash_arrays
+from datamodules.text.unchanged import UnchangedText
 from engine.errors import UserError
 from preprocessing.special_tokens import CLS, MASK, PAD, SEP, UNK
 from preprocessing.texts import with_truncation_and_padding

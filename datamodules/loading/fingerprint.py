@@ -1,10 +1,11 @@
-"""Detect that the user's own training data changed between a checkpoint and its resumed run."""
+"""Hashes of training data, and whether the data changed before a run was resumed."""
 
 import hashlib
 from collections.abc import Iterable
 from typing import Any
 
 import lightning as L
+import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 
@@ -14,6 +15,14 @@ def fingerprint(rows: Iterable[Any]) -> dict[str, str]:
     for row in rows:
         digest.update(repr(row).encode())
     return {"fingerprint": digest.hexdigest()}
+
+
+def hash_arrays(arrays: Iterable[np.ndarray]) -> str:
+    """Return a hash of the content of arrays."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).reshape(-1).data)
+    return digest.hexdigest()
 
 
 def warn_if_changed(data: L.LightningDataModule, saved: dict[str, str]) -> None:

@@ -1,12 +1,9 @@
 """Refuse to resume a run on a text that has changed since."""
 
-import hashlib
 from abc import abstractmethod
-from collections.abc import Iterable
 from typing import Any
 
 import lightning as L
-import numpy as np
 from lightning.pytorch.trainer.states import TrainerFn
 
 from engine.errors import UserError
@@ -32,10 +29,3 @@ class UnchangedText(L.LightningDataModule):
                 "checkpoint was saved. Restore the text, or start a new run from the checkpoint's "
                 "weights with --init_from."
             )
-
-
-def hash_arrays(arrays: Iterable[np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.loading.files import default_data_dir
+from datamodules.loading.fingerprint import hash_arrays
 from datamodules.loading.length_batches import BucketedDataModule, padding_fraction
 from datamodules.loading.ragged import Inputs, RaggedTokens
 from datamodules.loading.whole_batches import local_batch_size
@@ -24,7 +25,7 @@ from datamodules.text.tokenizers import (
     Kind,
     train_tokenizer,
 )
-from datamodules.text.unchanged import UnchangedText, hash_arrays
+from datamodules.text.unchanged import UnchangedText
 from engine.errors import UserError
 from preprocessing.special_tokens import BOS, EOS, IGNORE_INDEX, PAD, UNK
 from preprocessing.texts import with_truncation_and_padding

@@ -16,10 +16,11 @@ import lightning as L
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger
 from torch import nn
 
 from engine.run.config_text import dump_config, load_yaml
+from engine.run.datasets import data_checksum, log_dataset
 from engine.run.expectations import Judgment
 from engine.run.folder import run_folder
 from engine.run.throughput import samples_and_tokens
@@ -56,6 +57,7 @@ class RunRecord(SaveConfigCallback):
         self._started = self._resumed = time.perf_counter()
         self._samples = self._tokens = 0
         self._finished = False
+        self._data_checksum: str | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if not self.resumed:  # otherwise its config changes once it trains
@@ -96,9 +98,17 @@ class RunRecord(SaveConfigCallback):
         self._samples, self._tokens = state_dict["samples"], state_dict["tokens"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self._log_data(trainer)
         self._started = self._resumed = time.perf_counter()
         if 0 < (steps := trainer.estimated_stepping_batches) < trainer.log_every_n_steps:  # type: ignore[attr-defined]
             trainer.log_every_n_steps = int(steps)  # type: ignore[attr-defined]  # otherwise none is logged
+
+    def _log_data(self, trainer: L.Trainer) -> None:
+        self._data_checksum = data_checksum(trainer.datamodule)  # type: ignore[attr-defined]
+        for logger in trainer.loggers:
+            if isinstance(logger, MLFlowLogger) and self._data_checksum:
+                log_dataset(logger, load_yaml(self._text)["data"], self._data_checksum)
 
     def on_train_batch_end(
         self,
@@ -174,6 +184,7 @@ class RunRecord(SaveConfigCallback):
         results |= {
             "machine": describe_machine(trainer),
             "git_commit": git_commit(),
+            "data_checksum": self._data_checksum,
             "date": time.strftime("%Y-%m-%d"),
             "versions": versions(),
             "config": load_yaml(self._text),
@@ -193,8 +204,9 @@ def count_parameters(net: nn.Module, trainable_only: bool = False) -> int:
 @cache  # the code that runs is that at the first call
 def git_commit() -> str:
     """Return the commit of this code, with `+changes` if files differ from it."""
-    # reproduce.py writes docs/results.md while it runs; that is no change of the code.
-    changes = ("git", "status", "--porcelain", "--", ".", ":!docs/results.md")
+    # reproduce.py writes docs/results.md, and dvc its lock; these are no changes of the code.
+    written = (":!docs/results.md", ":!dvc.lock")
+    changes = ("git", "status", "--porcelain", "--", ".", *written)
     where = {"cwd": Path(__file__).parent.parent.parent, "capture_output": True, "text": True}
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, **where)  # type: ignore[call-overload]

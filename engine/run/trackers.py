@@ -9,9 +9,11 @@ but not on every server and not offline; MLflow cannot.) In W&B, metrics are plo
 """
 
 import json
+import logging
 import socket
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import lightning as L
+from filelock import FileLock
 from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
 
 from engine.checkpoint.writing import find_checkpoints
@@ -32,18 +35,42 @@ RunIds = dict[str, list[str]]  # class of the logger → ids of its runs, in the
 
 
 class TrackerArtifacts(L.Callback):
-    """Upload the best checkpoint to the trackers.
+    """Send the trackers more than metrics: the best checkpoint, and the load of the machine.
 
     Args:
         best_as_artifact: Upload `best.ckpt` to W&B and MLflow at the end of fit.
+        system_metrics: Log the load of CPU, memory, disk, network and GPUs to MLflow every 10
+            seconds. W&B does so by itself.
     """
 
-    def __init__(self, best_as_artifact: bool = False) -> None:
+    def __init__(self, best_as_artifact: bool = False, system_metrics: bool = False) -> None:
         self.best_as_artifact = best_as_artifact
+        self.system_metrics = system_metrics
+        self._monitors: list[Any] = []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit" and self.best_as_artifact and trainer.loggers:
             _check_stores_artifacts(trainer.loggers)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.system_metrics and trainer.is_global_zero:
+            self._monitors = [
+                _start_monitor(logger)
+                for logger in trainer.loggers
+                if isinstance(logger, MLFlowLogger)
+            ]
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._finish_monitors()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self._finish_monitors()
+
+    def _finish_monitors(self) -> None:
+        while self._monitors:
+            self._monitors.pop().finish()
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         checkpoints = find_checkpoints(trainer)
@@ -62,6 +89,17 @@ class TrackerArtifacts(L.Callback):
                 logger.experiment.log_artifact(artifact, aliases=["best"])
             elif isinstance(logger, MLFlowLogger):
                 logger.experiment.log_artifact(logger.run_id, str(best), "checkpoints")
+
+
+def _start_monitor(logger: MLFlowLogger) -> Any:
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
+    monitor = SystemMetricsMonitor(
+        logger.run_id, resume_logging=True, tracking_uri=logger.experiment.tracking_uri
+    )
+    monitor.start()
+    return monitor
 
 
 def _check_stores_artifacts(loggers: Iterable[Logger]) -> None:
@@ -93,8 +131,11 @@ def start_trackers(loggers: Iterable[Logger], folder: Path) -> None:
 def _open(logger: Logger, folder: Path) -> None:
     if isinstance(logger, WandbLogger):
         drop_anonymous_setting(logger)
+    # Several runs that start at once would create the tables of MLflow's database twice.
+    lock = FileLock(folder.parent.parent / ".mlflow.lock")
     try:
-        _ = logger.experiment  # type: ignore[attr-defined]  # starts or finds its run
+        with lock if isinstance(logger, MLFlowLogger) else nullcontext():
+            _ = logger.experiment  # type: ignore[attr-defined]  # starts or finds its run
     except Exception as error:  # any error of the tracker or its server
         name = type(logger).__name__
         cause = str(error).strip().partition("\n")[0].rstrip(".")

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -31,17 +31,23 @@ from modules.word_vectors import WordVectors
 
 
 def export(
-    checkpoint: Path, format: str, folder: Path, merge: bool = False, quantize: bool = False
+    checkpoint: Path,
+    format: str,
+    folder: Path,
+    merge: bool = False,
+    quantize: bool = False,
+    write: Callable[[Path, Path], Any] | None = None,
 ) -> list[Path]:
     """Write a checkpoint in another format and return the files.
 
     Args:
         checkpoint: A .ckpt file, or the folder of a sharded checkpoint; for onnx and torch_export
             also a model folder or `package:NAME`.
-        format: Key of `FORMATS`.
+        format: Key of `FORMATS`, or the name of a format that `write` writes.
         folder: A folder that is empty or does not exist; after an error it is removed.
         merge: Merge the adapter of the checkpoint into its base.
         quantize: Quantize the weights of linear layers to int8; for onnx.
+        write: Function that writes a checkpoint to a folder, instead of that of the format.
 
     Raises:
         UserError: If the folder is in use, or the checkpoint does not fit the format.
@@ -53,7 +59,7 @@ def export(
         )
     if quantize and format != "onnx":
         raise UserError(f"--quantize needs --format onnx, not {format}.")
-    write = partial(export_onnx, quantize=True) if quantize else FORMATS[format]
+    write = partial(export_onnx, quantize=True) if quantize else write or FORMATS[format]
     try:
         with merged_adapter(checkpoint) if merge else nullcontext(checkpoint) as path:
             write(path, folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from tokenizers import Tokenizer
 
 import modules
@@ -15,6 +16,7 @@ from engine.checkpoint.sharded import is_sharded
 from engine.errors import UserError
 from preprocessing.model_folders import find_source, is_remote
 from preprocessing.texts import with_truncation_and_padding
+from serving.registry import MODEL
 
 # Public methods of tasks that are served, and an example of their inputs for texts.
 EXAMPLES: dict[str, list[Any]] = {
@@ -35,7 +37,8 @@ def open_task(source: str, runtime: str, data_dir: Path) -> Any:
 
     Args:
         source: A checkpoint, a Hugging Face folder, a GGUF file, `package:NAME`, the name of a
-            model on the hub, or for onnxruntime a folder written by export.py --format onnx.
+            model on the hub, a folder written by export.py --format mlflow, or for onnxruntime one
+            written by export.py --format onnx.
         runtime: torch or onnxruntime.
         data_dir: Folder in which relative sources are found, too.
 
@@ -43,6 +46,9 @@ def open_task(source: str, runtime: str, data_dir: Path) -> Any:
         UserError: If it cannot be read or cannot be served.
     """
     path = Path(source).expanduser()
+    if (path / "MLmodel").is_file():
+        path = mlflow_source(path)
+        source = str(path)
     is_onnx = path.is_dir() and any(path.glob("*.onnx"))
     if is_onnx or runtime == "onnxruntime":
         if not is_onnx:
@@ -67,6 +73,21 @@ def open_task(source: str, runtime: str, data_dir: Path) -> Any:
     except ValueError as error:
         raise UserError(f"{error}.") from error
     return _open_folder(folder)
+
+
+def mlflow_source(folder: Path) -> Path:
+    """Return the checkpoint or model folder in a model of MLflow.
+
+    Raises:
+        UserError: If it has none.
+    """
+    described = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+    try:
+        return folder / described["flavors"]["python_function"]["artifacts"][MODEL]["path"]
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder} is a model of MLflow that export.py --format mlflow did not write."
+        ) from error
 
 
 def _open_checkpoint(path: Path) -> Any:

@@ -34,7 +34,8 @@ def server(
     keys.write_text("\n".join(lines))
     limits = ("--max_items", "8", "--max_characters", "1000", "--max_pixels", "10000")
     limits += ("--max_new_tokens", "100")
-    options = ("--keys_file", keys, *limits, "--max_body", "200000")
+    samples = ("--samples_file", folder / "samples.jsonl", "--samples_fraction", "1")
+    options = ("--keys_file", keys, *limits, "--max_body", "200000", *samples)
     server = ServerProcess(folder, *arguments(sources), *options)
     server.http.headers["Authorization"] = f"Bearer {KEYS['client']}"
     yield server

@@ -1,16 +1,29 @@
 """A model is replaced while it is served, and nothing fails."""
 
+import json
 import threading
 from pathlib import Path
 
 import httpx
 
 from modules import Classifier
-from tests.support.requests import TEXTS, pairs
+from tests.support.requests import TEXTS, encoded, pairs, png
 from tests.support.served_models import save, text_classifier
 from tests.support.server import KEYS, ServerProcess
 
 PATH = "/v1/models/reviews"
+
+
+def test_inputs_and_results_are_sampled(server: ServerProcess) -> None:
+    answer = server.http.post(f"{PATH}/classify", json={"inputs": TEXTS, "top_k": 2})
+    server.post("/v1/models/digits/classify", {"inputs": [encoded(png())]})
+    lines = [json.loads(line) for line in (server.log.parent / "samples.jsonl").open()]
+    (line,) = [line for line in lines if line["id"] == answer.headers["x-request-id"]]
+    assert (line["model"], line["operation"], line["inputs"]) == ("reviews", "classify", TEXTS)
+    assert [[tuple(pair) for pair in row] for row in line["results"]] == pairs(
+        answer.json()["predictions"]
+    )
+    assert lines[-1]["inputs"] == [encoded(png())]
 
 
 def test_model_is_replaced_under_load(

@@ -160,3 +160,20 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
         assert process.poll() is None, "the study ended before"
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_trials_are_nested_runs_of_one_run_at_mlflow(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    search = write(tmp_path, SEARCH)
+    folder = tune.main(tune_arguments(search, "--config", ROOT / "configs/logger/mlflow.yaml"))
+    client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("stepladder").experiment_id])
+    (parent,) = [run for run in runs if "study" in run.data.tags]
+    children = [run for run in runs if run is not parent]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    logged = client.get_metric_history(parent.info.run_id, "val/accuracy")
+    assert {metric.step: metric.value for metric in logged} == {
+        trial.number: trial.value for trial in trials_of(folder)
+    }

@@ -1,6 +1,7 @@
 """A resumed run continues the same run at its trackers; the best checkpoint is an artifact."""
 
 import json
+import multiprocessing
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +37,10 @@ def losses(rows: list[dict[str, Any]]) -> list[tuple[int, float]]:
     return [(row["trainer/global_step"], row["train/loss"]) for row in rows if "train/loss" in row]
 
 
-def test_resumed_run_continues_the_same_run_at_all_trackers(run: Run, runs: Path) -> None:
+def test_resumed_run_continues_the_same_run_at_all_trackers(
+    run: Run, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.02")
     with pytest.raises(Crash):
         run("fit", *SHORT, *BOTH, *crash_after(8))
     folder = runs / "short/001"
@@ -79,6 +83,10 @@ def test_resumed_run_continues_the_same_run_at_all_trackers(run: Run, runs: Path
     history = client.get_metric_history(found.info.run_id, "train/loss")
     assert sorted(metric.step for metric in history) == sorted([*range(18), 6])
     assert len({(metric.step, metric.value) for metric in history}) == 18
+    assert "system/cpu_utilization_percentage" in found.data.metrics
+    (given,) = found.inputs.dataset_inputs  # logged twice, and the same
+    checksum = json.loads((folder / "results.json").read_text())["data_checksum"]
+    assert (given.dataset.name, given.dataset.digest) == ("Digits", checksum[:36])
     artifact = client.download_artifacts(found.info.run_id, "checkpoints/best.ckpt")
     assert torch.load(artifact, weights_only=True)["state_dict"]
     assert read_ids(folder) == ids
@@ -169,3 +177,24 @@ def test_two_trackers_of_a_class_keep_their_ids_and_explicit_ids_stay() -> None:
     ]
     fill_placeholders(loggers, Path("runs/x/001"), {"Tracker": ["one", "two", "three"]})
     assert [next(iter(vars(one.init_args).values())) for one in loggers] == ["one", "two", "mine"]
+
+
+def fit_alone(number: int) -> None:
+    """Train in this process, which is a fork, with one of eight seeds."""
+    CLI.from_args([*map(str, ("fit", *SHORT, *overlay("mlflow"), "--seed_everything", number))])
+
+
+@pytest.mark.slow
+def test_eight_runs_at_once_lose_nothing_in_one_database(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=fit_alone, args=(number,)) for number in range(8)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 8
+    client, found = mlflow_runs(tmp_path / "runs")
+    assert len({run.data.params["seed_everything"] for run in found}) == 8
+    for run in found:
+        history = client.get_metric_history(run.info.run_id, "train/loss")
+        assert sorted(metric.step for metric in history) == list(range(12))
