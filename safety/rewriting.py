@@ -110,7 +110,7 @@ def _drop_letters(prompt: str, generator: random.Random) -> str:
 def _misspell(prompt: str, generator: random.Random, change: Callable[[str, int], str]) -> str:
     words = list(re.finditer(r"[A-Za-z]{4,}", prompt))
     chosen = generator.sample(words, min(len(words), max(1, len(words) // 4)))
-    for match in sorted(chosen, key=re.Match.start, reverse=True):
+    for match in sorted(chosen, key=lambda match: match.start(), reverse=True):
         changed = change(match[0], generator.randrange(1, len(match[0]) - 2))
         prompt = prompt[: match.start()] + changed + prompt[match.end() :]
     return prompt
