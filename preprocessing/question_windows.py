@@ -1,7 +1,7 @@
 """Tokens of a question and of windows that slide over a long text."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tokenizers import Encoding, Tokenizer
 
@@ -39,7 +39,7 @@ def encode_windows(
         questions: One question per text.
         texts: Any texts.
     """
-    truncation = tokenizer.truncation
+    truncation: Any = tokenizer.truncation
     limit = (truncation["max_length"] - truncation["stride"]) // 2
     tokenizer.no_padding()
     tokenizer.no_truncation()

@@ -44,7 +44,7 @@ class WordTokenizer:
         """Return the stems of each text."""
         import bm25s
 
-        return bm25s.tokenize(  # type: ignore[return-value]
+        return bm25s.tokenize(
             list(texts),
             stopwords=self.stop_words,
             stemmer=self.stemmer,
