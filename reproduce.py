@@ -100,9 +100,15 @@ def main(args: list[str] | None = None) -> None:
 def train(config: Path, seed: int, flags: list[str]) -> dict[str, Any]:
     """Run `train.py fit` in a process of its own and return its results.
 
-    A config without a model is one of `rag.py evaluate`, which has no seed.
+    A config without a model is one of `scripts.evaluate_prompts` if it has prompts, else of
+    `rag.py evaluate`; these have no seed.
     """
-    program = ["train.py", "fit"] if "model" in read_config(config) else ["rag.py", "evaluate"]
+    content = read_config(config)
+    program = ["rag.py", "evaluate"]
+    if "prompts" in content:
+        program = ["-m", "scripts.evaluate_prompts"]
+    elif "model" in content:
+        program = ["train.py", "fit"]
     command = [sys.executable, *program, "--config", str(config.resolve())]
     if program[0] == "train.py":
         command += ["--seed_everything", str(seed)]
@@ -112,7 +118,7 @@ def train(config: Path, seed: int, flags: list[str]) -> dict[str, Any]:
     folder = re.search(r"^run folder: (.*)$", done.stdout, re.MULTILINE)
     if done.returncode or not folder:
         sys.stderr.write(done.stdout)
-        message = f"{program[0]} exited with {done.returncode}"
+        message = f"{' '.join(program)} exited with {done.returncode}"
         sys.exit(f"{display_name(config)}, seed {seed}: {message}")
     return read_results(ROOT / folder[1])
 

@@ -19,9 +19,10 @@ SIZES = sorted(CONFIGS.glob("size/*.yaml"))
 SWEEPS = sorted(CONFIGS.glob("sweep/*.yaml"))
 SEARCHES = sorted(CONFIGS.glob("search/*.yaml"))
 RAG = sorted(CONFIGS.glob("rag/*.yaml"))  # of rag.py evaluate
+PROMPTS = sorted(CONFIGS.glob("prompts/*.yaml"))  # of scripts/evaluate_prompts.py
 EXPERIMENTS = sorted(
     set(CONFIGS.glob("*/*.yaml"))
-    - {*OVERLAYS, *CHOICES, *ADAPTERS, *SIZES, *SWEEPS, *SEARCHES, *RAG}
+    - {*OVERLAYS, *CHOICES, *ADAPTERS, *SIZES, *SWEEPS, *SEARCHES, *RAG, *PROMPTS}
 )
 ONE_STEP = (
     *("--trainer.max_epochs", 1, "--trainer.max_steps", 1, "--trainer.accelerator", "cpu"),
@@ -63,10 +64,10 @@ TINY_BERT = (
 )
 MINILM = ("glue/mrpc", "glue/stsb", "sst2/minilm")
 SMALLER |= dict.fromkeys(MINILM, ("--model.net", TINY_BERT))
-PROMPTS = str(ROOT / "tests/fixtures/guard.csv")
+GUARD_TABLE = str(ROOT / "tests/fixtures/guard.csv")
 SMALLER["safety/guard"] = (
     *("--model.net", TINY_BERT, "--data.batch_size", 4),
-    *("--data.train", PROMPTS, "--data.val", PROMPTS, "--data.test", PROMPTS),
+    *("--data.train", GUARD_TABLE, "--data.val", GUARD_TABLE, "--data.test", GUARD_TABLE),
 )
 TINY_TAGGER = TINY_BERT.replace("PretrainedClassifier", "PretrainedTokenClassifier")
 SMALLER["squad/minilm_reader"] = ("--model.net", TINY_TAGGER)
