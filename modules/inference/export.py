@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -177,7 +178,22 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> None:
     """Write weights and hyper-parameters to `model.ckpt`, without the state of the training."""
     content = read_checkpoint(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
-    torch.save({key: content[key] for key in KEYS if key in content}, folder / "model.ckpt")
+    kept = {key: canonical(content[key]) for key in KEYS if key in content}
+    torch.save(kept, folder / "model.ckpt")
+
+
+def canonical(value: Any) -> Any:
+    """Return plain values such that equal ones are saved as equal bytes.
+
+    Pickle refers to a string that it has saved already if it is the same object, not an equal one.
+    """
+    if isinstance(value, str):
+        return sys.intern(value)
+    if type(value) in (list, tuple):
+        return type(value)(map(canonical, value))
+    if type(value) is dict:
+        return {canonical(key): canonical(item) for key, item in value.items()}
+    return value
 
 
 def export_huggingface(checkpoint: Path, folder: Path) -> None:
