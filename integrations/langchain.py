@@ -117,7 +117,7 @@ class ChatStepladder(BaseChatModel):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         parameters = super()._get_ls_params(stop=stop, **kwargs)
-        return parameters | {  # type: ignore[return-value]
+        return parameters | {
             "ls_provider": "stepladder",
             "ls_model_name": kwargs.get("model", self.checkpoint),
             "ls_max_tokens": self.max_tokens,
@@ -261,12 +261,13 @@ def _role(message: BaseMessage) -> str:
 
 def _content(message: BaseMessage) -> str:
     """Return a message as text; calls of tools as JSON, their results after their names."""
-    parts = [message.text] if message.text else []
+    text = str(message.text)
+    parts = [text] if text else []
     if isinstance(message, AIMessage):
         calls = [{"name": c["name"], "arguments": c["args"]} for c in message.tool_calls]
         parts += [json.dumps(call, ensure_ascii=False) for call in calls]
     if isinstance(message, ToolMessage):
-        parts = [f"Result of {message.name or 'the function'}: {message.text}"]
+        parts = [f"Result of {message.name or 'the function'}: {text}"]
     return "\n".join(parts)
 
 

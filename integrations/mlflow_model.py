@@ -57,12 +57,12 @@ class TaskModel(PythonModel):
         Raises:
             UserError: If it cannot be read, or has no method for raw inputs.
         """
-        self.settings = Settings(checkpoint=[source])
+        self.settings = Settings.model_construct(checkpoint=[source])
         task = open_task(source, "torch", self.settings.data_dir)
         self.model = Model(source, task, describe(task, source, "torch"))
         return self
 
-    def predict(  # type: ignore[override]
+    def predict(
         self,
         context: PythonModelContext | None,
         model_input: pd.DataFrame,

@@ -39,8 +39,8 @@ def tracking_uri(runs_dir: Path | str = "runs") -> str:
 def sha256(path: Path) -> str:
     """Return the hash of a file, or of the names and contents of the files of a folder."""
     if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with path.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
     digest = hashlib.sha256()
     for file in sorted(one for one in path.rglob("*") if one.is_file()):
         digest.update(f"{file.relative_to(path)} {sha256(file)}\n".encode())

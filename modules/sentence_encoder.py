@@ -295,7 +295,7 @@ def save_sentence_transformers(encoder: SentenceEncoder, folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     if encoder.normalize:
-        (folder / modules[-1]["path"]).mkdir(exist_ok=True)
+        (folder / str(modules[-1]["path"])).mkdir(exist_ok=True)
 
 
 def sentence_transformers_settings(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from retrieval.confidence import Calibration, features
 from retrieval.filters import Condition
@@ -123,8 +123,7 @@ class QuestionAnswering:
     @property
     def index(self) -> Index:
         """The index folder."""
-        index: Any = self.retriever.index
-        return index  # type: ignore[no-any-return]
+        return cast(Index, self.retriever.index)
 
     def _sentences(self, query: Query, ranked: Ranking) -> list[Citation]:
         sentences = rank_sentences(self.index, query, ranked)

@@ -28,10 +28,10 @@ class Calibration:
         threshold: Smallest probability of an answer.
     """
 
-    similarity: float = 9.1652
-    coverage: float = 14.5348
-    bias: float = -10.1285
-    threshold: float = 0.4566
+    similarity: float = 8.3628
+    coverage: float = 16.0573
+    bias: float = -9.6807
+    threshold: float = 0.4633
 
     def probability(self, similarity: float, coverage: float) -> float:
         """Return the probability that the documents answer a question with these features."""

@@ -37,6 +37,7 @@ class DenseIndex:
         import faiss
 
         count, dim = vectors.shape
+        index: Any
         if kind == "flat" or (kind == "ivfpq" and count < MIN_TRAINED):
             return cls(vectors)
         if kind == "hnsw":
@@ -99,8 +100,9 @@ class DenseIndex:
         return hasattr(self.index, "nprobe")
 
     def _parameters(self, wanted: int, rows: np.ndarray | None) -> Any:
-        import faiss
+        import faiss as library
 
+        faiss: Any = library  # its types lack the parameters of a search
         options: dict[str, Any] = {} if rows is None else {"sel": faiss.IDSelectorBatch(rows)}
         if self._is_compressed:
             return faiss.SearchParametersIVF(nprobe=max(16, self.index.nlist // 16), **options)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -177,7 +177,7 @@ class _Runner:
     ) -> None:
         self.retriever = retriever
         self.reader = reader
-        self.index: Any = retriever.index
+        self.index = cast(Index, retriever.index)
         self.answering = None
         if answerer is not None:  # every question has an answer here
             self.answering = QuestionAnswering(retriever, answerer, Calibration(threshold=0.0))

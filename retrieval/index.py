@@ -106,7 +106,9 @@ class Index:
         self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
         self.settings = IndexSettings(**self.manifest["settings"])
         self.levels = LEVELS if self.settings.window else LEVELS[:1]
-        self.components = COMPONENTS if self.settings.window else ("dense", "sparse")
+        self.components: tuple[str, ...] = (
+            COMPONENTS if self.settings.window else ("dense", "sparse")
+        )
         self.headings: list[str] = json.loads((folder / "headings.json").read_text("utf-8"))
         lines = (folder / "documents.jsonl").read_text("utf-8").splitlines()
         self.documents: list[dict[str, Any]] = [json.loads(line) for line in lines]

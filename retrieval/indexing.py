@@ -304,7 +304,8 @@ def _write_version(
 def _write_documents(part: Path, encoded: Sequence[Encoded]) -> None:
     """Write texts, documents, headings, and the tables of chunks and sentences."""
     headings: dict[str, int] = {}
-    chunks, sentences, position = [], [], 0
+    chunks: list[tuple[int, int, int, int]] = []
+    sentences, position = [], 0
     with (part / "texts.txt").open("wb") as texts, (part / "documents.jsonl").open("wb") as lines:
         for number, (document, parts, units, _) in enumerate(encoded):
             data = document.text.encode()

@@ -230,7 +230,7 @@ class QdrantIndex:
         found = {p.id: p.payload for p in self.client.retrieve(self.collections["chunks"], rows)}
         names = ("document", "start", "end", "text", "heading", "metadata")
         return [
-            Passage(row, *(found[row][name] for name in names), score)
+            Passage(row, **{name: found[row][name] for name in names}, score=score)
             for row, score in zip(rows, ranking.scores.tolist(), strict=True)
         ]
 

@@ -144,10 +144,8 @@ def evaluate(guard: Classifier, rows: Sequence[Prompt]) -> Metrics:
         return scores[[wanted(row) for row in rows]]
 
     def auroc_of(family: str) -> float:
-        harmful, harmless = (
-            select(lambda row, label=label: row.label == label and family_of(row) == family)
-            for label in (HARMFUL, HARMLESS)
-        )
+        harmful = select(lambda row: row.label == HARMFUL and family_of(row) == family)
+        harmless = select(lambda row: row.label == HARMLESS and family_of(row) == family)
         return auroc(harmful, harmless)
 
     families = dict.fromkeys(family_of(row) for row in rows if row.rule != PLAIN)

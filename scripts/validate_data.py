@@ -101,7 +101,7 @@ def validate(
         size = len(samples.keys)
         counts = Counter(samples.labels) if class_names else Counter()
         leaked = sum(key in known for key in samples.keys) if name != "train" else 0
-        row = {
+        row: dict[str, Any] = {
             "samples": size,
             "empty": samples.empty,
             "duplicates": size - len(set(samples.keys)),
@@ -211,8 +211,8 @@ def main(args: list[str] | None = None) -> Path:
             (folder / "drift.png").write_bytes(figure or b"")
         except OSError as error:
             raise UserError(f"--output: cannot write {folder}: {error}.") from error
-    for error in report["errors"]:
-        sys.stderr.write(f"validate_data: {error}\n")
+    for message in report["errors"]:
+        sys.stderr.write(f"validate_data: {message}\n")
     print(f"Report: {folder / 'report.md'}, {len(report['errors'])} errors")
     if report["errors"]:
         sys.exit(1)
