@@ -1,4 +1,7 @@
-"""A server in a process of its own, forked from the test process, which has imported torch."""
+"""A server in a process of its own, forked from one that has imported torch and runs nothing.
+
+A fork of the test process itself would inherit its threads' locks and its tensors.
+"""
 
 import contextlib
 import multiprocessing
@@ -11,13 +14,15 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
+import pytest
 
 import serve
 from serving.worker import __main__ as worker
 from serving.worker import client
+from tests.support import ROOT
 from tests.support.system import START_SECONDS
 
 KEYS = {"client": "a-secret", "admin": "another-secret"}
@@ -76,10 +81,15 @@ class ServerProcess:
     def __init__(self, folder: Path, *arguments: str | Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.output, self.log = folder / "stdout.txt", folder / "stderr.txt"
-        self.process = multiprocessing.get_context("fork").Process(
-            target=self._run, args=([*map(str, arguments), "--port", "0"],)
-        )
-        self.process.start()
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        command = [*map(str, arguments), "--port", "0"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(ROOT))  # of the process that is forked
+            self.process = context.Process(
+                target=run_server, args=(command, self.output, self.log, dict(os.environ))
+            )
+            self.process.start()
         limit = time.monotonic() + START_SECONDS
         while not (found := re.search(r"Serving .* at (http://\S+)", self._read(self.output))):
             assert self.process.is_alive(), self._read(self.log)
@@ -87,24 +97,6 @@ class ServerProcess:
             time.sleep(0.02)
         self.url = found[1]
         self.http = httpx.Client(base_url=self.url, timeout=START_SECONDS)
-
-    def _run(self, arguments: list[str]) -> None:
-        for path, descriptor in ((self.output, 1), (self.log, 2)):
-            with path.open("w") as file:
-                os.dup2(file.fileno(), descriptor)
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-        client.start_process = ForkedWorker  # type: ignore[assignment, misc]
-        code: Any = 1
-        try:
-            serve.main(arguments)
-            code = 0
-        except SystemExit as error:
-            code = error.code
-        except BaseException:
-            traceback.print_exc()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
     @staticmethod
     def _read(path: Path) -> str:
@@ -133,3 +125,27 @@ class ServerProcess:
                 os.kill(number, signal.SIGKILL)
                 raise AssertionError(f"the worker {number} was left behind")
         return code
+
+
+def run_server(
+    arguments: list[str], output: Path, log: Path, environment: dict[str, str]
+) -> NoReturn:
+    """Run serve.py in this process, with its output in files, and end the process."""
+    os.environ.clear()
+    os.environ.update(environment)
+    for path, descriptor in ((output, 1), (log, 2)):
+        with path.open("w") as file:
+            os.dup2(file.fileno(), descriptor)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    client.start_process = ForkedWorker  # type: ignore[assignment, misc]
+    code: Any = 1
+    try:
+        serve.main(arguments)
+        code = 0
+    except SystemExit as error:
+        code = error.code
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
