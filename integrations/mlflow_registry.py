@@ -191,6 +191,9 @@ def main(args: list[str] | None = None) -> str:
         else:
             version = options.version
             promote(options.name, version, options.alias, uri)
+        if options.output is not None:
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+            options.output.write_text(json.dumps({"name": options.name, "version": str(version)}))
     print(f"models:/{options.name}/{version}{f' ({options.alias})' if options.alias else ''}")
     return str(version)
 

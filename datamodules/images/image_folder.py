@@ -206,9 +206,14 @@ class ImageFolder(ImageDataModule):
     def prepare_data(self) -> None:
         self._listing  # noqa: B018  # raise errors before processes are started
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the names and labels of the training files."""
+        return fingerprint(self._listing.splits["train"])["fingerprint"]
+
     def state_dict(self) -> dict[str, str]:
         """Save a fingerprint of the training files in checkpoints."""
-        return fingerprint(self._listing.splits["train"])
+        return {"fingerprint": self.fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, str]) -> None:
         warn_if_changed(self, state_dict)
