@@ -185,14 +185,15 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> None:
 def canonical(value: Any) -> Any:
     """Return plain values such that equal ones are saved as equal bytes.
 
-    Pickle refers to a string that it has saved already if it is the same object, not an equal one.
+    Pickle refers to a string that it has saved already if it is the same object, not an equal one,
+    and arguments that are linked from the data are in no fixed order.
     """
     if isinstance(value, str):
         return sys.intern(value)
     if type(value) in (list, tuple):
         return type(value)(map(canonical, value))
     if type(value) is dict:
-        return {canonical(key): canonical(item) for key, item in value.items()}
+        return {canonical(key): canonical(value[key]) for key in sorted(value, key=str)}
     return value
 
 

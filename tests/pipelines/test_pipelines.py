@@ -92,7 +92,8 @@ def test_stages_from_data_to_a_served_model(
     assert json.loads(Path("out/smoke.json").read_text())["equal"]
 
     # A model that learned nothing is compared on the same rows, and refused.
-    worse = ["--experiment", "q", "--trainer.max_epochs", "1", "--model.optimizer.lr", "0.0"]
+    worse = ["--experiment", "q", "--trainer.max_epochs", "1", "--model.optimizer", "AdamW"]
+    worse += ["--model.optimizer.lr", "0.0"]
     train.main([*config, *worse, "--output", "out/worse"])
     given = ("--checkpoint", "out/worse/checkpoints/best.ckpt")
     compare.main([*given, *config, *name, "--output", "out/comparison.json"])
