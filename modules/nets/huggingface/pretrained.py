@@ -477,7 +477,8 @@ def check_weights(model: Any, found: dict[str, Any], folder: Path, head_required
         return name.removeprefix(f"{model.base_model_prefix}.").partition(".")[0] in parts
 
     missing = sorted(found["missing_keys"])
-    other = {name: (saved, ours) for name, saved, ours in sorted(found["mismatched_keys"])}
+    # Before transformers 5 these are names, later on tuples of name and shapes.
+    other = sorted(key if isinstance(key, str) else key[0] for key in found["mismatched_keys"])
     wrong = {
         "no weights for": [n for n in missing if head_required or in_backbone(n)],
         "unexpected weights": [n for n in sorted(found["unexpected_keys"]) if in_backbone(n)],
