@@ -90,7 +90,7 @@ def page(driver: Any, server: ServerProcess) -> Iterator[Page]:
 def test_a_key_is_asked_for_and_models_are_listed(page):
     page.open("digits")
     names = [option.text for option in page.driver.find_elements(By.CSS_SELECTOR, "option")]
-    assert names == ["digits", "reviews", "writer", "embedder"]
+    assert names == ["digits", "reviews", "writer", "masks", "embedder"]
     assert "Classifier" in page.text("#facts")
 
 
