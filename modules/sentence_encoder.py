@@ -317,7 +317,11 @@ def sentence_transformers_settings(folder: Path) -> dict[str, Any]:
         if kind == "Pooling":
             modes = read(f"{module['path']}/config.json")
             names = {"mean": "mean_tokens", "cls": "cls_token", "max": "max_tokens"}
-            found = [name for name, mode in names.items() if modes.get(f"pooling_mode_{mode}")]
+            found = [  # since version 6 of sentence-transformers the mode is a string
+                name
+                for name, mode in names.items()
+                if modes.get(f"pooling_mode_{mode}") or modes.get("pooling_mode") == name
+            ]
             if len(found) != 1:
                 raise UserError(f"{folder}: only mean, cls or max pooling is supported.")
             settings |= {"pooling": found[0], "normalize": False}
