@@ -311,7 +311,8 @@ def sentence_transformers_settings(folder: Path) -> dict[str, Any]:
 
     settings: dict[str, Any] = {}
     if limits := read("sentence_bert_config.json"):
-        settings["context"] = limits.get("max_seq_length")
+        tokenizer = read("tokenizer_config.json") or {}  # it has the limit since version 6
+        settings["context"] = limits.get("max_seq_length") or tokenizer.get("model_max_length")
     for module in read("modules.json") or ():
         kind = module["type"].rpartition(".")[2]
         if kind == "Pooling":

@@ -149,7 +149,6 @@ def test_written_folder_gives_equal_vectors(
     assert torch.equal(found.embed(texts), trained.embed(texts))
 
 
-@pytest.mark.xfail(reason="one of two texts differs under sentence-transformers 6; open")
 @pytest.mark.slow  # importing sentence_transformers takes seconds
 @pytest.mark.parametrize(("pooling", "normalize"), [("mean", True), ("max", False)])
 def test_sentence_transformers_reads_and_writes_equal_vectors(
