@@ -47,7 +47,7 @@ from scripts.evaluation.drift import (
 from scripts.evaluation.predictions import predict, reliability
 from scripts.validate_data import flat
 
-MIN_SAMPLES = 50  # inputs; with fewer, drift cannot be told from chance
+MIN_SAMPLES = 50  # inputs; with fewer, the difference may be chance
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
