@@ -131,21 +131,22 @@ def start_trackers(loggers: Iterable[Logger], folder: Path) -> None:
 def _open(logger: Logger, folder: Path) -> None:
     if isinstance(logger, WandbLogger):
         drop_anonymous_setting(logger)
-    # Several runs that start at once would create the tables of MLflow's database twice.
-    lock = FileLock(folder.parent.parent / ".mlflow.lock")
     try:
-        with lock if isinstance(logger, MLFlowLogger) else nullcontext():
+        with _mlflow_lock(folder) if isinstance(logger, MLFlowLogger) else nullcontext():
             _ = logger.experiment  # type: ignore[attr-defined]  # starts or finds its run
     except Exception as error:  # any error of the tracker or its server
-        name = type(logger).__name__
-        cause = str(error).strip().partition("\n")[0].rstrip(".")
-        ids = ", ".join(read_ids(folder).get(name, []))
-        if not ids:
-            raise UserError(f"{name} cannot start a run: {cause}.") from error
-        raise UserError(
-            f"{name} cannot continue its run {ids}: {cause}. To start a new run there, delete "
-            f"{folder / IDS_FILE}."
-        ) from error
+        raise _cannot_open(type(logger).__name__, folder, error) from error
+
+
+def _cannot_open(name: str, folder: Path, error: Exception) -> UserError:
+    cause = str(error).strip().partition("\n")[0].rstrip(".")
+    ids = ", ".join(read_ids(folder).get(name, []))
+    if not ids:
+        return UserError(f"{name} cannot start a run: {cause}.")
+    return UserError(
+        f"{name} cannot continue its run {ids}: {cause}. To start a new run there, delete "
+        f"{folder / IDS_FILE}."
+    )
 
 
 def read_ids(folder: Path) -> RunIds:
@@ -231,6 +232,11 @@ def _fill_in(logger: Any, folder: Path, ids: RunIds) -> None:
         arguments.settings = {"silent": True}  # replaced by the line below
         upload = f"wandb sync {folder}/wandb/offline-run-*"
         sys.stderr.write(f"W&B runs offline: {reason}. Upload the run with: {upload}\n")
+    if name == "MLFlowLogger" and str(arguments.tracking_uri).startswith("sqlite:"):
+        try:
+            _create_tables(arguments.tracking_uri, folder)
+        except Exception as error:  # any error of the database
+            raise _cannot_open(name, folder, error) from error
 
 
 def _id_argument(names: Iterable[str]) -> str | None:
@@ -257,6 +263,18 @@ def _why_wandb_is_offline() -> str | None:
     except OSError as error:
         return f"{host} cannot be reached ({error})"
     return None
+
+
+def _mlflow_lock(folder: Path) -> FileLock:
+    """Lock against runs that start at once and would create a table or experiment twice."""
+    return FileLock(folder.parent.parent / ".mlflow.lock")
+
+
+def _create_tables(uri: str, folder: Path) -> None:
+    from mlflow import MlflowClient
+
+    with _mlflow_lock(folder):
+        MlflowClient(uri).search_experiments(max_results=1)
 
 
 def log_config(logger: Logger, record: Mapping[str, Any]) -> None:
