@@ -191,11 +191,15 @@ def code_of(path: Path) -> str:
     return ast.dump(tree)
 
 
-def outdated(page: Path) -> list[str]:
-    """Return the commands of a page whose output is older than their code, or was not recorded."""
+def outdated(page: Path) -> dict[str, str]:
+    """Return the commands of a page whose output is outdated or was not recorded."""
     known = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
     recorded = known.get(page.stem, {})
-    return [command for command, sha in digests(page).items() if recorded.get(command) != sha]
+    return {
+        command: "outdated" if command in recorded else "not recorded"
+        for command, sha in digests(page).items()
+        if recorded.get(command) != sha
+    }
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -219,9 +223,9 @@ def main(args: Sequence[str] | None = None) -> int:
     for page in pages:
         if not options.check:
             refresh(page)
-        for command in outdated(page):
+        for command, reason in outdated(page).items():
             stale = True
-            print(f"{page.stem}: outdated: {command}")
+            print(f"{page.stem}: {reason}: {command}")
     return int(stale)
 
 
