@@ -368,11 +368,13 @@ def test_user_errors_are_one_line(text_config: Path, capsys: pytest.CaptureFixtu
         assert "Traceback" not in error
 
 
+@pytest.mark.slow
 def test_scaling_page_contains_the_current_table() -> None:
     page = (ROOT / "docs/scaling.md").read_text()
     assert memory.plan() in page
 
 
+@pytest.mark.slow
 def test_every_plan_fits_three_quarters_of_device_memory() -> None:
     for size, machine, devices, strategy, rows, accumulate, recomputed in memory.PLAN:
         gigabytes = re.search(r"(\d+) GB", machine)

@@ -313,6 +313,7 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train.main(["fit", "--config", str(TINY), *map(str, (*MONITOR, *flags, *quiet))])
 
 
+@pytest.mark.slow
 def test_every_logged_metric_is_documented(monitored: Path) -> None:
     callbacks = (Speed, LearningRate, GradientNorms, Memory)
     documented = [

@@ -87,6 +87,7 @@ def test_panel_shows_the_text_without_markup(tmp_path, capsys):
     assert "step 3" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_loggers_get_the_text(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     event_accumulator = pytest.importorskip(

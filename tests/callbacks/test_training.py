@@ -121,6 +121,7 @@ def test_averaging_from_the_first_epoch_is_refused(refused) -> None:
     assert message in refused("fit", *MLP, *overlay("swa"), "--trainer.max_epochs", 2)
 
 
+@pytest.mark.slow
 def test_finders_can_be_combined(short: Callable, capsys) -> None:
     one, other = overlay("lr_finder"), overlay("batch_size_finder")
     few = ("--trainer.callbacks.max_val", 64, "--trainer.max_epochs", 1)
@@ -229,6 +230,7 @@ def test_learning_rate_finder_passes_its_arguments() -> None:
     assert (finder._early_stop_threshold, finder._update_attr) == (None, False)
 
 
+@pytest.mark.slow
 def test_batch_size_is_limited_by_the_training_set(short: Callable, capsys) -> None:
     sizes: list[int] = []
     original = Classifier.training_step

@@ -32,6 +32,12 @@ from tests.support.resume import Crash, assert_same_run, crash_after
 # Millions of parameters with 50,257 tokens and 1,024 positions, the sizes of Radford et al. 2019.
 MILLIONS = {"gpt2": 124, "gpt2-medium": 355, "gpt2-large": 774, "gpt2-xl": 1558}
 
+# One per kind of task trains in the default suite, the others in the slow tests.
+TRAINED_BY_DEFAULT = (
+    *("digits/cnn", "shakespeare/gpt_small_cpu", "toy/reversed_words"),
+    *("sst2/transformer", "imdb/cbow", "source/bert", "glue/mrpc", "instruct/dpo"),
+)
+
 # Overlays for Transformers only: the config that they are applied to in place of digits/cnn.
 BASES = {"activation_checkpointing": "source/gpt"}
 
@@ -77,7 +83,17 @@ def test_config_expects_a_result(config: Path) -> None:
         assert isinstance(is_met(expectation, 0.0), bool)
 
 
-@pytest.mark.parametrize("config", EXPERIMENTS, ids=name)
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(
+            path,
+            id=name(path),
+            marks=[] if name(path) in TRAINED_BY_DEFAULT else [pytest.mark.slow],
+        )
+        for path in EXPERIMENTS
+    ],
+)
 def test_config_trains_one_step_and_every_key_takes_effect(
     config: Path,
     run: Callable[..., Path],
@@ -152,7 +168,9 @@ def test_overlay_starts_with_a_comment_that_contains_its_command(overlay: Path) 
 
 REFUSED_ON_CPUS = ("trainer/fp8",)
 # Other tests of the default suite train with these for seconds.
-TRAINED_ELSEWHERE = ("logger/mlflow", "logger/wandb", "trainer/lr_finder")
+TRAINED_ELSEWHERE = (
+    *("logger/mlflow", "logger/wandb", "trainer/lr_finder", "trainer/batch_size_finder"),
+)
 
 
 @pytest.mark.parametrize(

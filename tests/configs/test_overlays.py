@@ -103,6 +103,7 @@ def assert_schedule_is(task: Namespace, overlay: Path) -> None:
     assert plain_state(found) == plain_state(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", one_of_each_class(), ids=name)
 def test_overlay_replaces_class_and_all_arguments(experiment: Path) -> None:
     for number, overlay in enumerate(OPTIMIZERS):
@@ -122,6 +123,7 @@ def test_overlay_changes_nothing_else() -> None:
     assert optimizer_of(other_schedule).defaults == optimizer_of(alone).defaults
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlay", [*OPTIMIZERS, *SCHEDULES], ids=name)
 def test_overlay_trains_one_step_and_is_recorded(overlay: Path, run: Callable[..., Path]) -> None:
     stack = ("--config", CONFIGS / "digits/mlp.yaml", "--config", overlay)

@@ -40,6 +40,7 @@ def test_own_images_train_and_predict_unlabeled_files(run: Callable, tmp_path: P
         assert "true_class" not in row
 
 
+@pytest.mark.slow
 def test_changed_training_data_is_reported_on_resume(run: Callable, tmp_path: Path) -> None:
     lines = [f"a {('fine', 'dull')[n % 2]} film {n},{n % 2}" for n in range(40)]
     table = tmp_path / "reviews.csv"

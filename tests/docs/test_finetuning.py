@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 import export
 from modules import Classifier
 from scripts.evaluate import main as evaluate
@@ -12,6 +14,7 @@ from tests.support import ROOT
 from tests.support.configs import TINY_BERT
 
 
+@pytest.mark.slow
 def test_commands_from_a_table_to_an_exported_model(
     run: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -44,6 +44,7 @@ def own_files(tmp_path: Path) -> None:
     (tmp_path / "my.txt").write_text("The quick brown fox jumps over the lazy dog.\n" * 200)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_files")
 @pytest.mark.parametrize("experiment", SHORT)
 def test_own_data_commands_train_and_predict(

@@ -17,6 +17,7 @@ from tests.support.safety_data import make_sentences, make_sources
 TEXT = (ROOT / "docs/safety.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_commands_from_the_tables_to_a_report(
     run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,6 +141,7 @@ def test_network_without_blocks_is_refused() -> None:
         ActivationCheckpointing(every=0)
 
 
+@pytest.mark.slow
 def test_overlay_trains_with_the_losses_of_the_run_without_it(run: Callable[..., Path]) -> None:
     config = ("--config", ROOT / "configs/source/gpt.yaml")
     size = ("--config", ROOT / "configs/size/gpt-nano.yaml", "--model.net.dropout", 0.2)

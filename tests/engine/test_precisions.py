@@ -49,6 +49,7 @@ def val_loss(config: str, folder: Path, precision: str) -> float:
     return loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config", ["digits/cnn", "source/gpt", "source/bert", "toy/reversed_words"]
 )

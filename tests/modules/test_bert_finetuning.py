@@ -26,6 +26,7 @@ FINE = (
 )
 
 
+@pytest.mark.slow
 def test_encoder_initializes_a_classifier_and_new_weights_are_reported(
     pretrained: Path, run: Callable[..., Path], small_texts: Path, tmp_path: Path
 ) -> None:

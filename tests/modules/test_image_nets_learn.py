@@ -17,17 +17,16 @@ from tests.support.image_nets import IMAGE_NET_CLASSES, NUM_CLASSES, SMALL_NETS
 Batch = tuple[Tensor, Tensor]
 
 
-TRAINED = (  # at least one network per architecture
-    *("MLP-deep", "CNN-padding", "CNN-batch-norm", "NumpyMLP-batch-norm", "NumpyCNN-small"),
-    *("VGG-11", "ResNet-20", "ResNet-20-pre-activation", "ResNet-9-rgb"),
-)
+SMALL = ("MLP-deep", "CNN-padding", "CNN-batch-norm", "NumpyMLP-batch-norm", "NumpyCNN-small")
+DEEP = ("VGG-11", "ResNet-20", "ResNet-20-pre-activation", "ResNet-9-rgb")
+TRAINED = (*SMALL, *DEEP)  # at least one network per architecture
 
 
 def test_every_architecture_is_trained() -> None:
     assert {type(SMALL_NETS[name]()) for name in TRAINED} == set(IMAGE_NET_CLASSES)
 
 
-@pytest.fixture(params=TRAINED)
+@pytest.fixture(params=[*SMALL, *(pytest.param(n, marks=pytest.mark.slow) for n in DEEP)])
 def net(request: pytest.FixtureRequest) -> nn.Module:
     torch.manual_seed(1)
     return SMALL_NETS[request.param]()

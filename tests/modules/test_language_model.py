@@ -216,7 +216,9 @@ def test_warmup_cosine_counts_optimizer_steps(accumulate):
     assert recorder.rates[-1] > 0.05  # the minimum is reached after the last step
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "name", [n if n in ("bigram", "gpt") else pytest.param(n, marks=pytest.mark.slow) for n in NETS]
+)
 def test_every_net_overfits_one_batch(name):
     torch.manual_seed(0)
     if name == "bigram":  # each token determines the next one

@@ -62,6 +62,7 @@ def noise(steps: int) -> list[Tensor]:
     return [torch.randint(5, 35, (32, T), generator=random) for _ in range(steps)]
 
 
+@pytest.mark.slow
 def test_loss_on_noise_is_not_below_the_entropy() -> None:
     losses = torch.tensor(losses_of(noise(120))[60:])
     # The best prediction for [MASK] (80 %) is uniform. For a visible token (20 %), it gives the
@@ -86,6 +87,7 @@ def test_one_batch_is_overfitted() -> None:
     assert np.mean(losses[-10:]) < 0.5
 
 
+@pytest.mark.slow
 def test_val_metrics_are_means_over_all_masked_tokens(pretrained: Path, small_texts: Path) -> None:
     metrics = json.loads((pretrained / "results.json").read_text())["metrics"]
     best = pretrained / "checkpoints/best.ckpt"
@@ -163,6 +165,7 @@ def test_invalid_arguments_are_errors(
     assert message in refused("fit", *config, "--data.data_dir", small_texts, *flags)
 
 
+@pytest.mark.slow
 def test_resume_is_bit_exact(run: Callable[..., Path], small_texts: Path) -> None:
     arguments = (
         *(*MLM, "--data.data_dir", small_texts, "--test_after_fit", "false"),

@@ -50,6 +50,7 @@ def test_margin_compares_policy_and_reference() -> None:
     torch.testing.assert_close(task._margins(batch, "train").detach(), 0.5 * (chosen - rejected))
 
 
+@pytest.mark.slow
 def test_preferences_are_learned_from_a_loss_of_ln_2(run: Callable, small_texts: Path) -> None:
     folder = run(*SMALL, "--data.data_dir", small_texts, "--model.optimizer.lr", 0.003)
     content = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
@@ -62,6 +63,7 @@ def test_preferences_are_learned_from_a_loss_of_ln_2(run: Callable, small_texts:
     assert isinstance(task.chat([{"role": "user", "content": "a"}], max_new_tokens=3), str)
 
 
+@pytest.mark.slow
 def test_run_resumes_bit_exactly_mid_epoch(run: Callable, small_texts: Path) -> None:
     arguments = (
         *(*SMALL, "--data.data_dir", small_texts, "--trainer.log_every_n_steps", 1),

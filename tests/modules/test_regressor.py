@@ -59,6 +59,7 @@ def test_network_with_several_outputs_is_a_user_error() -> None:
         Regressor(MLP(image_size=8))(torch.zeros(2, 1, 8, 8))
 
 
+@pytest.mark.slow
 def test_checkpoint_predicts_raw_images(tmp_path) -> None:
     preprocessing = {"in_channels": 1, "image_size": 8, "mean": [0.5], "std": [0.5]}
     net = MLP(image_size=8, num_classes=1, hidden_sizes=[])

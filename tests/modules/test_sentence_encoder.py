@@ -60,6 +60,7 @@ def test_minilm_equals_mean_pooling_of_transformers() -> None:
     assert encoder.tokenizer.truncation["max_length"] == 256
 
 
+@pytest.mark.slow
 def test_checkpoint_alone_embeds(folder: Path, tmp_path: Path) -> None:
     encoder = SentenceEncoder.from_pretrained(str(folder))
     trainer = L.Trainer(accelerator="cpu", **QUIET)

@@ -86,6 +86,7 @@ def test_nothing_to_read_is_an_error(reader: SpanReader) -> None:
         SpanReader(ColorNet()).answer("a", "b")
 
 
+@pytest.mark.slow
 def test_checkpoint_of_a_run_answers(run: Callable[..., Path], tmp_path: Path) -> None:
     make_squad(tmp_path)
     make_tokenizer().save(str(tmp_path / "tokenizer.json"))

@@ -42,6 +42,7 @@ def trained(tmp_path_factory, synthetic_texts: Path) -> Path:
         return train.main([*map(str, arguments), "--trainer.enable_progress_bar", "false"])
 
 
+@pytest.mark.slow
 def test_learnable_classes_are_learned(trained: Path) -> None:
     metrics = json.loads((trained / "results.json").read_text())["metrics"]
     assert metrics["test/accuracy"] > 0.95  # the classes are balanced
@@ -109,6 +110,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)["state_dict"]
 
 
+@pytest.mark.slow
 def test_resume_is_bit_exact(run: Callable[..., Path], small_texts: Path) -> None:
     common = (
         *("fit", "--config", ROOT / "configs/sst2/lstm_attention.yaml", *SMALL),

@@ -136,6 +136,7 @@ def test_invalid_file_is_named(text: str, message: str, tmp_path: Path) -> None:
 # From files to entities in raw texts.
 
 
+@pytest.mark.slow
 def test_entities_are_learned_and_found_with_their_offsets(run: Callable, conll: Path) -> None:
     folder = run(
         *("fit", "--model", "modules.TokenClassifier"),

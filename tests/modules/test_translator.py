@@ -56,6 +56,7 @@ def task(trained: Path) -> Translator:
     return Translator.load_from_checkpoint(path, weights_only=True)
 
 
+@pytest.mark.slow
 def test_learnable_translation_is_learned(trained: Path) -> None:
     metrics = json.loads((trained / "results.json").read_text())["metrics"]
     assert metrics["test/exact"] >= 0.99

@@ -192,6 +192,7 @@ def task_of(run: Path) -> WordVectors:
     return WordVectors.load_from_checkpoint(run / "checkpoints/best.ckpt", weights_only=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_words_with_the_same_contexts_become_neighbors(trained: dict[str, Path], name: str) -> None:
     task = task_of(trained[name])
@@ -282,6 +283,7 @@ def test_special_tokens_are_never_predicted() -> None:
     assert task.words == ["", "", "w0", "w1", "w2", "w3"]
 
 
+@pytest.mark.slow
 def test_benchmark_scores_and_coverage_are_in_the_results(run: Callable, small_texts: Path) -> None:
     small = ("--data.batch_size", 256, "--model.net.dim", 8, "--trainer.max_epochs", 1)
     config = ROOT / "configs/imdb/skip_gram.yaml"

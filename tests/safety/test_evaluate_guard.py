@@ -17,6 +17,7 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return guard_data.main(["--output", str(tmp_path / "guard"), "--data_dir", str(data_dir)])
 
 
+@pytest.mark.slow
 def test_results_are_in_a_run_folder(tmp_path: Path, tables: Path) -> None:
     guard, other = make_guard(tmp_path / "a.ckpt"), make_guard(tmp_path / "b.ckpt", seed=1)
     arguments = ["--guard", str(guard), "--data", str(tables)]
@@ -35,6 +36,7 @@ def test_results_are_in_a_run_folder(tmp_path: Path, tables: Path) -> None:
     assert only_own.items() < metrics.items()
 
 
+@pytest.mark.slow
 def test_perfect_guard_has_an_auroc_of_one_and_refuses_nothing_harmless(
     tmp_path: Path, tables: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,7 @@ def test_kappa_is_that_of_scikit_learn() -> None:
     assert cohens_kappa([True], [True]) == 1
 
 
+@pytest.mark.slow
 def test_bias_has_every_group_of_every_slice(tmp_path: Path) -> None:
     model = open_language_model(make_chat_folder(tmp_path / "model"))
     guard = load_guard(make_guard(tmp_path / "guard.ckpt"))

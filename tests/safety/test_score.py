@@ -34,6 +34,7 @@ def run_score(guard: Path, table: Path, *more: str) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_output_has_the_rows_of_the_input_and_the_probability_of_harm(
     tmp_path: Path, table: Path
 ) -> None:

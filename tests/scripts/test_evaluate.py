@@ -42,6 +42,7 @@ def calibrated(number: int, classes: int = 3, seed: int = 0) -> tuple[Tensor, Te
 # Statistics.
 
 
+@pytest.mark.slow
 def test_interval_of_accuracy_agrees_with_the_binomial_distribution() -> None:
     logits, labels = calibrated(500)
     accuracy = with_intervals(logits, labels, resamples=500, confidence=0.9)["accuracy"]
@@ -144,6 +145,7 @@ def evaluated(trained: list[Path]) -> tuple[Path, dict]:
     return folder, json.loads((folder / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_metrics_equal_those_of_the_run(trained: list[Path], evaluated: tuple) -> None:
     folder, results = evaluated
     assert folder == trained[0].parent.parent / "evaluation"
@@ -217,6 +219,7 @@ def test_validation_split_has_no_temperature(trained: list[Path], tmp_path: Path
     assert "No temperature scaling" in (folder / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_data_option_takes_a_config(trained: list[Path], tmp_path: Path, capsys) -> None:
     alone = tmp_path / "net.ckpt"
     alone.write_bytes(trained[0].read_bytes())
@@ -291,6 +294,7 @@ def text_runs(tmp_path_factory: pytest.TempPathFactory, synthetic_texts: Path) -
     return first, second
 
 
+@pytest.mark.slow
 def test_text_classifier_report_lists_mistakes_as_texts(
     text_runs: tuple[Path, Path], small_texts: Path
 ) -> None:

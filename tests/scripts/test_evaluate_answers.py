@@ -60,6 +60,7 @@ def test_answers_do_not_depend_on_the_batch(tmp_path: Path, data_dir: Path) -> N
     assert len(set(batched)) > 1
 
 
+@pytest.mark.slow
 def test_adapter_checkpoint_is_evaluated(tmp_path: Path, data_dir: Path, run, capsys) -> None:
     base = make_chat_folder(tmp_path / "model", max_position_embeddings=512)
     folder = run(

@@ -51,6 +51,7 @@ def run(config: Path, *flags: str) -> dict[str, Any]:
     return main(["--config", str(config), *flags])
 
 
+@pytest.mark.slow
 def test_variants_are_measured_once_and_compared(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -83,6 +84,7 @@ def test_variants_are_measured_once_and_compared(
     assert again == results
 
 
+@pytest.mark.slow
 def test_a_significantly_worse_variant_is_a_regression(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -15,6 +15,7 @@ def column(run_folder: Path, name: str) -> list[float]:
         return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
 
 
+@pytest.mark.slow
 def test_plain_loop_and_trainer_log_equal_losses(
     run: Callable[..., Path], data_of: Callable[[str], Path]
 ) -> None:

@@ -125,6 +125,7 @@ def sampled(path: Path, texts: list[str], label: str = "good") -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_news_sent_to_a_model_of_reviews_raise_the_alarm(
     run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

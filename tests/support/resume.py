@@ -162,14 +162,8 @@ CASES = {
     ),
 }
 FAST_CASES = (
-    *("mid-epoch", "augmentation", "plateau", "exponential moving average"),
-    *(
-        "stochastic weight averaging",
-        "learning-rate finder",
-        "accumulation",
-        "accumulation schedule",
-    ),
-    *("validation within epochs", "text", "translation", "word vectors"),
+    *("mid-epoch", "augmentation", "exponential moving average", "accumulation"),
+    *("validation within epochs", "translation", "word vectors"),
 )
 SHORT = (*CASES["mid-epoch"], "--test_after_fit", "false", "--experiment", "short")
 

@@ -44,6 +44,7 @@ def test_help_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_trial_is_a_run_that_records_study_and_trial(study: Path) -> None:
     trials = trials_of(study)
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
@@ -98,6 +99,7 @@ def test_changed_search_cannot_continue_a_study(study: Path, tmp_path: Path, cap
     assert "--experiment NAME" in message
 
 
+@pytest.mark.slow
 def test_pruned_trial_stops_early_with_all_files(outcomes: Path) -> None:
     (pruned,) = [t for t in trials_of(outcomes) if t.state == TrialState.PRUNED]
     assert pruned.params["model.optimizer.lr"] == 0.0

@@ -59,6 +59,7 @@ def test_missing_second_column_is_named(tmp_path: Path) -> None:
         _ = pair_table(tmp_path, second_text_column="b").texts
 
 
+@pytest.mark.slow
 def test_pairs_train_classify_and_predict(run: Callable[..., Path], small_texts: Path) -> None:
     fitted = run(
         *("fit", "--model", "modules.Classifier", "--model.net", "modules.nets.BertClassifier"),

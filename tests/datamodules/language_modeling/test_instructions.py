@@ -141,6 +141,7 @@ def test_rendering_equals_transformers(tmp_path: Path, template: str) -> None:
     assert render(template, CHAT, add_generation_prompt=True) == expected
 
 
+@pytest.mark.slow
 def test_a_network_overfits_and_answers_from_its_checkpoint_alone(tmp_path: Path) -> None:
     pairs = {"Capital of France?": "Paris.", "2 + 2?": "Four."}
     records = [{"instruction": q, "output": a} for q, a in pairs.items()] * 3
@@ -171,6 +172,7 @@ def test_recurrent_networks_are_refused(tmp_path: Path) -> None:
         L.Trainer(**QUIET | {"max_epochs": 1, "accelerator": "cpu"}).fit(task, data)
 
 
+@pytest.mark.slow
 def test_run_resumes_bit_exactly_mid_epoch(run, runs, small_texts: Path) -> None:
     arguments = (
         *("fit", "--config", ROOT / "configs/instruct/gpt_small.yaml"),

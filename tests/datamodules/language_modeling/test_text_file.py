@@ -336,6 +336,7 @@ def test_python_source_needs_no_download():
     assert "argparse.ArgumentParser(" in start  # from the first module's docstring
 
 
+@pytest.mark.slow
 @real("tinyshakespeare/input.txt")
 def test_shakespeare_has_its_published_sizes():
     data = Shakespeare(data_dir=str(DATA_DIR))

@@ -76,6 +76,7 @@ def test_batches_repeat_the_documents_in_order(stream, texts) -> None:
     assert data.val_tokens.tolist() == val
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [1, 2, 17, 45])
 def test_seek_to_any_step_with_or_without_saved_state(stream, start: int) -> None:
     whole, all_reads = rows(stream()), []

@@ -166,6 +166,7 @@ def test_fsspec_protocols_are_supported(remote: Path, stream: Callable[..., Toke
         memory.rm("/bucket", recursive=True)
 
 
+@pytest.mark.slow
 def test_resume_is_bit_exact_on_another_machine(
     tmp_path: Path, remote: Path, run: Callable[..., Path]
 ) -> None:

@@ -187,6 +187,7 @@ def test_data_files_may_be_one_path(tmp_path: Path, monkeypatch, files: list[str
     assert TextFile("~/*.txt").find() == [tmp_path / "text.txt"]
 
 
+@pytest.mark.slow
 def test_run_on_own_text_is_not_resumed_after_the_text_has_changed(
     run: Callable[..., Path], refused: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -65,11 +65,12 @@ def test_resume_of_a_compiled_network_is_bit_exact(run: Run, case: str) -> None:
     assert_same_run(uninterrupted, resumed)
 
 
+@slow
 @pytest.mark.parametrize(
     "crash",
     # Four batches an epoch, a checkpoint after every third: the backbone is frozen for two epochs,
     # trained from step 8, and its learning rate grows in the fourth epoch.
-    [14, *(pytest.param(crash, marks=slow) for crash in (4, 8, 9))],
+    [14, 4, 8, 9],
 )
 def test_resume_with_an_unfrozen_backbone_is_bit_exact(
     run: Run, tmp_path: Path, crash: int
@@ -95,6 +96,7 @@ def test_resume_with_an_unfrozen_backbone_is_bit_exact(
     assert_same_run(uninterrupted, resumed)
 
 
+@pytest.mark.slow
 def test_run_may_be_interrupted_repeatedly(run: Run, stopped: Path, uninterrupted: Path) -> None:
     for _ in range(2):
         with pytest.raises(Crash):

@@ -62,6 +62,7 @@ def fit(run: Callable[..., Path], fails: bool) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_thawed")
 def test_objects_are_frozen_from_the_first_step_to_the_end(run) -> None:
     fit(run, fails=False)
@@ -71,6 +72,7 @@ def test_objects_are_frozen_from_the_first_step_to_the_end(run) -> None:
     assert gc.get_freeze_count() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_thawed")
 def test_failed_run_unfreezes(run) -> None:
     with pytest.raises(RuntimeError, match="user code"):
@@ -79,6 +81,7 @@ def test_failed_run_unfreezes(run) -> None:
     assert gc.get_freeze_count() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_thawed")
 def test_second_training_freezes_again() -> None:
     callback = GarbageCollection()
@@ -89,6 +92,7 @@ def test_second_training_freezes_again() -> None:
         assert gc.get_freeze_count() == 0
 
 
+@pytest.mark.slow
 def test_objects_frozen_by_others_stay_frozen(run) -> None:
     before = gc.get_freeze_count()
     assert before > 100_000

@@ -65,6 +65,7 @@ def keys(seen: dict) -> set[str]:
     return {key for row in seen["history"] for key in row}
 
 
+@pytest.mark.slow
 def test_wandb_has_the_figures(run: Callable[..., Path]) -> None:
     import wandb
 
@@ -91,6 +92,7 @@ def test_tensorboard_has_all_metrics(run: Callable[..., Path]) -> None:
     assert len(seen.Scalars("train/loss")) == 2 * 9 // 3
 
 
+@pytest.mark.slow
 def test_mlflow_has_metrics_parameters_and_commit(run: Callable[..., Path], runs: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
     folder = run("fit", *TWO_EPOCHS, *overlay("mlflow"))

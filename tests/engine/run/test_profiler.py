@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.support import ROOT, TINY
 
 
+@pytest.mark.slow
 def test_profile_writes_its_tables_into_the_run_folder(run: Callable) -> None:
     overlay = ("--config", ROOT / "configs/trainer/profile.yaml")
     few = ("--trainer.limit_train_batches", 12, "--test_after_fit", "false")

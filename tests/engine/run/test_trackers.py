@@ -37,6 +37,7 @@ def losses(rows: list[dict[str, Any]]) -> list[tuple[int, float]]:
     return [(row["trainer/global_step"], row["train/loss"]) for row in rows if "train/loss" in row]
 
 
+@pytest.mark.slow
 def test_resumed_run_continues_the_same_run_at_all_trackers(
     run: Run, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +104,7 @@ def stopped(run: Run, runs: Path) -> Path:
     return runs / "short/001"
 
 
+@pytest.mark.slow
 def test_trackers_can_be_added_and_removed_on_resume(
     run: Run, refused: Callable, stopped: Path
 ) -> None:

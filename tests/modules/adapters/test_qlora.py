@@ -96,6 +96,7 @@ def test_merged_network_is_in_floating_point_and_has_the_same_logits(net) -> Non
     torch.testing.assert_close(net(TOKENS)[0], before, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_checkpoint_holds_the_adapter_and_resume_is_bit_exact(tmp_path: Path, run) -> None:
     base = make_chat_folder(tmp_path / "model", max_position_embeddings=512)
     arguments = (

@@ -59,6 +59,7 @@ def net_copy(net: nn.Module) -> nn.Module:
     return copy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0.7, "top_k": 5}])
 def test_samples_have_the_distribution_of_the_network(sampling):
     net, draft = random_net(Bigram(V), 1, 1.0), random_net(Bigram(V), 2, 1.0)

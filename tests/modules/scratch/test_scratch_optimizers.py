@@ -145,6 +145,7 @@ def test_argument_out_of_range_is_named(name: str, argument: str, value: float) 
         OWN[name]([nn.Parameter(torch.zeros(1))], **{argument: value})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OWN)
 def test_optimizer_works_in_a_training_run(name: str, run: Callable) -> None:
     path = f"modules.scratch.optimizers.{name}"

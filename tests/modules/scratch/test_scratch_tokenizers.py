@@ -110,6 +110,7 @@ def test_incomplete_character_decodes_as_in_the_library(gpt2_files):
     assert own.decode(ids) == library.decode(ids) == "a\N{REPLACEMENT CHARACTER}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "read",
     [
@@ -166,6 +167,7 @@ def test_wordpiece_takes_the_longest_match():
     assert own.decode(own.encode("unaffable unab")) == "unaffable unab"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("read", "vocab_size"),
     [

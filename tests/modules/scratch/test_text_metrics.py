@@ -149,6 +149,7 @@ def write(path: Path, lines: list[str]) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_files_are_scored_as_torchmetrics_would(tmp_path: Path, capsys) -> None:
     ours, references = (
         write(tmp_path / "ours.txt", OURS),
