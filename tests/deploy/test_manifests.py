@@ -2,11 +2,13 @@
 
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from setuptools import find_packages
 
 from serving.metrics import Metrics
 from serving.settings import Settings
@@ -92,3 +94,11 @@ def test_image_contains_every_package_of_the_server() -> None:
         assert (ROOT / folder).is_dir()
         assert f"!{folder}" in ignored
     assert ignored[0] == "*"  # nothing else: no data, runs, keys or settings of registries
+
+
+def test_wheel_contains_every_package() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    packaged = find_packages(str(ROOT), include=settings["packages"]["find"]["include"])
+    for folder in re.findall(r"^COPY (\w+) \w+$", DOCKERFILE, re.MULTILINE):
+        for file in (ROOT / folder).rglob("*.py"):
+            assert ".".join(file.parent.relative_to(ROOT).parts) in packaged
