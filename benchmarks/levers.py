@@ -78,7 +78,8 @@ faster, or needs less memory. A step is one optimizer step on the same {tokens:,
 
 - The loss shows what a lever computes. Row-by-row data, eager attention, the fused optimizer,
   accumulation, checkpointing and the loss in chunks change the order of sums only, hence the last
-  digits; bfloat16 rounds the factors of each product to 8 bits.
+  digits; bfloat16 rounds the factors of each product to 8 bits, which after so few steps moves the
+  loss by a few hundredths in either direction.
 - Memory is for {rows} rows. Accumulation and checkpointing pay where the rows do not fit otherwise,
   the loss in chunks with a large vocabulary ({vocab_size:,} here, 50,257 in GPT-2).
 - bfloat16 pays on hardware that multiplies it (GPUs, AMX, AVX512_BF16), which the first paragraph
