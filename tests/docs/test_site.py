@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from scripts import draw_ladder, list_configs
+from scripts.check_readability import problems
 from scripts.refresh_docs import DAYS, clean, digests, outdated, shortened
 from tests.support import ROOT
 
@@ -78,3 +79,11 @@ def test_digest_changes_with_config_and_code_but_not_with_comments(
         return digests(page)
 
     assert digest_of("# one\nlr: 1\n") == digest_of("# two\nlr: 1\n") != digest_of("lr: 2\n")
+
+
+def test_long_sentences_are_reported_and_code_is_not() -> None:
+    page = f"# Day 1: A title\n\nA short sentence.\n\n```python\n{'x ' * 60}\n```\n"
+    assert problems(page) == []
+    (problem, mean) = sorted(problems(f"# Day 1\n\n{'word ' * 46}end.\n"))[::-1]
+    assert "words a sentence" in problem + mean
+    assert "47 words: word word" in problem + mean
