@@ -14,7 +14,6 @@ locally; no address is opened but that of --generator.
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -145,57 +144,23 @@ def show_progress(done: int, total: int) -> None:
 
 def open_answering(options: argparse.Namespace) -> "QuestionAnswering":
     """Return the question answering of the options of `ask` and `chat`."""
-    from dataclasses import replace
+    from retrieval import opening
+    from retrieval.index import current_version
 
-    from engine.errors import UserError
-    from retrieval.answering import QuestionAnswering
-    from retrieval.confidence import Calibration
-    from retrieval.encoders import SentenceVectors
-    from retrieval.index import Index, current_version
-    from retrieval.indexing import check_encoder
-    from retrieval.retriever import Retriever
-
-    if options.passages < 1:
-        raise UserError(f"--passages must be at least 1, got {options.passages}.")
+    settings = opening.AnsweringSettings(
+        options.index,
+        options.reader,
+        options.generator,
+        options.model,
+        options.passages,
+        options.threshold,
+        options.calibration,
+        verify=not options.no_verify,
+    )
     if options.index == INDEX and current_version(INDEX) is None:
         with redirect_stdout(sys.stderr):  # the output is that of the answer
             main(["index"])
-    index = Index.open(options.index, not options.no_verify)
-    encoder = SentenceVectors(index.manifest["encoder"]["source"])
-    check_encoder(index, encoder, options.index)
-    calibration = Calibration()
-    if options.calibration is not None:
-        calibration = Calibration.read(options.calibration)
-    if options.threshold is not None:
-        calibration = replace(calibration, threshold=options.threshold)
-    retriever = Retriever(index, encoder)
-    if options.reader is not None and options.generator is not None:
-        raise UserError("--reader and --generator exclude each other: choose one.")
-    answerer = None if options.reader is None else open_reader(options.reader)
-    if options.generator is not None:
-        from retrieval.generation import GeneratedAnswers
-
-        answerer = GeneratedAnswers(open_generator(options.generator, options.model))
-    return QuestionAnswering(retriever, answerer, calibration, options.passages)
-
-
-def open_generator(source: str, model: str) -> Any:
-    """Return the language model of `--generator`; STEPLADDER_API_KEY is the key of an address."""
-    from retrieval.generation import EndpointChat, LocalChat
-
-    if "://" in source:
-        return EndpointChat(source, model, os.environ.get("STEPLADDER_API_KEY"))
-    return LocalChat(source)
-
-
-def open_reader(path: Path) -> Any:
-    """Return the answers of a reader's checkpoint."""
-    from engine.checkpoint.reading import load_task
-    from modules.span_reader import SpanReader
-    from retrieval.reading import ReaderAnswers
-
-    config = "a config of a reader, such as configs/squad/minilm_reader.yaml"
-    return ReaderAnswers(load_task(path, SpanReader, config))
+    return opening.open_answering(settings)
 
 
 def run_ask(options: argparse.Namespace) -> "Answer":
@@ -250,6 +215,7 @@ def run_evaluate(options: argparse.Namespace) -> Path:
     from retrieval.config import read_evaluation
     from retrieval.encoders import SentenceVectors
     from retrieval.evaluation import evaluate, summary
+    from retrieval.opening import open_reader
 
     evaluation = read_evaluation(options.config, options.rest)
     encoder = SentenceVectors(evaluation.encoder)

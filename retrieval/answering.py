@@ -39,6 +39,11 @@ class Answer:
     score: float = 0.0
     passages: list[Passage] = field(default_factory=list)
 
+    @property
+    def abstained(self) -> bool:
+        """Whether the documents do not answer the question."""
+        return not self.citations
+
     def as_dict(self) -> dict[str, Any]:
         """Return answer, citations and score as plain values."""
         return {
@@ -96,11 +101,19 @@ class QuestionAnswering:
         self.calibration = calibration or Calibration()
         self.count = passages
 
-    def ask(self, question: str, conditions: Sequence[Condition] = ()) -> Answer:
-        """Answer a question; below the threshold of the score, `not in the documents`."""
+    def ask(
+        self, question: str, conditions: Sequence[Condition] = (), passages: int | None = None
+    ) -> Answer:
+        """Answer a question; below the threshold of the score, `not in the documents`.
+
+        Args:
+            question: The question.
+            conditions: Conditions on the documents.
+            passages: How many passages the answerer reads; by default those of the constructor.
+        """
         query = self.retriever.query(question)
         rankings = self.retriever.rankings(query, conditions)
-        ranked = self.retriever.combine(question, rankings).top(self.count)
+        ranked = self.retriever.combine(question, rankings).top(passages or self.count)
         return self.answer(query, rankings, ranked)
 
     def answer(self, query: Query, rankings: dict[str, Ranking], ranked: Ranking) -> Answer:

@@ -212,6 +212,13 @@ class FollowUps:
         rewritten = self.chat.complete(messages, 60).strip()
         return rewritten.splitlines()[0] if rewritten else question
 
+    def resume(self, turns: Sequence[Turn]) -> None:
+        """Take the turns of a conversation, whose questions are as the user asked them."""
+        self.history = []
+        for question, answer in turns:
+            # A language model rewrites by the whole history; else each question needs its subject.
+            self.add(question if self.chat else self.rewrite(question), answer)
+
     def add(self, question: str, answer: str) -> None:
         """Remember a turn; `question` is the rewritten one."""
         self.history = [*self.history, Turn(question, answer)][-self.turns :]

@@ -12,7 +12,7 @@ from starlette.staticfiles import StaticFiles
 from serving.errors import Problem
 from serving.middleware import RequestMiddleware
 from serving.models import Models
-from serving.routes import admin, docs, health, openai, operations
+from serving.routes import admin, answers, docs, health, openai, operations
 from serving.routes import models as model_routes
 from serving.security import Keys
 from serving.settings import Settings
@@ -41,7 +41,8 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
     )
     app.state.models = models
     # Routers are searched in this order; most requests are operations.
-    for routes in (operations, health, model_routes, admin, docs):
+    groups = [operations, health, model_routes, admin, docs]
+    for routes in [*groups, answers] if settings.rag else groups:
         app.include_router(routes.router, responses=operations.PROBLEMS)
     app.include_router(openai.router)
     app.add_api_route("/v1/{path:path}", _unknown, methods=["POST"], include_in_schema=False)

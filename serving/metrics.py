@@ -28,6 +28,10 @@ class Metrics:
             "stepladder_batch_size", "Samples of a batch", buckets=SIZES, registry=registry
         )
         self.tokens = Counter("stepladder_generated_tokens", "Generated tokens", registry=registry)
+        self.answers = Counter(
+            "stepladder_answers", "Answers from documents by outcome", ["outcome"],
+            registry=registry,
+        )  # fmt: skip
         self.restarts = Counter(
             "stepladder_worker_restarts", "Worker processes that died", registry=registry
         )

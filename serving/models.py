@@ -17,14 +17,17 @@ from serving.registry import PREFIX, Registry, name_in_registry
 from serving.sampling import InputSamples
 from serving.settings import Settings
 from serving.worker.client import WorkerClient, problem_of
-from serving.worker.messages import Message
+from serving.worker.messages import INDEX, Message
 
 UNWATCHED_SECONDS = 0.05  # of a request, before it is observed whether its client is connected
+DOCUMENTS = "documents"  # name of the index
 QUICKSTART = "digits-cnn"  # the experiment of `make quickstart`
 
 
 class Models:
-    """The served models, on one worker process per device.
+    """The served models, on one worker process per device, and the index of documents.
+
+    The index has a worker process of its own, in which a language model may write for seconds.
 
     Args:
         settings: Settings of the server.
@@ -39,7 +42,8 @@ class Models:
         self.metrics = metrics
         self.sources = named_sources(settings)
         self.versions = {name: f"{name}@1" for name in self.sources}  # of the current models
-        self.workers = [WorkerClient(settings, device, metrics) for device in settings.devices]
+        self.workers_of = self._make_workers()
+        self.workers = list(dict.fromkeys(w for ws in self.workers_of.values() for w in ws))
         self.registry = Registry(settings)
         self.samples = InputSamples(settings)
         self.draining = False
@@ -47,17 +51,29 @@ class Models:
         self._rate = 0.0  # samples per second of the last requests, for Retry-After
         metrics.queue_depth.set_function(lambda: self.depth)
 
+    def _make_workers(self) -> dict[str, list[WorkerClient]]:
+        """Return the workers of each name."""
+        settings, devices = self.settings, self.settings.devices
+        shared = [WorkerClient(settings, device, self.metrics) for device in devices]
+        found = dict.fromkeys(self.sources, shared)
+        if settings.rag is not None:
+            # Questions are answered one by one: a batch would only delay the first of them.
+            alone = settings.model_copy(update={"batch_size": 1})
+            found[DOCUMENTS] = [WorkerClient(alone, devices[0], self.metrics)]
+        return found
+
     async def start(self) -> None:
         """Start the workers and load the models.
 
         Raises:
             StartError: If a model cannot be served.
         """
-        sources = {
-            self.versions[name]: await self.registry.fetch(source)
-            for name, source in self.sources.items()
-        }
-        await asyncio.gather(*(worker.start(sources) for worker in self.workers))
+        sources = {name: await self.registry.fetch(source) for name, source in self.sources.items()}
+        starts = []
+        for worker in self.workers:
+            names = [name for name in sources if worker in self.workers_of[name]]
+            starts.append(worker.start({self.versions[name]: sources[name] for name in names}))
+        await asyncio.gather(*starts)
         self.registry.follow(self.sources, self.swap)
 
     async def close(self) -> None:
@@ -67,7 +83,8 @@ class Models:
     @property
     def ready(self) -> bool:
         """Whether requests are answered without waiting for a worker to start."""
-        return not self.draining and any(worker.ready.is_set() for worker in self.workers)
+        served = self.workers_of.values()
+        return not self.draining and all(any(w.ready.is_set() for w in ws) for ws in served)
 
     @property
     def depth(self) -> int:
@@ -92,7 +109,11 @@ class Models:
         if name not in self.versions:
             raise Problem(404, f"There is no model named {name!r}; see GET /v1/models.", "unknown")
         version = self.versions[name]
-        return next(w.descriptions[version] for w in self.workers if version in w.descriptions)
+        return next(
+            worker.descriptions[version]
+            for worker in self.workers_of[name]
+            if version in worker.descriptions
+        )
 
     def check(self, name: str, operation: str) -> None:
         """Check that a model exists and has an operation.
@@ -152,7 +173,7 @@ class Models:
         """
         self.check(name, operation)
         self._admit(len(inputs))
-        worker = min(self.workers, key=lambda worker: worker.samples)
+        worker = min(self.workers_of[name], key=lambda worker: worker.samples)
         started, seconds = time.monotonic(), deadline(request, self.settings.deadline)
         version, files = self.versions[name], files or []
         pending = worker.submit(version, operation, inputs, options, files)
@@ -200,16 +221,18 @@ class Models:
         Raises:
             Problem: If it cannot be loaded; the current model stays.
         """
+        if name == DOCUMENTS and self.settings.rag is not None:
+            source = f"{INDEX}{source.removeprefix(INDEX)}"
         former = self.versions[name]
         version = f"{name}@{next(self._counter)}"
         try:
             path = await self.registry.fetch(source)
-            await asyncio.gather(*(worker.load(version, path) for worker in self.workers))
+            await asyncio.gather(*(worker.load(version, path) for worker in self.workers_of[name]))
         except StartError as error:
             raise Problem(422, f"The model was not replaced: {error}", "invalid") from error
         self.versions[name] = version
         self.sources[name] = source
-        for worker in self.workers:
+        for worker in self.workers_of[name]:
             worker.unload(former)
         return self.describe(name)
 
@@ -239,8 +262,12 @@ def named_sources(settings: Settings) -> dict[str, str]:
     Raises:
         StartError: If there is nothing to serve, or names are invalid or not unique.
     """
-    sources = settings.checkpoint or [str(newest_run(settings.runs_dir))]
+    sources = list(settings.checkpoint)
+    if not sources and settings.rag is None:
+        sources = [str(newest_run(settings.runs_dir))]
     names = settings.name or [name_of(source) for source in sources]
+    if settings.rag is not None:
+        sources, names = [*sources, f"{INDEX}{settings.rag}"], [*names, DOCUMENTS]
     for name in names:
         if not re.fullmatch(r"[\w.-]+", name):
             raise StartError(f"--name {name}: a name consists of letters, digits, '.', '-' and '_'")

@@ -149,6 +149,43 @@ class Neighbors(BaseModel):
     neighbors: list[list[Neighbor]]
 
 
+Words = Annotated[str, Field(min_length=1, pattern=r"\S")]
+
+
+class Turn(Strict):
+    question: Words
+    answer: str
+
+
+class Question(Strict):
+    question: Words
+    history: Annotated[list[Turn], Field(max_length=20)] = Field(
+        [], description="earlier questions and answers of the conversation"
+    )
+    top_k: int | None = Field(None, ge=1, le=20, description="passages that are read")
+
+
+class Citation(BaseModel):
+    document: str
+    start: int = Field(description="offset of the first character in the document")
+    end: int
+    text: str
+
+
+class FoundPassage(Citation):
+    heading: str
+    score: float = Field(description="of the search; comparable within one answer only")
+
+
+class Answered(BaseModel):
+    answer: str
+    citations: list[Citation]
+    score: float = Field(description="probability that the documents answer the question")
+    abstained: bool = Field(description="the answer is not in the documents")
+    question: str = Field(description="the question that was searched")
+    passages: list[FoundPassage]
+
+
 class ModelNames(BaseModel):
     models: list[dict[str, Any]]
 

@@ -37,6 +37,20 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("data"), description="folder in which relative sources are found")
     runs_dir: Path = Field(Path("runs"), description="folder of runs, without --checkpoint")
 
+    rag: Path | None = Field(None, description="index of rag.py, for questions to /v1/answer")
+    rag_reader: Path | None = Field(
+        None, description="checkpoint of a modules.SpanReader: answers are parts of passages"
+    )
+    rag_generator: str | None = Field(
+        None, description="language model that writes the answers, or address of OpenAI's API"
+    )
+    rag_model: str = Field("default", description="name of the generator at an address")
+    rag_passages: int = Field(5, ge=1, le=20, description="passages that are read by default")
+    rag_threshold: float | None = Field(
+        None, ge=0, le=1, description="smallest score of an answer; else that of the calibration"
+    )
+    rag_calibration: Path | None = Field(None, description="file written by rag.py evaluate")
+
     registry_uri: str | None = Field(
         None, description="MLflow server or database of models:/NAME@ALIAS (MLFLOW_TRACKING_URI)"
     )
@@ -91,7 +105,20 @@ class Settings(BaseSettings):
                 f"without --keys_file the server listens on the loopback address only, not on "
                 f"{self.host}; create API keys as described in docs/serving.md"
             )
+        if self.rag_reader is not None and self.rag_generator is not None:
+            raise ValueError("--rag_reader and --rag_generator exclude each other: choose one")
         return self
+
+    def answering(self) -> dict[str, Any]:
+        """Return how questions about documents are answered, as plain values."""
+        paths = {"reader": self.rag_reader, "calibration": self.rag_calibration}
+        return {
+            "generator": self.rag_generator,
+            "model": self.rag_model,
+            "passages": self.rag_passages,
+            "threshold": self.rag_threshold,
+            **{name: path and str(path.expanduser()) for name, path in paths.items()},
+        }
 
     @classmethod
     def settings_customise_sources(

@@ -42,6 +42,11 @@ export async function call(model, operation, body, signal) {
   return (await send(path, body, signal)).json();
 }
 
+/** Ask a question about the documents: question, history and top_k. */
+export async function ask(body) {
+  return (await send("v1/answer", body)).json();
+}
+
 /** Call an operation and yield [event, data] of its server-sent events. */
 export async function* stream(model, operation, body, signal) {
   const path = `v1/models/${encodeURIComponent(model)}/${operation}`;

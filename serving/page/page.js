@@ -1,6 +1,6 @@
 // One panel for each operation of the chosen model.
 
-import { ApiError, call, listModels, stream } from "./api.js";
+import { ApiError, ask, call, listModels, stream } from "./api.js";
 import { Pad } from "./pad.js";
 
 const DRAWABLE = 64; // pixels: larger images are uploaded only
@@ -94,6 +94,45 @@ function showWords(panel, text, { label, words }) {
   const listed = order.map((word) => `${word.word} (${points(word.weight)})`).join(", ");
   panel.querySelector(".strongest").textContent = `Strongest for “${label}”, in points: ${listed}`;
   panel.querySelector(".words").hidden = !words.length;
+}
+
+/** Show a passage; citations are spans of the document, offsets in characters of it. */
+function passageItem(passage, citations) {
+  const item = element("li");
+  const where = [passage.document, passage.heading].filter(Boolean).join(" › ");
+  const place = `characters ${passage.start}–${passage.end}, search score ${passage.score.toFixed(2)}`;
+  const text = element("blockquote", "", "text-shown");
+  const spans = citations
+    .map(({ start, end }) => ({
+      start: Math.max(start, passage.start) - passage.start,
+      end: Math.min(end, passage.end) - passage.start,
+      mark: (shown) => element("mark", shown),
+    }))
+    .sort((a, b) => a.start - b.start);
+  showSpans(text, passage.text, spans);
+  item.append(element("p", where, "document"), element("p", place, "hint"), text);
+  return item;
+}
+
+function showAnswer(panel, asked, found) {
+  const shown = element("p", found.answer, found.abstained ? "answer none" : "answer");
+  const bars = element("div");
+  showBars(bars, [["The documents have the answer", found.score, percent(found.score)]]);
+  const searched = found.question === asked ? [] : [element("p", `Searched: ${found.question}`, "hint")];
+  panel.querySelector(".result").replaceChildren(shown, ...searched, bars);
+  const overlaps = (passage) => found.citations.filter((citation) =>
+    citation.document === passage.document
+      && citation.start < passage.end && citation.end > passage.start);
+  const [cited, others] = [".cited", ".others"].map((name) => panel.querySelector(name));
+  cited.replaceChildren();
+  others.replaceChildren();
+  for (const passage of found.passages) {
+    const citations = overlaps(passage);
+    (citations.length ? cited : others).append(passageItem(passage, citations));
+  }
+  panel.querySelector("h3").hidden = !cited.childElementCount;
+  panel.querySelector("details").hidden = !others.childElementCount;
+  panel.querySelector(".sources").hidden = !found.passages.length;
 }
 
 function base64(blob) {
@@ -274,6 +313,26 @@ const PANELS = {
         const inputs = [{ image: await base64(event.target.files[0]) }];
         showNumber(panel, (await call(model.id, "predict", { inputs })).predictions[0]);
       });
+    });
+  },
+
+  answer: (panel) => {
+    const [text, topK, restart] = [".text", ".top-k", ".restart"].map((s) => panel.querySelector(s));
+    let history = [];
+    restart.addEventListener("click", () => {
+      history = [];
+      restart.disabled = true;
+      panel.querySelector(".result").replaceChildren();
+      panel.querySelector(".sources").hidden = true;
+      text.value = "";
+      text.focus();
+    });
+    onSubmit(panel, async () => {
+      const question = text.value;
+      const found = await ask({ question, history, top_k: Number(topK.value) });
+      showAnswer(panel, question, found);
+      history = [...history, { question, answer: found.answer }].slice(-3);
+      restart.disabled = false;
     });
   },
 

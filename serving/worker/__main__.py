@@ -21,7 +21,7 @@ from engine.process import prepare_process
 from serving.worker.batching import SampleQueue, run_batch
 from serving.worker.generating import Generator, prepare_texts
 from serving.worker.loading import best_device, describe, open_task
-from serving.worker.messages import Decoder, Message, pack
+from serving.worker.messages import INDEX, Decoder, Message, pack
 from serving.worker.requests import Model, Request, Sample, decode_image, prepare
 
 THREADS = 2  # that prepare requests beside the network
@@ -178,11 +178,9 @@ class Worker:
     def _load(self, message: Message) -> None:
         """Load a model beside the others, and run each of its operations once."""
         source, version = message["load"], message["version"]
-        runtime = self.settings["runtime"]
         try:
-            task = open_task(source, runtime, Path(self.settings["data_dir"])).to(self.device)
-            description = describe(task, source, runtime)
-            model = Model(version, task, description)
+            task, description = self._open(source)
+            model = Model(version, task.to(self.device), description)
             warm_up(model)
         except (UserError, OSError, ValueError) as error:
             self.send({"loaded": version, "error": str(error)})
@@ -193,6 +191,17 @@ class Worker:
             return
         self.models[version] = model
         self.send({"loaded": version, "description": description})
+
+    def _open(self, source: str) -> tuple[Any, dict[str, Any]]:
+        """Return what a source holds, and its description."""
+        runtime = self.settings["runtime"]
+        if source.startswith(INDEX):
+            from serving.worker.documents import open_documents
+
+            documents = open_documents(source.removeprefix(INDEX), self.settings["answering"])
+            return documents, documents.describe(runtime)
+        task = open_task(source, runtime, Path(self.settings["data_dir"]))
+        return task, describe(task, source, runtime)
 
 
 def warm_up(model: Model) -> None:

@@ -113,7 +113,11 @@ class WorkerClient:
             lambda: Connection(self._receive), sock=ours
         )
         chosen = {name: getattr(self.settings, name) for name in SETTINGS}
-        more = {"device": self.device, "data_dir": str(self.settings.data_dir)}
+        more = {
+            "device": self.device,
+            "data_dir": str(self.settings.data_dir),
+            "answering": self.settings.answering(),
+        }
         self._send(pack(chosen | more))
         return connection
 

@@ -7,6 +7,7 @@ from typing import Any
 
 HEADER = struct.Struct(">II")  # bytes of the JSON text and of the attachments
 Message = dict[str, Any]
+INDEX = "index:"  # a source with this prefix is a folder of rag.py index
 
 
 def pack(message: Message, attachments: list[bytes] | None = None) -> bytes:

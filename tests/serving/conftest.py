@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from serving.security import digest
+from tests.support.retrieval import make_index
 from tests.support.served_models import make_models
 from tests.support.server import KEYS, ServerProcess, arguments
 
@@ -42,3 +43,19 @@ def server(
     assert server.stop() == 0
     log = server.log.read_text()
     assert "Traceback" not in log, log
+
+
+@pytest.fixture(scope="session")
+def index(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_index(tmp_path_factory.mktemp("index") / "index", sources["embedder"])
+
+
+@pytest.fixture(scope="session")
+def answering(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Yield a server of an index alone; its answers are never below the threshold."""
+    folder = tmp_path_factory.mktemp("answering")
+    options = ("--rag_threshold", "0", "--max_characters", "1000")
+    server = ServerProcess(folder, "--rag", index, *options)
+    yield server
+    assert server.stop() == 0
+    assert "Traceback" not in server.log.read_text()

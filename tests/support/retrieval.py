@@ -3,11 +3,14 @@
 import re
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from retrieval.documents import Document
+from retrieval.encoders import SentenceVectors
+from retrieval.indexing import update_index
 
 DIM = 64
 
@@ -46,3 +49,9 @@ def small_documents() -> list[Document]:
         Document("plants.txt", PLANTS, {"year": 2023, "lang": "en"}),
         Document("stones.txt", "Granite is hard. Chalk is soft and white.", {"lang": "de"}),
     ]
+
+
+def make_index(folder: Path, encoder: Path) -> Path:
+    """Index the small documents with an encoder of a model folder; return the index folder."""
+    update_index(folder, small_documents(), SentenceVectors(str(encoder)))
+    return folder
