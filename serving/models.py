@@ -5,22 +5,25 @@ import itertools
 import math
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.requests import Request
 
-from serving.errors import Problem, StartError
+from serving.errors import Problem, StartError, refused
+from serving.guarding import WRITING, input_texts, output_texts
 from serving.metrics import Metrics
 from serving.registry import PREFIX, Registry, name_in_registry
 from serving.sampling import InputSamples
 from serving.settings import Settings
 from serving.worker.client import WorkerClient, problem_of
-from serving.worker.messages import INDEX, Message
+from serving.worker.messages import GUARD, INDEX, Message
 
 UNWATCHED_SECONDS = 0.05  # of a request, before it is observed whether its client is connected
 DOCUMENTS = "documents"  # name of the index
+GUARD_VERSION = ":guard@1"  # no name of a model has a colon
 QUICKSTART = "digits-cnn"  # the experiment of `make quickstart`
 
 
@@ -52,7 +55,7 @@ class Models:
         metrics.queue_depth.set_function(lambda: self.depth)
 
     def _make_workers(self) -> dict[str, list[WorkerClient]]:
-        """Return the workers of each name."""
+        """Return the workers of each name, and of the guard."""
         settings, devices = self.settings, self.settings.devices
         shared = [WorkerClient(settings, device, self.metrics) for device in devices]
         found = dict.fromkeys(self.sources, shared)
@@ -60,6 +63,8 @@ class Models:
             # Questions are answered one by one: a batch would only delay the first of them.
             alone = settings.model_copy(update={"batch_size": 1})
             found[DOCUMENTS] = [WorkerClient(alone, devices[0], self.metrics)]
+        if settings.guard is not None:
+            found[GUARD_VERSION] = next(iter(found.values()))
         return found
 
     async def start(self) -> None:
@@ -72,7 +77,10 @@ class Models:
         starts = []
         for worker in self.workers:
             names = [name for name in sources if worker in self.workers_of[name]]
-            starts.append(worker.start({self.versions[name]: sources[name] for name in names}))
+            held = {self.versions[name]: sources[name] for name in names}
+            if worker in self.workers_of.get(GUARD_VERSION, ()):
+                held[GUARD_VERSION] = f"{GUARD}{self.settings.guard}"
+            starts.append(worker.start(held))
         await asyncio.gather(*starts)
         self.registry.follow(self.sources, self.swap)
 
@@ -173,22 +181,67 @@ class Models:
         """
         self.check(name, operation)
         self._admit(len(inputs))
-        worker = min(self.workers_of[name], key=lambda worker: worker.samples)
-        started, seconds = time.monotonic(), deadline(request, self.settings.deadline)
-        version, files = self.versions[name], files or []
+        started, version, files = time.monotonic(), self.versions[name], files or []
+        limit = Limit.of(request, self.settings.deadline)
+        guarded = self.settings.guard is not None and operation in WRITING
+        if guarded:
+            await self._judge(request, limit, "input", input_texts(inputs, options))
+        work = (version, operation, inputs, options, files)
+        event: Message = {}
+        held: list[Message] = []  # until the guard has judged the text
+        async with aclosing(self._call(request, limit, self.workers_of[name], *work)) as events:
+            async for event in events:
+                if guarded:
+                    held.append(event)
+                else:
+                    yield event
+        if guarded:
+            await self._judge(request, limit, "output", output_texts(event["results"]))
+            for one in held:
+                yield one
+        identity = request.scope["state"]["id"]
+        self.samples.add(identity, version, operation, inputs, files, event["results"])
+        self._rate += 0.1 * (len(inputs) / max(1e-3, time.monotonic() - started) - self._rate)
+
+    async def _judge(self, request: Request, limit: "Limit", stage: str, texts: list[str]) -> None:
+        """Raise a problem if the guard refuses one of the texts."""
+        if not texts:
+            return
+        workers = self.workers_of[GUARD_VERSION]
+        work = (GUARD_VERSION, "judge", texts, {}, [])
+        async with aclosing(self._call(request, limit, workers, *work)) as events:
+            last = [event async for event in events][-1]
+        threshold = next(w.descriptions[GUARD_VERSION]["threshold"] for w in workers)
+        if max(last["results"]) >= threshold:
+            self.metrics.refused.labels(stage).inc()
+            raise refused(stage)
+
+    async def _call(
+        self,
+        request: Request,
+        limit: "Limit",
+        workers: list[WorkerClient],
+        version: str,
+        operation: str,
+        inputs: list[Any],
+        options: dict[str, Any],
+        files: list[bytes],
+    ) -> AsyncGenerator[Message, None]:
+        """Yield the messages of the worker with the shortest queue; it was admitted before."""
+        worker = min(workers, key=lambda worker: worker.samples)
         pending = worker.submit(version, operation, inputs, options, files)
         now = asyncio.get_running_loop().time()
-        limit, watched_from = now + seconds, now + min(seconds, UNWATCHED_SECONDS)
+        watched_from = min(limit.time, now + UNWATCHED_SECONDS)
         gone: asyncio.Task[None] | None = None
         try:
             event: Message = {}
             while "results" not in event:
                 try:
-                    async with asyncio.timeout_at(limit if gone else watched_from):
+                    async with asyncio.timeout_at(limit.time if gone else watched_from):
                         event = await pending.events.get()
                 except TimeoutError:
-                    if gone or watched_from == limit:
-                        raise _late(seconds) from None
+                    if gone or watched_from == limit.time:
+                        raise _late(limit.seconds) from None
                     gone = asyncio.create_task(_disconnected(request))
                     gone.add_done_callback(lambda _: pending.events.put_nowait({"abandoned": True}))
                     continue
@@ -201,9 +254,6 @@ class Models:
             if gone:
                 gone.cancel()
             worker.forget(pending)
-        identity = request.scope["state"]["id"]
-        self.samples.add(identity, version, operation, inputs, files, event["results"])
-        self._rate += 0.1 * (len(inputs) / max(1e-3, time.monotonic() - started) - self._rate)
 
     def _admit(self, count: int) -> None:
         if self.depth + count > self.settings.queue_size:
@@ -237,10 +287,18 @@ class Models:
         return self.describe(name)
 
 
-def deadline(request: Request, longest: float) -> float:
-    """Return the seconds that a request may take; a client shortens them by `Prefer: wait=N`."""
-    found = re.search(r"\bwait=(\d+(?:\.\d+)?)", request.headers.get("prefer", ""))
-    return min(longest, float(found[1])) if found else longest
+class Limit(NamedTuple):
+    """When a request must be answered."""
+
+    time: float  # of the event loop's clock
+    seconds: float  # from the request on
+
+    @classmethod
+    def of(cls, request: Request, longest: float) -> "Limit":
+        """Return the deadline, which a client may shorten by `Prefer: wait=N`."""
+        found = re.search(r"\bwait=(\d+(?:\.\d+)?)", request.headers.get("prefer", ""))
+        seconds = min(longest, float(found[1])) if found else longest
+        return cls(asyncio.get_running_loop().time() + seconds, seconds)
 
 
 async def _disconnected(request: Request) -> None:

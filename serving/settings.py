@@ -51,6 +51,13 @@ class Settings(BaseSettings):
     )
     rag_calibration: Path | None = Field(None, description="file written by rag.py evaluate")
 
+    guard: Path | None = Field(
+        None, description="checkpoint of a guard: harmful prompts and outputs are refused"
+    )
+    guard_threshold: float | None = Field(
+        None, ge=0, le=1, description="probability of harm; else that of its calibration"
+    )
+
     registry_uri: str | None = Field(
         None, description="MLflow server or database of models:/NAME@ALIAS (MLFLOW_TRACKING_URI)"
     )

@@ -11,8 +11,10 @@ import pytest
 import rag
 from retrieval import encoders
 from retrieval.answering import NOT_FOUND
+from safety.guard import Guard
 from tests.support import ROOT
 from tests.support.retrieval import HashedWords, small_documents
+from tests.support.safety_data import make_guard
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +91,29 @@ def test_chat_answers_each_line(
     rag.main(["chat", "--index", "index", "--threshold", "0"])
     printed = capsys.readouterr().out
     assert printed.index("An oak lives") < printed.index("Chalk is soft")
+
+
+def test_guard_refuses_questions_and_answers(
+    documents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    index(documents)
+    guard = str(make_guard(tmp_path / "guard.ckpt"))
+    judge, answer = Guard(guard).judge, "An oak lives for five hundred years."
+    (harm,) = judge([answer])
+    words = ("good", "bad", "film", "the", "was")
+    questions = [f"{word} {word} {word} How long lives an oak?" for word in words]
+    question = min(questions, key=lambda text: judge([text])[0])
+    (asked,) = judge([question])
+    assert asked < harm
+    options = ["--threshold", "0", "--guard", guard, "--guard_threshold"]
+    assert ask(question, *options, "1")["answer"] == answer
+    for what, threshold in (("question", asked), ("answer", harm)):
+        with pytest.raises(SystemExit, match="2"):
+            ask(question, *options, f"{threshold}")
+        assert f"the guard refuses the {what}" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{question}\n"))
+    rag.main(["chat", "--index", "index", *options, f"{asked}"])
+    assert "the guard refuses the question" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ GREEDY = {"top_k": 1, "temperature": 1.0}
 MAX_CHOICES = 8
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": "Error in OpenAI's form"}
-    for status in (400, 401, 404, 405, 408, 413, 422, 429, 500, 503, 504)
+    for status in (400, 401, 403, 404, 405, 408, 413, 422, 429, 500, 503, 504)
 }
 
 

@@ -11,7 +11,6 @@ import threading
 import traceback
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,8 +19,8 @@ from engine.errors import UserError
 from engine.process import prepare_process
 from serving.worker.batching import SampleQueue, run_batch
 from serving.worker.generating import Generator, prepare_texts
-from serving.worker.loading import best_device, describe, open_task
-from serving.worker.messages import INDEX, Decoder, Message, pack
+from serving.worker.loading import best_device, open_source
+from serving.worker.messages import Decoder, Message, pack
 from serving.worker.requests import Model, Request, Sample, decode_image, prepare
 
 THREADS = 2  # that prepare requests beside the network
@@ -179,7 +178,7 @@ class Worker:
         """Load a model beside the others, and run each of its operations once."""
         source, version = message["load"], message["version"]
         try:
-            task, description = self._open(source)
+            task, description = open_source(source, self.settings)
             model = Model(version, task.to(self.device), description)
             warm_up(model)
         except (UserError, OSError, ValueError) as error:
@@ -191,17 +190,6 @@ class Worker:
             return
         self.models[version] = model
         self.send({"loaded": version, "description": description})
-
-    def _open(self, source: str) -> tuple[Any, dict[str, Any]]:
-        """Return what a source holds, and its description."""
-        runtime = self.settings["runtime"]
-        if source.startswith(INDEX):
-            from serving.worker.documents import open_documents
-
-            documents = open_documents(source.removeprefix(INDEX), self.settings["answering"])
-            return documents, documents.describe(runtime)
-        task = open_task(source, runtime, Path(self.settings["data_dir"]))
-        return task, describe(task, source, runtime)
 
 
 def warm_up(model: Model) -> None:

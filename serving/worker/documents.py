@@ -80,14 +80,14 @@ class Documents:
         else:
             retriever.index = index
 
-    def describe(self, runtime: str) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Return what clients may know: no paths."""
         index = self.answering.index
         return {
             "task": type(self.answering).__name__,
             "operations": ["answer"],
             "input": "text",
-            "runtime": runtime,
+            "runtime": "torch",
             "network": type(self.answering.answerer).__name__,
             "parameters": getattr(self.answering.retriever.encoder, "parameters", None),
             "context": None,

@@ -17,6 +17,7 @@ from engine.errors import UserError
 from preprocessing.model_folders import find_source, is_remote
 from preprocessing.texts import with_truncation_and_padding
 from serving.registry import MODEL
+from serving.worker.messages import GUARD, INDEX
 
 # Public methods of tasks that are served, and an example of their inputs for texts.
 EXAMPLES: dict[str, list[Any]] = {
@@ -30,6 +31,32 @@ EXAMPLES: dict[str, list[Any]] = {
     "embed": ["a moving and surprisingly funny film"],
     "nearest": [],
 }
+
+
+def open_source(source: str, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return a task, the documents of an index or a guard, on the CPU, and its description.
+
+    Args:
+        source: As of `open_task`, `index:FOLDER` or `guard:CHECKPOINT`.
+        settings: Settings of a worker.
+
+    Raises:
+        UserError: If it cannot be read or cannot be served.
+    """
+    # Imported here: a model of MLflow brings the code that models need, and no more.
+    if source.startswith(INDEX):
+        from serving.worker.documents import open_documents
+
+        documents = open_documents(source.removeprefix(INDEX), settings["answering"])
+        return documents, documents.describe()
+    if source.startswith(GUARD):
+        from safety.guard import Guard
+
+        guard = Guard(source.removeprefix(GUARD), settings["guard_threshold"])
+        examples = {"judge": {"inputs": EXAMPLES["classify"]}}
+        return guard, {"input": "text", "threshold": guard.threshold, "examples": examples}
+    task = open_task(source, settings["runtime"], Path(settings["data_dir"]))
+    return task, describe(task, source, settings["runtime"])
 
 
 def open_task(source: str, runtime: str, data_dir: Path) -> Any:

@@ -7,7 +7,8 @@ from typing import Any
 
 HEADER = struct.Struct(">II")  # bytes of the JSON text and of the attachments
 Message = dict[str, Any]
-INDEX = "index:"  # a source with this prefix is a folder of rag.py index
+# Prefixes of sources that are not models: a folder of rag.py index, the checkpoint of a guard.
+INDEX, GUARD = "index:", "guard:"
 
 
 def pack(message: Message, attachments: list[bytes] | None = None) -> bytes:

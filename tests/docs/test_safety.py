@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from safety import evaluate_guard, evaluate_redaction, guard_data, report, score
+from safety import calibrate, evaluate_guard, evaluate_redaction, guard_data, report, score
 from tests.support import ROOT
 from tests.support.configs import TINY_BERT
 from tests.support.huggingface import make_chat_folder
@@ -31,6 +31,7 @@ def test_commands_from_the_tables_to_a_report(
         "safety.guard_data": guard_data.main,
         "safety.score": score.main,
         "safety.evaluate_guard": evaluate_guard.main,
+        "safety.calibrate": calibrate.main,
         "safety.evaluate_redaction": evaluate_redaction.main,
         "safety.report": lambda words: report.main([*words, "--limit=1", "--max_new_tokens=1"]),
     }
