@@ -19,7 +19,7 @@ def test_end_of_a_long_text_is_judged(tmp_path: Path) -> None:
     long = f"{harmless} {harmful}"
     assert harm_probabilities(guard.model, [long]) == pytest.approx(guard.judge([harmless]))
     assert guard.judge([long]) == pytest.approx(guard.judge([harmful]))
-    assert guard.judge(["", harmless])[1] == pytest.approx(guard.judge([words[0]])[0])
+    assert guard.judge(["", harmless])[1:] == pytest.approx(guard.judge([harmless]))
 
 
 def test_check_raises_at_the_threshold(tmp_path: Path) -> None:
@@ -42,7 +42,9 @@ def test_calibration_is_written_and_used(tmp_path: Path, capsys: pytest.CaptureF
     path = make_guard(tmp_path / "best.ckpt")
     assert Guard(path).threshold == THRESHOLD
     rows = [("harmless", text) for text in ("a film", "good", "bad")] + [("harmful", "the film")]
-    table = "text,label,source,rule\n" + "".join(f"{t},{label},alarming,none\n" for label, t in rows)
+    table = "text,label,source,rule\n" + "".join(
+        f"{t},{label},alarming,none\n" for label, t in rows
+    )
     (tmp_path / "val.csv").write_text(table)
     found = calibrate.main(["--guard", str(path), "--data", str(tmp_path), "--refused", "0.34"])
     assert found["refused_harmless"] == pytest.approx(1 / 3)

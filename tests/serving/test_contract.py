@@ -1,6 +1,7 @@
 """Generated requests against the OpenAPI document of a real server process."""
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,16 @@ HEADERS = {"Authorization": f"Bearer {KEYS['client']}", "Prefer": "wait=10"}
 def test_generated_requests_keep_the_contract(
     server: ServerProcess, sources: dict[str, Path]
 ) -> None:
+    assert check_contract(server, sources, "/") > 150
+
+
+@pytest.mark.slow
+def test_generated_questions_keep_the_contract(answering: ServerProcess) -> None:
+    assert check_contract(answering, ["documents"], "/v1/answer") >= CASES
+
+
+def check_contract(server: ServerProcess, sources: Iterable[str], prefix: str) -> int:
+    """Send generated requests to the paths with a prefix, and return their number."""
     # Imported here, since these libraries take seconds and the default suite does not need them.
     schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis")
     from hypothesis import HealthCheck, Phase, given, settings
@@ -29,6 +40,7 @@ def test_generated_requests_keep_the_contract(
         checks.response_schema_conformance,
     ]
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+    schema = schema.include(path_regex=f"^{prefix}")
     names = itertools.cycle(sources)
     count = 0
     for found in schema.get_all_operations():
@@ -51,4 +63,4 @@ def test_generated_requests_keep_the_contract(
             case.validate_response(case.call(headers=HEADERS), checks=all_checks)
 
         check()
-    assert count > 150
+    return count

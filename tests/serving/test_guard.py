@@ -91,13 +91,14 @@ def test_harmless_input_and_labels_are_answered(server: ServerProcess, guard: tu
 
 
 def test_harmful_output_is_withheld(index: Path, guard: tuple[Path, float], tmp_path: Path) -> None:
-    answer = open_answering(AnsweringSettings(index, threshold=0)).ask(OAK).answer
     path, _ = guard
     judge = Guard(path).judge
-    (harm,) = judge([answer])
     words = ("good", "bad", "film", "a", "the", "was")
-    question = next(q for w in words if judge([q := f"{w} {w} {w} {OAK}"])[0] < harm)
-    options = ("--guard", path, "--guard_threshold", f"{harm}", "--rag_threshold", "0")
+    question = min((f"{w} {w} {w} {OAK}" for w in words), key=lambda text: judge([text])[0])
+    answer = open_answering(AnsweringSettings(index, threshold=0)).ask(question).answer
+    harm = judge([question, answer])
+    assert harm[0] < harm[1]
+    options = ("--guard", path, "--guard_threshold", f"{sum(harm) / 2}", "--rag_threshold", "0")
     server = ServerProcess(tmp_path / "server", "--rag", index, *options)
     try:
         response = server.http.post("/v1/answer", json={"question": question})

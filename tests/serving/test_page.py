@@ -1,5 +1,7 @@
 """The web page in a real browser: Chromium, driven by selenium."""
 
+import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -168,6 +170,90 @@ def test_similarity_of_two_texts(page):
     page.find("section button").click()
     page.wait(lambda: "Cosine similarity" in page.text(".result"))
     assert page.text(".result dd") == "1.000"
+
+
+@pytest.fixture
+def documents_page(driver: Any, answering: ServerProcess) -> Iterator[Page]:
+    page = Page(driver, answering.url)
+    yield page
+    assert page.errors() == []
+
+
+def ask(page: Page, question: str) -> str:
+    """Ask with the keyboard, and return the answer."""
+    box = page.find(".text")
+    box.clear()
+    box.send_keys(question, Keys.CONTROL, Keys.ENTER)
+    shown = page.wait(
+        lambda: page.driver.find_elements(By.CSS_SELECTOR, ".result:not(.busy) .answer")
+    )
+    return str(shown[0].text)
+
+
+def test_answer_is_shown_with_the_cited_span_marked(documents_page: Page) -> None:
+    page = documents_page
+    page.open("documents")
+    assert "Documents" in page.text("#facts")
+    assert ask(page, "How long lives an oak?") == "An oak lives for five hundred years."
+    (mark,) = page.driver.find_elements(By.CSS_SELECTOR, ".cited mark")
+    assert mark.text == "An oak lives for five hundred years."
+    assert "plants.txt" in page.text(".cited .document")
+    assert "search score" in page.text(".cited .hint")
+    assert "Moss grows on wet stones." in page.text(".cited blockquote")
+    assert "%" in page.text(".result dd")
+    page.find("details summary").send_keys(Keys.ENTER)
+    assert page.find(".others li").is_displayed()
+
+
+def test_follow_up_question_and_a_new_conversation(documents_page: Page) -> None:
+    page = documents_page
+    page.open("documents")
+    ask(page, "What does a whale breathe?")
+    page.driver.execute_script("document.querySelector('.answer').remove()")
+    assert ask(page, "And how deep does it dive?") == "It dives for squid, a mile deep."
+    assert "Searched: What does a whale breathe? And how" in page.text(".result")
+    page.find(".restart").send_keys(Keys.ENTER)
+    assert page.text(".result") == ""
+    assert page.driver.switch_to.active_element == page.find(".text")
+    assert "Searched" not in (ask(page, "And what is soft and white?"), page.text(".result"))[1]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_passages_fit_the_screen_and_marks_are_legible(
+    documents_page: Page, scheme: str, width: str
+) -> None:
+    page = documents_page
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    metrics = {"width": WIDTHS[width], "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    page.open("documents")
+    ask(page, "How long lives an oak?")
+    wider = page.driver.execute_script(
+        "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+    assert wider == 0
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.driver.save_screenshot(f"{folder}/documents-{scheme}-{width}.png")
+    mark = page.find("mark")
+    colors = [mark.value_of_css_property(name) for name in ("color", "background-color")]
+    assert contrast(*colors) >= 4.5
+    page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def contrast(*colors: str) -> float:
+    """Return the contrast of two colors, as in WCAG 2.2."""
+
+    def luminance(color: str) -> float:
+        parts = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
+        red, green, blue = (
+            p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts
+        )
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted(map(luminance, colors))
+    return (high + 0.05) / (low + 0.05)
 
 
 def test_every_control_has_a_name_and_is_reached_by_tab(page):
