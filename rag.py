@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # --help does not import torch
     from retrieval.answering import Answer, QuestionAnswering
     from retrieval.filters import Condition
 
-DOCS = Path(__file__).parent / "docs"
+DOCS = Path(__file__).parent / "docs/**/*.md"
 INDEX = Path("runs/index-docs")
 
 

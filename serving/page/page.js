@@ -10,6 +10,7 @@ let models = [];
 
 const NAMES = {
   task: "Task", network: "Network", parameters: "Parameters", context: "Context (tokens)",
+  documents: "Documents", chunks: "Chunks",
 };
 const METRICS = ["test/accuracy", "val/accuracy", "test/loss", "val/loss", "test/bleu", "val/mae"];
 
@@ -117,7 +118,7 @@ function passageItem(passage, citations) {
 function showAnswer(panel, asked, found) {
   const shown = element("p", found.answer, found.abstained ? "answer none" : "answer");
   const bars = element("div");
-  showBars(bars, [["The documents have the answer", found.score, percent(found.score)]]);
+  showBars(bars, [["Score", found.score, percent(found.score)]]);
   const searched = found.question === asked ? [] : [element("p", `Searched: ${found.question}`, "hint")];
   panel.querySelector(".result").replaceChildren(shown, ...searched, bars);
   const overlaps = (passage) => found.citations.filter((citation) =>

@@ -13,8 +13,9 @@ from retrieval.documents import Document
 from retrieval.encoders import SentenceVectors
 from retrieval.indexing import update_index
 from retrieval.opening import AnsweringSettings, open_answering
+from serving.security import digest
 from tests.support.retrieval import ANIMALS, small_documents
-from tests.support.server import ServerProcess, run_server
+from tests.support.server import KEYS, ServerProcess, run_server
 from tests.support.system import START_SECONDS
 
 OAK = "How long lives an oak?"
@@ -88,11 +89,14 @@ def test_server_without_an_index_has_no_such_route(server: ServerProcess) -> Non
     assert "/v1/answer" not in server.http.get("/openapi.json").json()["paths"]
 
 
-def test_late_answer_killed_worker_and_updated_index(
+def test_keys_late_answer_killed_worker_and_other_indexes(
     index: Path, sources: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = shutil.copytree(index, tmp_path / "index")
-    server = ServerProcess(tmp_path / "server", "--rag", folder)
+    (tmp_path / "keys").write_text(f"admin {digest(KEYS['admin'])} admin\n")
+    server = ServerProcess(tmp_path / "server", "--rag", folder, "--keys_file", tmp_path / "keys")
+    assert server.http.post("/v1/answer", json={"question": OAK}).status_code == 401
+    server.http.headers["Authorization"] = f"Bearer {KEYS['admin']}"
     try:
         abstained = ask(server, "xyzzy")  # below the threshold of the calibration
         assert (abstained["abstained"], abstained["citations"]) == (True, [])
@@ -108,6 +112,8 @@ def test_late_answer_killed_worker_and_updated_index(
         os.kill(worker, signal.SIGKILL)
         assert ask(server)["passages"]  # by the next worker
         assert server.workers() != [worker]
+        server.post("/v1/models/documents/versions", {"checkpoint": str(index)})
+        assert {passage["document"] for passage in ask(server)["passages"]} > {"plants.txt"}
     finally:
         assert server.stop() == 0
 
