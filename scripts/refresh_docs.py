@@ -114,23 +114,38 @@ def copy_figures(option: str, folder: Path) -> None:
 
 def refresh(page: Path) -> None:
     """Run all commands of a page and write their outputs into it."""
-    text = page.read_text(encoding="utf-8")
-    pieces, end = [], 0
+    outputs = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         make_workspace(folder)
-        for block in blocks(text, "console"):
-            new = ""
+        for block in blocks(page.read_text(encoding="utf-8"), "console"):
             for command, _ in commands(block):
                 print(f"{page.stem}: {command}", file=sys.stderr)
-                new += f"$ {command}\n{shortened(run(command, folder), block.options)}"
+                outputs.append((command, run(command, folder)))
             if "figures" in block.options:
                 copy_figures(block.options["figures"], folder)
-            fence = text[block.start : text.index("\n", block.start)]
-            pieces += [text[end : block.start], f"{fence}\n{new}```"]
-            end = block.end
-    page.write_text("".join(pieces) + text[end:], encoding="utf-8")
+    # Read again: somebody may have edited the page meanwhile.
+    page.write_text(replaced(page.read_text(encoding="utf-8"), outputs), encoding="utf-8")
     record(page)
+
+
+def replaced(text: str, outputs: Sequence[tuple[str, str]]) -> str:
+    """Return the text of a page with the outputs of its commands, which are in the page's order."""
+    remaining = list(outputs)
+    pieces, end = [], 0
+    for block in blocks(text, "console"):
+        new = ""
+        for command, old in commands(block):
+            found = next((pair for pair in remaining if pair[0] == command), None)
+            if found is None:
+                new += f"$ {command}\n{old}"
+            else:
+                remaining.remove(found)
+                new += f"$ {command}\n{shortened(found[1], block.options)}"
+        fence = text[block.start : text.index("\n", block.start)]
+        pieces += [text[end : block.start], f"{fence}\n{new}```"]
+        end = block.end
+    return "".join(pieces) + text[end:]
 
 
 def record(page: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from scripts import draw_ladder, list_configs
 from scripts.check_readability import problems
-from scripts.refresh_docs import DAYS, clean, digests, outdated, shortened
+from scripts.refresh_docs import DAYS, clean, digests, outdated, replaced, shortened
 from tests.support import ROOT
 
 EXTERNAL = re.compile(r"""<(?:script|img|link|iframe)[^>]*(?:src|href)=["']?https?:[^>]*>""")
@@ -63,6 +63,13 @@ def test_output_is_shortened_in_the_middle() -> None:
     assert shortened(text, {"head": "1", "tail": "2"}) == "0\n...\n7\n8\n"
     assert shortened(text, {"tail": "8"}) == text
     assert shortened(text, {}) == text
+
+
+def test_outputs_are_replaced_by_command() -> None:
+    page = "A\n```console tail=1\n$ one\nold\n$ two\nold\n```\nB\n```console\n$ new\nold\n```\n"
+    assert replaced(page, [("one", "1\n2\n3\n"), ("two", "4\n")]) == (
+        "A\n```console tail=1\n$ one\n...\n3\n$ two\n4\n```\nB\n```console\n$ new\nold\n```\n"
+    )
 
 
 def test_digest_changes_with_config_and_code_but_not_with_comments(
