@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable
 
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
@@ -26,6 +25,7 @@ from datamodules import SST2
 from datamodules.loading.length_batches import BucketBatchSampler
 from datamodules.loading.loader import BatchLoader
 from datamodules.loading.ragged import Inputs, LabeledTokens, RaggedTokens
+from engine.errors import UserError
 from engine.process import prepare_process
 from modules.nets import TextRNN
 
@@ -105,7 +105,7 @@ def texts() -> tuple[str, LabeledTokens]:
         data = SST2(context=64)
         data.setup("fit")
         return "SST-2", data.splits["train"]
-    except MisconfigurationException:
+    except UserError:
         draw = torch.Generator().manual_seed(0)
         uniform = torch.rand(67_349, generator=draw)
         lengths = (1 - 9 * uniform.clamp(min=1e-3).log()).long().clamp(max=50)  # geometric, 9.4

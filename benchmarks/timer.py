@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks import GradientNorms, LearningRate, Memory, Speed
+from engine.errors import UserError
 from engine.run.flops import synchronized_time
 
 WINDOW = 50  # steps, one of which logs
@@ -65,7 +65,7 @@ class Alternation(L.Callback):
         self._with = list(callbacks)
         self._without = [one for one in callbacks if not isinstance(one, kinds)]
         if len(self._with) != len(self._without) + len(kinds):
-            raise MisconfigurationException("the monitoring callbacks are missing.")
+            raise UserError("the monitoring callbacks are missing.")
         self._batches = 0
         self._started = 0.0
         Alternation.seconds = []
@@ -94,7 +94,7 @@ class TrackerAlternation(Alternation):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._loggers = list(trainer.loggers)
         if len(self._loggers) < 2:
-            raise MisconfigurationException("the tracker is missing.")
+            raise UserError("the tracker is missing.")
         self._batches = 0
         self._started = 0.0
         Alternation.seconds = []

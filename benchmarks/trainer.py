@@ -21,7 +21,6 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -31,6 +30,7 @@ from benchmarks.table import Page, parser, ratio
 from benchmarks.timer import StepTimer, seconds_per_step
 from cli.main import main as train
 from datamodules import MNIST
+from engine.errors import UserError
 from engine.process import prepare_process
 from modules.nets import CNN, MLP
 
@@ -61,7 +61,7 @@ def benchmark_images() -> MNIST:
     data = MNIST(BATCH)
     try:
         data.prepare_data()
-    except MisconfigurationException:
+    except UserError:
         data = NoiseMNIST(BATCH)
     data.setup("fit")
     return data

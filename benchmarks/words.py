@@ -25,13 +25,13 @@ import numpy as np
 import torch
 import yaml
 from gensim.models import Word2Vec
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from benchmarks.table import Page, parser, ratio
 from benchmarks.timer import StepTimer
 from benchmarks.trainer import rounds
 from cli.main import main as train
 from datamodules import ContextWindows
+from engine.errors import UserError
 from engine.process import prepare_process
 from modules import WordVectors
 from modules.nets import SkipGram
@@ -70,7 +70,7 @@ def write_text_sample(reviews: int, path: Path) -> str:
         data = ContextWindows(benchmarks=[])
         data.prepare_data()
         texts, name = data.texts["train"][:: max(1, 47_500 // reviews)][:reviews], "IMDB"
-    except MisconfigurationException:
+    except UserError:
         draw = np.random.default_rng(0)
         ranks = (np.exp(draw.random((reviews, 230)) * np.log(40_000))).astype(int)
         texts, name = [" ".join(map("w{}".format, row)) for row in ranks.tolist()], "random words"

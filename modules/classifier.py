@@ -23,8 +23,8 @@ from engine.errors import UserError
 from engine.eval_mode import eval_mode
 from modules.adapters.methods import Adapter
 from modules.adapters.task import AdapterTask
-from modules.inference.occlusion import Explanation, explain
 from modules.inference.raw_inputs import RawSample, raw_to_inputs
+from modules.inference.raw_methods import ClassifiesSamples
 from modules.optim.schedules import configure
 from modules.training.compiling import compile_net, eager_mode
 from modules.training.gradients import rescale_short_accumulation, should_log
@@ -32,7 +32,7 @@ from modules.training.hyperparameters import save_arguments
 from modules.training.metrics import MeanLoss
 
 
-class Classifier(AdapterTask):
+class Classifier(ClassifiesSamples, AdapterTask):
     """Train a network whose `forward(inputs)` returns logits (B, num_classes).
 
     Logs `<stage>/loss` (nats) and `<stage>/accuracy` for train, val and test; val and test add
@@ -247,45 +247,6 @@ class Classifier(AdapterTask):
         inputs = raw_to_inputs(samples, self.preprocessing, self.tokenizer, self.device)
         with eval_mode(self.net):
             return self.logits_to_probabilities(self(inputs))
-
-    def classify(
-        self, samples: RawSample | Sequence[RawSample] | Tensor, top_k: int | None = None
-    ) -> list[Any]:
-        """Classify raw images or texts.
-
-        Args:
-            samples: Image paths, PIL images or tensors (C, height, width), uint8 in 0…255 or float
-                in 0…1; for a text model texts; one of them or several. For a model of pairs of
-                texts a list of pairs.
-            top_k: Number of classes to return, up to all; by default only the most probable one.
-
-        Returns:
-            For each sample `(class name, probability)`; with `top_k` a list of such pairs, the most
-            probable first.
-
-        Raises:
-            UserError: If a sample cannot be read, is of the wrong kind, or the task was trained
-                without `preprocessing` or `tokenizer`.
-        """
-        if top_k is not None and top_k < 1:
-            raise UserError(f"classify: top_k must be at least 1, got {top_k}.")
-        best = self.probabilities(samples).topk(min(top_k or 1, len(self.class_names)), dim=1)
-        ranked = [
-            [(self.class_names[index], p) for index, p in zip(*row, strict=True)]
-            for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
-        return ranked if top_k else [pairs[0] for pairs in ranked]
-
-    def explain(self, texts: str | Sequence[str]) -> list[Explanation]:
-        """Return the most probable class of raw texts and how much each word contributes to it.
-
-        Args:
-            texts: One text or several; see `modules.inference.occlusion.explain`.
-
-        Raises:
-            UserError: As `classify`.
-        """
-        return explain(self, [texts] if isinstance(texts, str) else texts)
 
     def decode_tokens(self, tokens: Sequence[int]) -> list[str]:
         """Return the text of each token.

@@ -1,6 +1,5 @@
 """LightningModule for multi-label classification: any number of the classes apply to a sample."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -17,10 +16,10 @@ from torchmetrics.classification import (
 )
 
 from modules.classifier import Classifier
-from modules.inference.raw_inputs import RawSample
+from modules.inference.raw_methods import LabelsSamples
 
 
-class MultiLabelClassifier(Classifier):
+class MultiLabelClassifier(LabelsSamples, Classifier):
     """Train a network whose `forward(inputs)` returns one logit per class, (B, num_classes).
 
     Targets are multi-hot floats (B, num_classes). The loss is the binary cross-entropy, averaged
@@ -78,25 +77,3 @@ class MultiLabelClassifier(Classifier):
     def logits_to_probabilities(self, logits: Tensor) -> Tensor:
         """Return the probability of each class, (B, num_classes)."""
         return logits.float().sigmoid()
-
-    def classify(
-        self,
-        samples: RawSample | Sequence[RawSample] | Tensor,
-        top_k: int | None = None,
-        threshold: float = 0.5,
-    ) -> list[Any]:
-        """Return the classes that apply to raw images or texts.
-
-        Args:
-            samples: As for `Classifier.classify`.
-            top_k: Number of classes to return, whatever their probability; by default those of at
-                least `threshold`.
-            threshold: Probability from which on a class applies.
-
-        Returns:
-            For each sample a list of `(class name, probability)`, the most probable first.
-        """
-        ranked = super().classify(samples, top_k or len(self.class_names))
-        if top_k is not None:
-            return ranked
-        return [[pair for pair in pairs if pair[1] >= threshold] for pairs in ranked]

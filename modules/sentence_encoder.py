@@ -17,6 +17,7 @@ from engine.distributed.sharding import shard
 from engine.errors import UserError
 from engine.eval_mode import eval_mode
 from modules.inference.pretrained import read_tokenizer, save_tokenizer
+from modules.inference.raw_methods import batches_by_length
 from modules.nets import PretrainedEncoder
 from modules.nets.huggingface.pretrained import save_pretrained
 from modules.nets.layers.pooling import masked_max, masked_mean
@@ -222,13 +223,12 @@ class SentenceEncoder(L.LightningModule):
             raise UserError("this SentenceEncoder was made without `tokenizer`.")
         if not texts:
             raise UserError("there is nothing to embed: pass at least one text.")
-        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-        parts = []
+        order, parts = [], []
         with eval_mode(self.net):
-            for start in range(0, len(texts), batch_size):
-                batch = [texts[row] for row in order[start : start + batch_size]]
-                inputs = texts_to_inputs(batch, self.tokenizer)
+            for rows in batches_by_length(texts, batch_size):
+                inputs = texts_to_inputs([texts[row] for row in rows], self.tokenizer)
                 parts.append(self({n: t.to(self.device) for n, t in inputs.items()}).cpu())
+                order += rows
         vectors = torch.cat(parts)  # (N, D)
         vectors = torch.empty_like(vectors).index_copy_(0, torch.tensor(order), vectors)
         if dim is None:

@@ -1,11 +1,12 @@
 """LightningModule for token classification: a tag for each word, such as named entities."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -14,29 +15,20 @@ from engine.errors import UserError
 from engine.eval_mode import eval_mode
 from modules.adapters.methods import Adapter
 from modules.adapters.task import AdapterTask
+from modules.inference.raw_methods import TagsTexts
 from modules.optim.schedules import configure
-from modules.training.entities import EntityScores, find_entities
+from modules.training.entities import EntityScores
 from modules.training.gradients import TokenMeanGradient, mean_over_processes, should_log
 from modules.training.hyperparameters import save_arguments
 from modules.training.metrics import MeanLoss, TokenAccuracy, log_metrics, stage_metrics
 from modules.training.token_loss import TokenLoss
 from preprocessing.special_tokens import IGNORE_INDEX
-from preprocessing.texts import split_words, words_to_inputs
+from preprocessing.texts import to_tensors, words_to_arrays
 
 Batch = tuple[dict[str, Tensor], Tensor]
 
 
-class Entity(NamedTuple):
-    """An entity in a raw text."""
-
-    kind: str
-    text: str
-    start: int  # offset of its first character
-    end: int  # offset after its last character
-    score: float  # mean probability of its tags
-
-
-class TokenClassifier(AdapterTask):
+class TokenClassifier(TagsTexts, AdapterTask):
     """Train a network whose `forward(inputs)` returns logits of all tokens, (B, T, num_classes).
 
     The classes are BIO tags: `B-<kind>` for the first word of an entity, `I-<kind>` for the others
@@ -160,54 +152,11 @@ class TokenClassifier(AdapterTask):
         return configure(self, self.optimizer, self.lr_scheduler)
 
     @torch.inference_mode()
-    def tag(self, texts: str | Sequence[str]) -> list[list[Entity]]:
-        """Find the entities of raw texts.
-
-        Words are runs of letters and digits, and single punctuation marks. Words beyond the context
-        of the network are not tagged, with a warning.
-
-        Args:
-            texts: One text or several.
-
-        Returns:
-            For each text its entities, in order, with their offsets in the raw text.
-
-        Raises:
-            UserError: If there is no text, or the task was trained without `tokenizer`.
-        """
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        if self.tokenizer is None:
-            raise UserError("this TokenClassifier was trained without `tokenizer`.")
-        if not texts:
-            raise UserError("there is nothing to tag: pass at least one text.")
-        spans = [split_words(text) for text in texts]
-        words = [
-            [text[start:end] for start, end in found]
-            for text, found in zip(texts, spans, strict=True)
-        ]
-        inputs, firsts = words_to_inputs(words, self.tokenizer)
-        tagged = list(zip(texts, spans, firsts, strict=True))
-        if cut := sum(len(found) - 1 > max(first, default=0) for _, found, first in tagged):
-            rank_zero_warn(
-                f"{cut:,} of {len(texts):,} texts are longer than the context of the network: "
-                "their last words are not tagged."
-            )
+    def tag_probabilities(
+        self, words: Sequence[Sequence[str]]
+    ) -> tuple[NDArray[np.float32], list[dict[int, int]]]:
+        assert self.tokenizer is not None  # checked
+        arrays, firsts = words_to_arrays(words, self.tokenizer)
         with eval_mode(self.net):
-            logits = self({name: tensor.to(self.device) for name, tensor in inputs.items()})
-        scores, tags = logits.float().softmax(dim=-1).max(dim=-1)  # (B, T)
-        results = []
-        for row, (text, found, first) in enumerate(tagged):
-            positions = list(first.values())
-            values = scores[row, positions].tolist(), tags[row, positions].tolist()
-            results.append(self._entities(text, [found[word] for word in first], *values))
-        return results
-
-    def _entities(
-        self, text: str, words: list[tuple[int, int]], scores: list[float], tags: list[int]
-    ) -> list[Entity]:
-        entities = []
-        for kind, first, end in find_entities([self.class_names[tag] for tag in tags]):
-            start, stop = words[first][0], words[end - 1][1]
-            score = sum(scores[first:end]) / (end - first)
-            entities.append(Entity(kind, text[start:stop], start, stop, score))
-        return entities
+            logits = self({n: t.to(self.device) for n, t in to_tensors(arrays).items()})
+        return logits.float().softmax(dim=-1).cpu().numpy(), firsts  # (B, T, C)

@@ -4,40 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-
-def convert_image(image: Image.Image, channels: int = 3) -> Image.Image:
-    """Convert any image to 8-bit grayscale or RGB, upright and without transparency.
-
-    Transparent pixels are composited on white. Of 16 bits per pixel the upper 8 are kept.
-
-    Args:
-        image: PIL image of any mode.
-        channels: 1 for grayscale, 3 for RGB.
-
-    Raises:
-        ValueError: If the range of the pixel values is unknown (floats, integers above 16 bits).
-    """
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no defined range")
-    if image.mode.startswith("I"):  # I;16, I;16B and I, which holds 8, 16 or 32 bits
-        pixels = np.asarray(image).astype(np.int64)
-        if pixels.min() < 0 or pixels.max() >= 2**16:
-            raise ValueError("pixel values exceed 16 bits")
-        if image.mode != "I" or image.format == "PNG" or pixels.max() >= 2**8:
-            pixels //= 256
-        image = Image.fromarray(pixels.astype(np.uint8))
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.new("RGBA", rgba.size, "white")
-        image.alpha_composite(rgba)
-    return image.convert("L" if channels == 1 else "RGB")
+from preprocessing.image_arrays import convert_image
 
 
 def prepare_image(image: Image.Image | Tensor, preprocessing: dict[str, Any]) -> Tensor:

@@ -2,13 +2,18 @@
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
-from torch import Tensor
 
 from preprocessing.special_tokens import PAD, UNK, find_special_token, special_token_id
 
+if TYPE_CHECKING:  # onnxruntime runs models without torch
+    from torch import Tensor
+
+Arrays = dict[str, NDArray[np.int64]]
 WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -21,9 +26,23 @@ def with_truncation_and_padding(tokenizer: Tokenizer, context: int) -> str:
     return complete.to_str()
 
 
+def to_tensors(arrays: Arrays) -> "dict[str, Tensor]":
+    """Return arrays of tokens as tensors, with a boolean mask."""
+    import torch
+
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    tensors["attention_mask"] = tensors["attention_mask"].bool()
+    return tensors
+
+
 def texts_to_inputs(
     texts: Sequence[str | tuple[str, str]], tokenizer: Tokenizer
-) -> dict[str, Tensor]:
+) -> "dict[str, Tensor]":
+    """Return tensors for texts or pairs of texts, see `texts_to_arrays`; the mask is boolean."""
+    return to_tensors(texts_to_arrays(texts, tokenizer))
+
+
+def texts_to_arrays(texts: Sequence[str | tuple[str, str]], tokenizer: Tokenizer) -> Arrays:
     """Tokenize texts or pairs of texts, truncate and pad them, as the DataModule did.
 
     Args:
@@ -31,7 +50,7 @@ def texts_to_inputs(
         tokenizer: With truncation and padding enabled, as in a text DataModule's `tokenizer_json`.
 
     Returns:
-        `input_ids` and `attention_mask`, both (B, T); the mask is True at tokens. Pairs also have
+        `input_ids` and `attention_mask`, both (B, T); the mask is 1 at tokens. Pairs also have
         `token_type_ids` (B, T): 0 in the first text, 1 in the second.
     """
     inputs = _pad(tokenizer.encode_batch(list(texts)), tokenizer)
@@ -45,9 +64,9 @@ def split_words(text: str) -> list[tuple[int, int]]:
     return [match.span() for match in WORD.finditer(text)]
 
 
-def words_to_inputs(
+def words_to_arrays(
     words: Sequence[Sequence[str]], tokenizer: Tokenizer
-) -> tuple[dict[str, Tensor], list[dict[int, int]]]:
+) -> tuple[Arrays, list[dict[int, int]]]:
     """Tokenize texts that are split into words, truncate and pad them, as TaggedTexts does.
 
     Args:
@@ -75,19 +94,18 @@ def first_tokens(encoding: Encoding) -> dict[int, int]:
     return first
 
 
-def _pad(found: Sequence[Encoding], tokenizer: Tokenizer) -> dict[str, Tensor]:
+def _pad(found: Sequence[Encoding], tokenizer: Tokenizer) -> Arrays:
     """Return input_ids, attention_mask and token_type_ids of encoded texts, all (B, T)."""
     # A text without tokens becomes one [UNK]: an attention mask must not be empty.
     width = max([1, *(len(encoding.ids) for encoding in found)])
     pad, unknown = (int(special_token_id(tokenizer, name) or 0) for name in (PAD, UNK))
-    ids = torch.full((len(found), width), pad)  # (B, T)
-    types = torch.zeros_like(ids)  # (B, T)
-    mask = torch.zeros_like(ids, dtype=torch.bool)  # (B, T)
+    ids = np.full((len(found), width), pad, dtype=np.int64)  # (B, T)
+    types, mask = np.zeros_like(ids), np.zeros_like(ids)  # (B, T)
     for row, encoding in enumerate(found):
-        ids[row, : len(encoding.ids)] = torch.tensor(encoding.ids, dtype=torch.int64)
-        types[row, : len(encoding.ids)] = torch.tensor(encoding.type_ids, dtype=torch.int64)
-        mask[row, : len(encoding.ids)] = torch.tensor(encoding.attention_mask, dtype=torch.bool)
-    empty = ~mask.any(dim=1)  # (B,)
+        ids[row, : len(encoding.ids)] = encoding.ids
+        types[row, : len(encoding.ids)] = encoding.type_ids
+        mask[row, : len(encoding.ids)] = encoding.attention_mask
+    empty = ~mask.any(axis=1)  # (B,)
     ids[empty, 0] = unknown
-    mask[empty, 0] = True
+    mask[empty, 0] = 1
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}

@@ -15,7 +15,7 @@ from PIL import Image
 
 from modules import Classifier
 from modules.inference.export import export
-from modules.inference.onnx import MODEL
+from modules.inference.onnx_runtime import MODEL
 from modules.inference.pretrained import read_tokenizer
 from modules.inference.tracing import quantize_weights
 from modules.nets import CNN, PretrainedClassifier

@@ -5,12 +5,12 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
+from engine.errors import UserError
 from engine.guards.requirements import require_attributes
 
 
@@ -70,7 +70,7 @@ class TextSamples(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         try:
             pl_module.encode(self.prompt)  # type: ignore[operator]
-        except MisconfigurationException as error:
+        except UserError as error:
             self._can_encode = False
             rank_zero_warn(
                 f"TextSamples writes nothing: cannot encode its prompt {self.prompt!r}: {error}"

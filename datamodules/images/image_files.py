@@ -19,7 +19,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as F
 
 from engine.errors import UserError
-from preprocessing.images import convert_image, prepare_image
+from preprocessing.image_arrays import convert_image
+from preprocessing.images import prepare_image
 from preprocessing.special_tokens import IGNORE_INDEX
 
 MEMORY = 2 * 2**30  # bytes of decoded images that are kept in memory by default

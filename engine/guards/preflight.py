@@ -4,7 +4,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from engine.errors import UserError
@@ -74,7 +73,7 @@ def _check(task: L.LightningModule, data: Any, batch: Any) -> None:
         ) from error
     try:
         output = task(inputs)
-    except MisconfigurationException:
+    except UserError:
         raise
     except Exception as error:
         raise UserError(

@@ -39,15 +39,17 @@ def explain(task: Any, texts: Sequence[str]) -> list[Explanation]:
     explanations = []
     for text in texts:
         spans = split_words(text)[:MAX_WORDS]
-        probability, best = task.probabilities([text])[0].max(dim=0)
+        row = task.probabilities([text])[0].tolist()  # (C,)
+        probability = max(row)
+        best = row.index(probability)
         variants = [text[:start] + text[end:] for start, end in spans]
         without: list[float] = []
         for first in range(0, len(variants), BATCH_SIZE):
             rows = task.probabilities(variants[first : first + BATCH_SIZE])  # (B, C)
             without += rows[:, best].tolist()
         words = [
-            WordWeight(text[start:end], start, end, probability.item() - other)
+            WordWeight(text[start:end], start, end, probability - other)
             for (start, end), other in zip(spans, without, strict=True)
         ]
-        explanations.append(Explanation(task.class_names[best], probability.item(), words))
+        explanations.append(Explanation(task.class_names[best], probability, words))
     return explanations

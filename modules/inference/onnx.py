@@ -1,7 +1,5 @@
-"""Run the network of a task by onnxruntime, from a folder written by export.py --format onnx."""
+"""Tasks of torch whose network runs by onnxruntime; see onnx_runtime.py for those without torch."""
 
-import importlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +8,13 @@ import torch
 from torch import Tensor, nn
 
 import modules
-from engine.errors import UserError
-
-MODEL, DESCRIPTION = "model.onnx", "model.json"
-
-
-def import_onnxruntime() -> Any:
-    """Return the module onnxruntime.
-
-    Raises:
-        UserError: If it is not installed.
-    """
-    try:
-        return importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise UserError(
-            f"ONNX models need the packages of the extra `onnx`, and {error.name} is missing: "
-            "pip install 'stepladder[onnx]'."
-        ) from error
+from modules.inference.onnx_runtime import (
+    MODEL,
+    OnnxSession,
+    damaged,
+    import_onnxruntime,
+    read_description,
+)
 
 
 class OnnxNet(nn.Module):
@@ -51,33 +38,16 @@ class OnnxNet(nn.Module):
         vocab_size: int | None = None,
     ) -> None:
         super().__init__()
-        runtime = import_onnxruntime()
-        self.path = path
-        self.threads = threads
         self.context = context
         self.vocab_size = vocab_size
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = threads or torch.get_num_threads()
-        options.inter_op_num_threads = 1
-        try:
-            self.session = runtime.InferenceSession(
-                path, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime raises classes of its own
-            raise OSError(f"{path} is not an ONNX model, or is damaged: {error}") from error
-        self.inputs = [tensor.name for tensor in self.session.get_inputs()]
+        self.session = OnnxSession(path, threads or torch.get_num_threads(), context)
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
         """Return the output for images or tokens, or for `input_ids` and `attention_mask`."""
-        given = {self.inputs[0]: inputs} if isinstance(inputs, Tensor) else dict(inputs)
-        if "token_type_ids" in self.inputs and "token_type_ids" not in given:
-            given["token_type_ids"] = torch.zeros_like(given["input_ids"])
-        feed = {}
-        for name in self.inputs:
-            tensor = given[name].cpu()
-            feed[name] = (tensor if tensor.is_floating_point() else tensor.long()).numpy()
-        (output,) = self.session.run(None, feed)
-        return torch.from_numpy(output)
+        if isinstance(inputs, Tensor):
+            return torch.from_numpy(self.session.run(inputs.cpu().numpy()))
+        arrays = {name: tensor.cpu().numpy() for name, tensor in inputs.items()}
+        return torch.from_numpy(self.session.run(arrays))
 
 
 class OnnxLanguageNet(OnnxNet):
@@ -109,7 +79,7 @@ def load_onnx(folder: str | Path, threads: int | None = None) -> L.LightningModu
     folder = Path(folder)
     import_onnxruntime()
     try:
-        described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        described = read_description(folder)
         if described["task"] not in modules.__all__:
             raise ValueError(f"unknown task {described['task']!r}")
         kind = getattr(modules, described["task"])
@@ -120,7 +90,5 @@ def load_onnx(folder: str | Path, threads: int | None = None) -> L.LightningModu
         if "end_tokens" in described:
             task.end_tokens = frozenset(described["end_tokens"])
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(
-            f"{folder} is not a folder written by export.py --format onnx, or is damaged: {error}."
-        ) from error
+        raise damaged(folder, error) from error
     return task.eval()

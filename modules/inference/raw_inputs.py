@@ -9,7 +9,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from engine.errors import UserError
+from modules.inference.raw_samples import check_samples
 from preprocessing.images import images_to_inputs
 from preprocessing.texts import texts_to_inputs
 
@@ -34,51 +34,9 @@ def raw_to_inputs(
     Raises:
         UserError: If a sample cannot be read or is of the wrong kind.
     """
-    if isinstance(samples, str | Path | Image.Image) or (
-        isinstance(samples, Tensor) and samples.ndim == 3
-    ):
-        samples = [samples]
-    elif not isinstance(samples, Sequence | Tensor):
-        raise UserError(f"expected one sample or a sequence, got {type(samples).__name__}.")
-    if not len(samples):
-        raise UserError("there is nothing to predict: pass at least one sample.")
+    checked = check_samples(samples, preprocessing, tokenizer)
     if tokenizer is not None:
-        if wrong := [sample for sample in samples if not _is_text(sample)]:
-            raise UserError(
-                f"this model takes texts (str), got {type(wrong[0]).__name__}; pass pairs of texts "
-                "as a list of tuples."
-            )
-        texts: Any = samples
-        pairs_as_tuples = [text if isinstance(text, str) else tuple(text) for text in texts]
-        inputs = texts_to_inputs(pairs_as_tuples, tokenizer)
+        inputs = texts_to_inputs(checked, tokenizer)
         return {name: tensor.to(device) for name, tensor in inputs.items()}
-    if preprocessing is None:
-        raise UserError(
-            "this model was trained without `preprocessing` and `tokenizer`, so it takes neither "
-            "raw images nor raw texts; call it with prepared inputs instead."
-        )
-    images = [_open_image(sample) for sample in samples]
-    return images_to_inputs(images, preprocessing).to(device)
-
-
-def _is_text(sample: Any) -> bool:
-    pair = isinstance(sample, tuple | list) and len(sample) == 2
-    return isinstance(sample, str) or (pair and all(isinstance(text, str) for text in sample))
-
-
-def _open_image(sample: RawSample) -> Image.Image | Tensor:
-    if isinstance(sample, Image.Image | Tensor):
-        return sample
-    if not isinstance(sample, str | Path):
-        raise UserError(
-            "this model takes images (file paths, PIL images or tensors (C, height, width)), got "
-            f"{type(sample).__name__}."
-        )
-    try:
-        with Image.open(sample) as image:
-            image.load()
-            return image
-    except FileNotFoundError as error:
-        raise UserError(f"image file not found: {sample}") from error
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"cannot read {sample} as an image: {error}") from error
+    assert preprocessing is not None  # checked
+    return images_to_inputs(checked, preprocessing).to(device)

@@ -22,7 +22,8 @@ import modules
 from engine.checkpoint.reading import load_task, read_checkpoint
 from engine.checkpoint.sharded import as_single_file
 from engine.errors import UserError
-from modules.inference.onnx import DESCRIPTION, MODEL, OnnxNet, import_onnxruntime
+from modules.inference.onnx import OnnxNet
+from modules.inference.onnx_runtime import DESCRIPTION, MODEL, import_onnxruntime
 from modules.inference.pretrained import open_language_model
 from modules.nets.huggingface.pretrained import Pretrained
 from preprocessing.model_folders import find_source, is_remote

@@ -1,36 +1,12 @@
-"""Entities in sequences of BIO tags, and their precision, recall and F1."""
+"""Precision, recall and F1 of entities in sequences of BIO tags."""
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from torch import Tensor
 
+from modules.inference.entities import find_entities
 from modules.training.metrics import Float32Metric
 from preprocessing.special_tokens import IGNORE_INDEX
-
-
-class Span(NamedTuple):
-    """An entity as a range of words."""
-
-    kind: str
-    start: int  # first word
-    end: int  # after the last word
-
-
-def find_entities(tags: Sequence[str]) -> Iterator[Span]:
-    """Yield the entities of BIO tags, by the rules of CoNLL's conlleval.
-
-    An entity starts at `B-<kind>`, and at `I-<kind>` if no entity of that kind precedes. It ends
-    before the next tag that does not continue it.
-    """
-    kind, start = "", 0  # of the open entity; "" where none is open
-    for position, tag in enumerate([*tags, "O"]):
-        prefix, _, own = tag.partition("-")
-        if kind and (prefix != "I" or own != kind):
-            yield Span(kind, start, position)
-            kind = ""
-        if not kind and prefix != "O":
-            kind, start = own, position
 
 
 class EntityScores(Float32Metric):

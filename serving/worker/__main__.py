@@ -13,13 +13,9 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import torch
-
 from engine.errors import UserError
-from engine.process import prepare_process
 from serving.worker.batching import SampleQueue, run_batch
-from serving.worker.generating import Generator, prepare_texts
-from serving.worker.loading import best_device, open_source
+from serving.worker.loading import open_source
 from serving.worker.messages import Decoder, Message, pack
 from serving.worker.requests import Model, Request, Sample, decode_image, prepare
 
@@ -44,14 +40,11 @@ class Worker:
         self.connection = connection
         self._messages = Decoder()
         self.settings = self._receive_settings()
-        if self.settings["threads"]:
-            torch.set_num_threads(self.settings["threads"])
-        device = self.settings["device"]
-        self.device = torch.device(best_device() if device == "auto" else device)
+        self.device = self._prepare_torch() if self.settings["runtime"] == "torch" else None
         self.models: dict[str, Model] = {}
         self.requests: dict[int, Request] = {}  # not answered yet
         self.queue = SampleQueue(self.settings["batch_tokens"], self.settings["batch_size"])
-        self.generator = Generator(self.settings["slots"])
+        self.generator: Any = None  # from the first request to generate texts on: it imports torch
         self._outbox: deque[bytes] = deque()
         self._threads = ThreadPoolExecutor(THREADS)
         self._wake, self._woken = socket.socketpair()
@@ -65,6 +58,14 @@ class Worker:
                 return message
         raise ConnectionError("the server closed the connection")
 
+    def _prepare_torch(self) -> Any:
+        """Return the device, or None where torch is not installed."""
+        try:
+            from serving.worker.trained import prepare_torch
+        except ImportError:  # `open_task` reports which models need it
+            return None
+        return prepare_torch(self.settings["device"], self.settings["threads"])
+
     def run(self) -> None:
         """Answer requests until the connection ends."""
         self._handle_all(b"")  # what came with the settings
@@ -73,7 +74,7 @@ class Worker:
                 started = sorted({sample.request.number for sample in samples})
                 self._announce({"started": started, "batch": len(samples)})
                 run_batch(samples)
-            if len(self.generator):
+            if self.generator:
                 self.generator.step(self._announce)
             self._flush()
 
@@ -103,7 +104,7 @@ class Worker:
         Returns:
             Whether the connection is open.
         """
-        busy = len(self.queue) or len(self.generator)
+        busy = self.queue or self.generator
         for key, _ in self._selector.select(0 if busy else None):
             if key.fileobj is self._woken:
                 self._woken.recv(RECEIVE)
@@ -141,6 +142,10 @@ class Worker:
             number, model, message["operation"], message["options"], size, self._reply
         )
         self.requests[number] = request
+        if request.operation == "generate" and self.generator is None:
+            from serving.worker.generating import Generator
+
+            self.generator = Generator(self.settings["slots"])
         size = len(str(message["inputs"])) + sum(map(len, files))
         if request.operation == "generate" or size > SMALL:
             self._threads.submit(self._enqueue, request, message["inputs"], files)
@@ -159,6 +164,8 @@ class Worker:
         samples: list[Sample] = []
         try:
             if generates:
+                from serving.worker.generating import prepare_texts
+
                 samples = prepare_texts(request, inputs)
             else:
                 samples = prepare(request, inputs, files, self.settings["max_pixels"])
@@ -179,7 +186,9 @@ class Worker:
         source, version = message["load"], message["version"]
         try:
             task, description = open_source(source, self.settings)
-            model = Model(version, task.to(self.device), description)
+            if self.device is not None and hasattr(task, "to"):
+                task.to(self.device)
+            model = Model(version, task, description)
             warm_up(model)
         except (UserError, OSError, ValueError) as error:
             self.send({"loaded": version, "error": str(error)})
@@ -213,7 +222,6 @@ def main(connection: socket.socket) -> None:
     """Answer the requests of a server until it closes the connection, then end the process."""
     for name in (signal.SIGINT, signal.SIGTERM):  # the server drains, then closes the connection
         signal.signal(name, signal.SIG_IGN)
-    prepare_process()
     sys.setswitchinterval(SWITCH_SECONDS)
     Worker(connection).run()
     sys.stderr.flush()

@@ -18,8 +18,10 @@ from serving.worker.messages import Decoder, Message, pack
 
 log = logging.getLogger("serving")
 RESTART_SECONDS = (0.1, 10.0)  # first and longest pause before a restart
-SETTINGS = ("runtime", "threads", "batch_tokens", "batch_size", "slots", "max_pixels")
-SETTINGS += ("guard_threshold",)
+SETTINGS = (
+    *("runtime", "threads", "batch_tokens", "batch_size", "slots", "max_pixels"),
+    "guard_threshold",
+)
 
 
 def start_process(connection: socket.socket) -> subprocess.Popen[bytes]:

@@ -6,16 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from tokenizers import Tokenizer
 
-import modules
-from engine.checkpoint.reading import load_task, read_checkpoint
-from engine.checkpoint.sharded import is_sharded
 from engine.errors import UserError
-from preprocessing.model_folders import find_source, is_remote
-from preprocessing.texts import with_truncation_and_padding
 from serving.registry import MODEL
 from serving.worker.messages import GUARD, INDEX
 
@@ -55,12 +49,15 @@ def open_source(source: str, settings: dict[str, Any]) -> tuple[Any, dict[str, A
         guard = Guard(source.removeprefix(GUARD), settings["guard_threshold"])
         examples = {"judge": {"inputs": EXAMPLES["classify"]}}
         return guard, {"input": "text", "threshold": guard.threshold, "examples": examples}
-    task = open_task(source, settings["runtime"], Path(settings["data_dir"]))
-    return task, describe(task, source, settings["runtime"])
+    runtime, threads = settings["runtime"], settings["threads"]
+    task = open_task(source, runtime, Path(settings["data_dir"]), threads)
+    return task, describe(task, source, runtime)
 
 
-def open_task(source: str, runtime: str, data_dir: Path) -> Any:
+def open_task(source: str, runtime: str, data_dir: Path, threads: int | None = None) -> Any:
     """Return a task in eval mode on the CPU.
+
+    Only tasks that torch runs import it.
 
     Args:
         source: A checkpoint, a Hugging Face folder, a GGUF file, `package:NAME`, the name of a
@@ -68,9 +65,10 @@ def open_task(source: str, runtime: str, data_dir: Path) -> Any:
             written by export.py --format onnx.
         runtime: torch or onnxruntime.
         data_dir: Folder in which relative sources are found, too.
+        threads: Number of CPU threads of onnxruntime.
 
     Raises:
-        UserError: If it cannot be read or cannot be served.
+        UserError: If it cannot be read or cannot be served, or a package is missing.
     """
     path = Path(source).expanduser()
     if (path / "MLmodel").is_file():
@@ -83,23 +81,17 @@ def open_task(source: str, runtime: str, data_dir: Path) -> Any:
                 f"{source} cannot be run by onnxruntime: it is not a folder written by export.py "
                 "--format onnx."
             )
-        from modules.inference.onnx import load_onnx
+        from modules.inference.onnx_runtime import open_onnx
 
-        return load_onnx(path)
-    if path.is_file() and path.suffix != ".gguf":
-        return _open_checkpoint(path)
-    if path.is_dir() and is_sharded(path):
-        raise UserError(
-            f"{source} is a sharded checkpoint; convert it into a single file with python "
-            f"export.py --checkpoint {source} --format checkpoint --output FOLDER."
-        )
-    if not path.exists() and not is_remote(source) and not (data_dir / path).exists():
-        raise UserError(f"there is no model at {source}.")
+        return open_onnx(path, threads)
     try:
-        folder = find_source(source, data_dir)
-    except ValueError as error:
-        raise UserError(f"{error}.") from error
-    return _open_folder(folder)
+        from serving.worker.trained import open_trained
+    except ImportError as error:
+        raise UserError(
+            f"{source} requires {error.name}, which is not installed: pip install stepladder. "
+            "Without it, folders written by export.py --format onnx are served."
+        ) from error
+    return open_trained(source, data_dir)
 
 
 def mlflow_source(folder: Path) -> Path:
@@ -115,54 +107,6 @@ def mlflow_source(folder: Path) -> Path:
         raise UserError(
             f"{folder} is a model of MLflow that export.py --format mlflow did not write."
         ) from error
-
-
-def _open_checkpoint(path: Path) -> Any:
-    saved = read_checkpoint(path).get("hyper_parameters", {})
-    name = saved.get("_class_path", "").rpartition(".")[2]
-    if name not in modules.__all__:
-        raise UserError(
-            f"{path} holds {name or 'an unnamed task'}, which cannot be served: expected a task of "
-            f"{', '.join(modules.__all__)}."
-        )
-    task = load_task(path, getattr(modules, name), "train.py")
-    needed = {"tokenizer", "preprocessing", "tokenizers"} & vars(task).keys()
-    if needed and all(getattr(task, name) is None for name in needed):
-        raise UserError(
-            f"{path} cannot be served: it was trained without `tokenizer` or `preprocessing`, so "
-            "it takes no raw inputs."
-        )
-    if not operations(task):
-        raise UserError(f"{path} cannot be served: {name} has no method for raw inputs.")
-    return task
-
-
-def _open_folder(folder: Path) -> Any:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    architecture = (config.get("architectures") or [""])[0]
-    if architecture.endswith("ForSequenceClassification"):
-        return _open_classifier(folder, config)
-    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
-        from modules.inference.pretrained import open_language_model
-
-        return open_language_model(folder)
-    return modules.SentenceEncoder.from_pretrained(str(folder))
-
-
-def _open_classifier(folder: Path, config: dict[str, Any]) -> Any:
-    from modules.inference.pretrained import read_tokenizer
-    from modules.nets import PretrainedClassifier
-
-    labels = config.get("id2label") or {"0": "0", "1": "1"}
-    names = [labels[key] for key in sorted(labels, key=int)]
-    try:
-        net = PretrainedClassifier(len(names), str(folder))
-    except ValueError as error:
-        raise UserError(f"{error}.") from error
-    tokenizer = with_truncation_and_padding(read_tokenizer(folder), net.context or 512)
-    multi_label = config.get("problem_type") == "multi_label_classification"
-    kind = modules.MultiLabelClassifier if multi_label else modules.Classifier
-    return kind(net, len(names), class_names=names, tokenizer=tokenizer).eval()
 
 
 def operations(task: Any) -> list[str]:
@@ -188,13 +132,14 @@ def describe(task: Any, source: str, runtime: str) -> dict[str, Any]:
     images = [image_example(task.preprocessing)] if takes_images(task) else None
     examples = {name: {"inputs": images or EXAMPLES[name] or _words(task)} for name in served}
     net = getattr(task, "net", None)
+    parameters = task.parameters() if hasattr(task, "parameters") else ()  # not of onnxruntime
     description: dict[str, Any] = {
         "task": type(task).__name__,
         "operations": served,
         "input": "image" if takes_images(task) else "text",
-        "runtime": runtime,
+        "runtime": getattr(task, "runtime", runtime),
         "network": type(net).__name__,
-        "parameters": sum(p.numel() for p in task.parameters()),
+        "parameters": sum(p.numel() for p in parameters),
         "context": getattr(net, "context", None),
         "labels": getattr(task, "class_names", None),
         "chat": bool(getattr(task, "chat_template", None)),
@@ -227,10 +172,3 @@ def run_metrics(source: str) -> dict[str, float] | None:
         return None
     metrics: dict[str, float] = json.loads(results.read_text(encoding="utf-8"))["metrics"]
     return metrics
-
-
-def best_device() -> str:
-    """Return the fastest device of this machine."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from setuptools import find_packages
 
 from serving.metrics import Metrics
@@ -93,6 +94,12 @@ def test_image_contains_every_package_of_the_server() -> None:
     for folder in re.findall(r"^COPY (\w+) \w+$", DOCKERFILE, re.MULTILINE):
         assert (ROOT / folder).is_dir()
         assert f"!{folder}" in ignored
+    copied = set(re.findall(r"^COPY (\w+) \w+$", DOCKERFILE, re.MULTILINE))
+    own = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    for folder in copied:
+        for file in (ROOT / folder).rglob("*.py"):
+            found = re.findall(r"^ *(?:from|import) (\w+)", file.read_text(), re.MULTILINE)
+            assert own & {*found} <= copied, file
     assert ignored[0] == "*"  # nothing else: no data, runs, keys or settings of registries
 
 
@@ -102,3 +109,21 @@ def test_wheel_contains_every_package() -> None:
     for folder in re.findall(r"^COPY (\w+) \w+$", DOCKERFILE, re.MULTILINE):
         for file in (ROOT / folder).rglob("*.py"):
             assert ".".join(file.parent.relative_to(ROOT).parts) in packaged
+
+
+def requirement(text: str) -> Requirement:
+    return Requirement(text.partition(" #")[0])
+
+
+def test_requirements_without_torch_are_those_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    declared = [*project["dependencies"], *extras["serve"], *extras["onnx"]]
+    known = {one.name: one for one in map(Requirement, declared)}
+    (mlflow,) = [one for one in map(Requirement, extras["mlflow"]) if one.name == "mlflow"]
+    known["mlflow-skinny"] = mlflow
+    lines = (ROOT / "requirements-onnx.txt").read_text().splitlines()
+    listed = [requirement(line) for line in lines if not line.startswith("#")]
+    assert {Requirement(one).name for one in extras["serve"]} <= {one.name for one in listed}
+    for one in listed:
+        assert (one.specifier, one.marker) == (known[one.name].specifier, known[one.name].marker)

@@ -10,7 +10,6 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -208,7 +207,7 @@ def test_exported_model_predicts_the_same_words(pretrained: Path, tmp_path: Path
 def test_data_without_draw_is_a_user_error(pretrained: Path) -> None:
     best = pretrained / "checkpoints/best.ckpt"
     task = MaskedLanguageModel.load_from_checkpoint(best, weights_only=True)
-    with pytest.raises(MisconfigurationException, match="a number `draw` for every sequence"):
+    with pytest.raises(UserError, match="a number `draw` for every sequence"):
         task.mask_tokens({"input_ids": texts(2)})
     with pytest.raises(ValueError, match="requires `tokenizer`"):
         MaskedLanguageModel(task.net)

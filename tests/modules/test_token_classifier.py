@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from datamodules import TaggedTexts
 from engine.errors import UserError
 from modules import TokenClassifier
-from modules.training.entities import EntityScores, find_entities
+from modules.inference.entities import find_entities
+from modules.training.entities import EntityScores
 from preprocessing.special_tokens import IGNORE_INDEX
 
 PEOPLE = ["anna", "boris", "clara", "dmitri"]

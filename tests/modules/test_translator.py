@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import sacrebleu
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -24,6 +23,7 @@ import train
 from callbacks import CrossAttention, Translations
 from callbacks.figures.cross_attention import attention_figure
 from datamodules import Multi30k, ReversedWords
+from engine.errors import UserError
 from modules import Translator
 from modules.nets import Seq2Seq, Transformer
 from modules.nets.layers.cross_entropy import cross_entropy_sum
@@ -297,7 +297,7 @@ def test_noam_is_stepped_after_each_optimizer_step() -> None:
     "wrong", [{"beam_size": 0}, {"length_penalty": -1.0}, {"label_smoothing": 1.0}]
 )
 def test_invalid_arguments_are_errors(wrong: dict) -> None:
-    with pytest.raises((ValueError, MisconfigurationException), match=next(iter(wrong))):
+    with pytest.raises((ValueError, UserError), match=next(iter(wrong))):
         small_task(**wrong)
     with pytest.raises(ValueError, match="sentences must be at least 1"):
         Translations(0)
@@ -307,7 +307,7 @@ def test_invalid_arguments_are_errors(wrong: dict) -> None:
 
 def test_task_without_tokenizers_refuses_text() -> None:
     task, _ = small_task(source_tokenizer=None, target_tokenizer=None)
-    with pytest.raises(MisconfigurationException, match="it takes tokens instead of text"):
+    with pytest.raises(UserError, match="it takes tokens instead of text"):
         task.translate("kalo")
 
 
@@ -353,5 +353,5 @@ def test_invalid_option_is_reported_before_training(
 def test_translator_cannot_be_sharded() -> None:
     task = Translator(Transformer(20, 20, context=16, dim=8, num_heads=2, num_layers=1))
     task._device_mesh = object()  # type: ignore[assignment]  # as ModelParallelStrategy sets it
-    with pytest.raises(MisconfigurationException, match=r"configs/trainer/ddp\.yaml"):
+    with pytest.raises(UserError, match=r"configs/trainer/ddp\.yaml"):
         task.configure_model()

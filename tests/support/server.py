@@ -21,10 +21,11 @@ import pytest
 
 import serve
 from serving.worker import __main__ as worker
-from serving.worker import client
+from serving.worker import client, generating, trained
 from tests.support import ROOT
 from tests.support.system import START_SECONDS
 
+IMPORTED = (generating, trained)  # before the fork: a worker imports them when it needs torch
 KEYS = {"client": "a-secret", "admin": "another-secret"}
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tokenizers import Tokenizer
 
 import datamodules
@@ -253,7 +252,7 @@ def test_summary_counts_texts_unknown_tokens_and_padding(tmp_path: Path) -> None
     ],
 )
 def test_invalid_argument_is_named(wrong: dict) -> None:
-    with pytest.raises(MisconfigurationException, match=next(iter(wrong))):
+    with pytest.raises(UserError, match=next(iter(wrong))):
         SST2(**wrong)
 
 

@@ -17,7 +17,8 @@ from datamodules import Digits, ImageFolder
 from engine.errors import UserError
 from modules import Classifier
 from modules.nets import MLP
-from preprocessing.images import convert_image, images_to_inputs
+from preprocessing.image_arrays import convert_image
+from preprocessing.images import images_to_inputs
 from tests.support.synthetic_data import make_image_folder
 
 SIZES: dict[str, Any] = {"image_size": 12, "shorter_side": 16, "batch_size": 4}

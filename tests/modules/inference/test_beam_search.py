@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from engine.errors import UserError
 from modules.inference.beam_search import beam_search, length_penalty
 from modules.nets import Seq2Seq, Transformer
 from tests.support.translation_nets import NETS, batch_of
@@ -177,5 +177,5 @@ def test_length_is_limited_by_context_and_source() -> None:
     "wrong", [{"beam_size": 0}, {"penalty": -0.1}, {"penalty": float("nan")}, {"max_length": 0}]
 )
 def test_invalid_arguments_are_errors(tiny: nn.Module, wrong: dict) -> None:
-    with pytest.raises(MisconfigurationException, match=r"must be (at least 1|in)"):
+    with pytest.raises(UserError, match=r"must be (at least 1|in)"):
         beam_search(tiny, batch_of([2]), BEGIN, END, **wrong)

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from transformers import GPT2LMHeadModel
 
+from engine.errors import UserError
 from modules.inference.beam_search import continue_with_beams
 from modules.inference.generation import generate
 from modules.inference.sampling import Sampling
@@ -66,7 +66,5 @@ def test_one_beam_is_greedy_decoding(net):
 
 def test_text_that_exceeds_the_context_is_a_user_error():
     net = GPT(V, context=8, num_layers=1, num_heads=2, dim=16)
-    with pytest.raises(
-        MisconfigurationException, match="the prompt has 5, and max_new_tokens is 9"
-    ):
+    with pytest.raises(UserError, match="the prompt has 5, and max_new_tokens is 9"):
         continue_with_beams(net, [1] * 5, 9)

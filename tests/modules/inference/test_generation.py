@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from datamodules.text.tokenizers import character_tokenizer, train_bpe
+from engine.errors import UserError
 from modules import LanguageModel
 from modules.inference.generation import (
     common_prefix,
@@ -212,7 +212,7 @@ def test_min_p_keeps_tokens_of_a_fraction_of_the_highest_probability():
 def test_logit_bias_is_added_to_the_logits_of_its_tokens():
     shaped = shape_logits(LOGITS, Sampling(logit_bias={1: 2.0, 4: -100.0}))
     torch.testing.assert_close(shaped, LOGITS + torch.tensor([0.0, 2.0, 0.0, 0.0, -100.0]))
-    with pytest.raises(MisconfigurationException, match="vocabulary has 5 tokens, got 5"):
+    with pytest.raises(UserError, match="vocabulary has 5 tokens, got 5"):
         shape_logits(LOGITS, Sampling(logit_bias={5: 1.0}))
 
 
@@ -249,7 +249,7 @@ def test_repetition_penalty_includes_tokens_before_the_window(cached):
     ],
 )
 def test_invalid_prompts_are_errors(options, message):
-    with pytest.raises(MisconfigurationException, match=message):
+    with pytest.raises(UserError, match=message):
         next(generate(**{"net": Bigram(V), "prompts": [[1]], "max_new_tokens": 3} | options))
 
 
@@ -269,7 +269,7 @@ def test_invalid_prompts_are_errors(options, message):
     ],
 )
 def test_invalid_sampling_parameters_are_errors(options, message):
-    with pytest.raises(MisconfigurationException, match=message):
+    with pytest.raises(UserError, match=message):
         Sampling(**options)
 
 
@@ -381,7 +381,7 @@ def test_generation_restores_modes_and_random_state():
     assert [module.training for module in model.modules()] == modes
     assert torch.equal(torch.get_rng_state(), state)
     assert model.generate("h", 10, seed=0) == first
-    with pytest.raises(MisconfigurationException):
+    with pytest.raises(UserError):
         model.generate("", 10)
     assert [module.training for module in model.modules()] == modes
 
@@ -411,5 +411,5 @@ def test_non_finite_logits_are_a_user_error(broken: float) -> None:
     net = GPT(5, context=8, num_layers=1, num_heads=1, dim=8).eval()
     with torch.no_grad():
         net.token_embedding.weight[3, 0] = broken
-    with pytest.raises(MisconfigurationException, match="after diverged training"):
+    with pytest.raises(UserError, match="after diverged training"):
         list(generate(net, [[3]], 2))

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 import generate
 from datamodules.text.tokenizers import character_tokenizer, train_bpe
+from engine.errors import UserError
 from modules import LanguageModel
 from modules.inference.grammar import json_schema, regex
 from modules.nets import GPT
@@ -78,14 +78,14 @@ def test_end_token_ends_the_text_where_the_grammar_allows_it(model):
     ],
 )
 def test_invalid_grammar_is_a_user_error(make, message):
-    with pytest.raises(MisconfigurationException, match=message):
+    with pytest.raises(UserError, match=message):
         make()
 
 
 def test_schema_that_the_vocabulary_cannot_write_is_a_user_error(model):
     if model.tokenizer.get_vocab_size() >= 256:
         pytest.skip("a byte-level vocabulary can write everything")
-    with pytest.raises(MisconfigurationException, match="its vocabulary lacks the characters"):
+    with pytest.raises(UserError, match="its vocabulary lacks the characters"):
         model.generate("a", 5, grammar=regex("é"))
 
 
@@ -108,5 +108,5 @@ def test_invalid_options_are_reported_before_the_model_is_loaded(capsys, options
 
 def test_missing_engine_is_a_user_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "llguidance", None)
-    with pytest.raises(MisconfigurationException, match=r"pip install .stepladder\[structured\]"):
+    with pytest.raises(UserError, match=r"pip install .stepladder\[structured\]"):
         regex("a")

@@ -1,9 +1,15 @@
 """export.py --format onnx and torch_export, and tasks that run by onnxruntime."""
 
 import builtins
+import io
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 
+import httpx
 import pytest
 import torch
 from PIL import Image
@@ -12,6 +18,7 @@ import export
 from datamodules.text.tokenizers import train_bpe
 from modules import Classifier, LanguageModel, SentenceEncoder
 from modules.inference.onnx import load_onnx
+from modules.inference.onnx_runtime import open_onnx
 from modules.nets import (
     CNN,
     GPT,
@@ -23,8 +30,11 @@ from modules.nets import (
     TransformerClassifier,
 )
 from preprocessing.texts import with_truncation_and_padding
+from tests.support import ROOT
 from tests.support.huggingface import CONFIGS, make_tokenizer
 from tests.support.language_models import save, user_error
+from tests.support.requests import encoded, pairs, png
+from tests.support.system import START_SECONDS
 
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 TEXTS = ["good film", "the film was very bad is a a the", "a"]
@@ -56,12 +66,17 @@ def images() -> list[Image.Image]:
 
 
 def assert_same_probabilities(task, folder, samples) -> None:
-    exported = load_onnx(folder)
     expected = task.eval().probabilities(samples)
     assert expected.std() > 1e-3
-    torch.testing.assert_close(exported.probabilities(samples), expected, atol=1e-4, rtol=0)
     best = [name for name, _ in task.classify(samples)]
-    assert [name for name, _ in exported.classify(samples)] == best
+    resized = isinstance(samples[0], Image.Image)  # by Pillow where torch is not used
+    for exported, atol in (
+        (load_onnx(folder), 1e-4),
+        (open_onnx(folder), 1e-3 if resized else 1e-4),
+    ):
+        found = torch.as_tensor(exported.probabilities(samples))
+        torch.testing.assert_close(found, expected, atol=atol, rtol=0)
+        assert [name for name, _ in exported.classify(samples)] == best
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +96,42 @@ def test_exported_folder_alone_classifies_images(image_export, tmp_path):
     assert described["opset"] == 18
     assert described["largest_difference"] < 1e-4
     assert described["arguments"]["class_names"] == ["a", "b", "c"]
+
+
+BLOCKED = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "lightning", "torchvision", "transformers", "jsonargparse"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def test_exported_folder_is_served_without_torch(image_export, tmp_path):
+    _, checkpoint, folder = image_export
+    (tmp_path / "sitecustomize.py").write_text(BLOCKED)
+    command = [sys.executable, str(ROOT / "serve.py"), "--port", "0", "--name", "digits"]
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    options = {"stdout": subprocess.PIPE, "text": True, "env": environment, "cwd": tmp_path}
+    with subprocess.Popen([*command, "--checkpoint", str(folder)], **options) as process:
+        try:
+            url = re.search(r"http://\S+", process.stdout.readline())[0]
+            body = {"inputs": [encoded(png())]}
+            answer = httpx.post(f"{url}/v1/models/digits/classify", json=body).json()
+            model = httpx.get(f"{url}/v1/models/digits").json()
+        finally:
+            process.terminate()
+        assert process.wait(START_SECONDS) == 0
+    image = Image.open(io.BytesIO(png()))
+    assert pairs(answer["predictions"]) == [open_onnx(folder).classify([image], top_k=1)[0]]
+    assert (model["task"], model["runtime"]) == ("Classifier", "onnxruntime")
+    command += ["--checkpoint", str(checkpoint)]
+    refused = subprocess.run(command, **options | {"stderr": subprocess.PIPE, "stdout": None})
+    assert refused.returncode == 2
+    assert "model.ckpt requires torch, which is not installed" in refused.stderr
 
 
 def test_torch_export_has_the_outputs_of_the_checkpoint(image_export, tmp_path):
@@ -136,8 +187,9 @@ def test_damaged_folders_are_user_errors(image_export, tmp_path, content, part):
         (folder / "model.onnx").write_bytes(b"no model")
     else:
         (folder / "model.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=part):
-        load_onnx(folder)
+    for load in (load_onnx, open_onnx):
+        with pytest.raises(UserError, match=part):
+            load(folder)
 
 
 NETS = {
@@ -170,7 +222,7 @@ def test_exported_language_model_generates_as_the_checkpoint(tmp_path):
     for parameter in task.net.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     folder = export_to(tmp_path / "exported", save(task, tmp_path / "m.ckpt"))
-    exported = load_onnx(folder)
+    exported = open_onnx(folder)  # by torch
     tokens = torch.tensor([task.encode("good film good")])
     torch.testing.assert_close(exported(tokens)[0], task.eval()(tokens)[0], atol=1e-4, rtol=1e-4)
     for seed in (1, 2):
@@ -185,13 +237,13 @@ def test_exported_encoder_has_the_embeddings_of_the_checkpoint(tmp_path):
     encoder = SentenceEncoder(net, tokenizer=TOKENIZER)
     folder = export_to(tmp_path / "encoder", save(encoder, tmp_path / "e.ckpt"))
     expected = encoder.eval().embed(TEXTS)
-    torch.testing.assert_close(load_onnx(folder).embed(TEXTS), expected, atol=1e-4, rtol=0)
+    for exported in (load_onnx(folder), open_onnx(folder)):
+        vectors = torch.as_tensor(exported.embed(TEXTS))
+        torch.testing.assert_close(vectors, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.slow
 def test_int8_weights_are_smaller_and_their_accuracy_is_printed(run, tmp_path, capsys):
-    from tests.support import ROOT
-
     config = ROOT / "configs/digits/mlp.yaml"
     folder = run("fit", "--config", config, "--trainer.max_epochs", "2", "--test_after_fit", "no")
     checkpoint = folder / "checkpoints" / "last.ckpt"

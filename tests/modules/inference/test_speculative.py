@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from engine.errors import UserError
 from modules.inference.generation import generate
 from modules.inference.sampling import Sampling
 from modules.inference.speculative import speculate
@@ -83,5 +83,5 @@ def pairs(tokens: list[int]) -> Tensor:
     ],
 )
 def test_unsuitable_networks_are_user_errors(net, draft, message):
-    with pytest.raises(MisconfigurationException, match=message):
+    with pytest.raises(UserError, match=message):
         next(speculate(net(), draft(), [1], 3))

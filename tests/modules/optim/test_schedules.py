@@ -6,10 +6,10 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim import SGD
 
+from engine.errors import UserError
 from modules.optim.schedules import OneCycle, WarmupCosine, WarmupLinear
 from tests.support.optimizers import fit
 
@@ -75,7 +75,7 @@ def test_schedule_counts_steps_under_changing_accumulation() -> None:
 
 
 def test_schedule_refuses_a_run_of_unlimited_length() -> None:
-    with pytest.raises(MisconfigurationException, match="length of the run, which is unlimited"):
+    with pytest.raises(UserError, match="length of the run, which is unlimited"):
         fit(partial(SGD, lr=0.5), WarmupCosine, max_epochs=-1, max_steps=-1)
 
 
