@@ -1,5 +1,6 @@
 """scripts.validate_data and scripts.monitor: drift, duplicates, alarms."""
 
+import contextlib
 import json
 import random
 from collections.abc import Callable
@@ -12,8 +13,10 @@ import torch
 import yaml
 from scipy.stats import ks_2samp
 
+from datamodules import SST2, AGNews
 from scripts import monitor, validate_data
 from scripts.evaluation.drift import TextFeatures, compare, image_features, psi
+from tests.support import REAL_DIR, ROOT
 
 GOOD = ("a fine and moving film", "the best story of the year", "funny, warm and well acted")
 BAD = ("a dull and empty film", "the worst story of the year", "tired, cold and badly acted")
@@ -165,3 +168,37 @@ def test_news_sent_to_a_model_of_reviews_raise_the_alarm(
     with pytest.raises(SystemExit) as exit:
         monitor.main([*given, "--samples", str(few)])
     assert exit.value.code == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not ((REAL_DIR / "ag_news/test.csv.gz").exists() and (REAL_DIR / "sst2").exists()),
+    reason="needs AG News and SST-2 in DATA_DIR",
+)
+def test_ag_news_sent_to_a_model_of_sst2_raises_the_alarm(
+    run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(
+        *("fit", "--config", ROOT / "configs/sst2/bag_of_words.yaml", "--test_after_fit", "no"),
+        *("--trainer.max_epochs", -1, "--trainer.max_steps", 30, "--trainer.callbacks", "null"),
+        *("--trainer.limit_val_batches", 2, "--data.data_dir", REAL_DIR),
+    )
+    given = ["--checkpoint", str(folder / "checkpoints/last.ckpt"), "--output", "out"]
+    data = {"sst2": SST2(data_dir=REAL_DIR), "ag_news": AGNews(data_dir=REAL_DIR)}
+    for name, split in (("sst2", "train"), ("ag_news", "test")):
+        data[name].prepare_data()
+        data[name].setup("fit" if split == "train" else "test")
+        texts = list(data[name].texts[split].texts)
+        sampled(tmp_path / f"{name}.jsonl", random.Random(0).sample(texts, 200), "positive")
+    with contextlib.suppress(SystemExit):  # of this model, 30 steps old, the predictions may drift
+        monitor.main([*given, "--samples", str(tmp_path / "sst2.jsonl")])
+    usual = json.loads((tmp_path / "out/report.json").read_text())["drift"]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit:
+        monitor.main([*given, "--samples", str(tmp_path / "ag_news.jsonl")])
+    assert exit.value.code == 1
+    error = capsys.readouterr().err
+    news = json.loads((tmp_path / "out/report.json").read_text())["drift"]
+    for feature in ("characters", "words"):
+        assert f"ALARM: {feature}: PSI" in error
+        assert usual[feature]["psi"] < 0.25 < news[feature]["psi"]
