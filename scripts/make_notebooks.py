@@ -68,6 +68,7 @@ def command_cell(block: Block, short: bool) -> str:
         if short:
             command = re.sub(r"--epochs \d+", "--epochs 1", command)
             command += SHORT if "train.py fit" in command else ""
+            command += " --resamples 10" if "scripts.evaluate " in command else ""
         lines.append(re.sub(r"^python ", "!{python} ", command))
     return "\n".join(["```python", *lines, "```"])
 

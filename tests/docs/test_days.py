@@ -4,7 +4,8 @@ import argparse
 import importlib
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -115,34 +116,52 @@ def test_every_exercise_is_named(page: Path) -> None:
     assert f"python -m exercises.check {int(page.stem[-2:])}" in text
 
 
+@contextmanager
+def parsing_only() -> Iterator[None]:
+    """Let argparse raise Parsed where a command's arguments have been accepted."""
+    parse, parse_known = (
+        getattr(argparse.ArgumentParser, name) for name in ("parse_args", "parse_known_args")
+    )
+    outer: list[str] = []  # calls within which another parser is called, as that of a subcommand
+
+    def limited(name: str, original: Callable) -> Callable:
+        def parse_only(self: argparse.ArgumentParser, *args, **kwargs):
+            outer.append(name)
+            try:
+                result = original(self, *args, **kwargs)
+            finally:
+                outer.pop()
+            if outer:
+                return result
+            raise Parsed
+
+        return parse_only
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", limited("all", parse))
+        patch.setattr(argparse.ArgumentParser, "parse_known_args", limited("known", parse_known))
+        yield
+
+
 @pytest.mark.slow
 @each_page
 def test_commands_are_accepted(page: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     (Path.cwd() / "configs").symlink_to(ROOT / "configs")
-    parse = argparse.ArgumentParser.parse_args
-
-    def parse_only(self: argparse.ArgumentParser, *args, **kwargs) -> None:
-        parse(self, *args, **kwargs)
-        raise Parsed
-
     for words in {tuple(words[1:]) for words in shown_commands(page.read_text(encoding="utf-8"))}:
-        if words[0] == "-c":
+        if words[0] == "-c":  # compiled in another test; it may run a training
             continue
         if words[0] == "train.py":
             with pytest.raises(SystemExit) as stop:
                 train.main([*words[1:], "--print_config"])
             assert stop.value.code == 0, f"{shlex.join(words)}: {capsys.readouterr().err}"
             continue
-        if words[0] == "-c":  # compiled in another test; it may run a training
-            continue
         name, rest = (words[1], words[2:]) if words[0] == "-m" else (words[0][:-3], words[1:])
         command = importlib.import_module(name)
-        monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
         monkeypatch.setattr("sys.argv", [name, *rest])
-        with pytest.raises((Parsed, SystemExit)) as stop:  # without arguments a command runs
+        with parsing_only(), pytest.raises((Parsed, SystemExit)) as stop:
             command.main()
-        assert stop.type is Parsed or stop.value.code == 0
-        monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+        # A command without arguments has no parser, and runs.
+        assert stop.type is Parsed or stop.value.code == 0, capsys.readouterr().err
 
 
 @pytest.mark.slow
