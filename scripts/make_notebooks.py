@@ -15,7 +15,7 @@ import jupytext
 
 from scripts.pages import DAYS, ROOT, Block, blocks, commands, defined, find_source
 
-PAGES = (2, 5)  # days
+PAGES = (1, 2, 5)  # days
 SETUP = """```python
 import os
 import sys

@@ -23,12 +23,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from scripts.pages import DAYS, ROOT, Block, blocks, commands
 
 RECORD = DAYS / "outputs.json"
 CLASS = re.compile(r"\b(?:modules|datamodules)(?:\.\w+)*\.[A-Z]\w*")
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+MAX_BYTES, MAX_WIDTH = 100_000, 1000  # of a figure of the site; larger ones are made smaller
 TIMEOUT = 1800  # seconds for one command
 
 
@@ -109,7 +112,19 @@ def copy_figures(option: str, folder: Path) -> None:
         found = next((path for path in choices if path.is_file()), None)
         if found is None:
             raise FileNotFoundError(f"figure {source} is neither in {newest} nor in {folder}")
-        shutil.copyfile(found, DAYS / "figures" / name)
+        copy_figure(found, DAYS / "figures" / name)
+
+
+def copy_figure(source: Path, target: Path) -> None:
+    """Copy a figure; a large PNG gets fewer pixels and a palette of 64 colors."""
+    if source.suffix == ".png" and source.stat().st_size > MAX_BYTES:
+        with Image.open(source) as image:
+            smaller = image.convert("RGB").resize(
+                (MAX_WIDTH, MAX_WIDTH * image.height // image.width)
+            )
+            smaller.quantize(64).save(target, optimize=True)
+    else:
+        shutil.copyfile(source, target)
 
 
 def refresh(page: Path) -> None:
