@@ -155,7 +155,7 @@ class StepladderVectorStore(VectorStore):
         """Add texts, or replace those of the same ids; return the ids."""
         texts = list(texts)
         metadatas = metadatas or [{} for _ in texts]
-        names = [name or uuid.uuid4().hex for name in ids or [None] * len(texts)]
+        names = [name or uuid.uuid4().hex for name in ids or [""] * len(texts)]
         given = {
             name: documents.Document(name, text, metadata)
             for name, text, metadata in zip(names, texts, metadatas, strict=True)

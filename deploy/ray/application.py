@@ -31,7 +31,7 @@ class Service:
         settings: Values of serving.settings.Settings.
     """
 
-    async def __init__(self, settings: dict[str, Any]) -> None:
+    async def __init__(self, settings: dict[str, Any]) -> None:  # type: ignore[misc] # Ray awaits it
         self.models = Models(Settings(**settings), Metrics())
         await self.models.start()
 
@@ -68,8 +68,7 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     scaling |= {name: int(given.pop(name)) for name in scaling.keys() & given.keys()}
     resources |= {name: float(given.pop(name)) for name in resources.keys() & given.keys()}
     settings = read_settings(given)
-    deployment = serve.deployment(
-        Service,
+    deployed = serve.deployment(
         name="serving",
         ray_actor_options=resources,
         autoscaling_config=scaling | {"target_ongoing_requests": ONGOING_REQUESTS},
@@ -78,4 +77,4 @@ def build(arguments: dict[str, Any]) -> serve.Application:
         health_check_period_s=HEALTH_SECONDS,
         graceful_shutdown_timeout_s=settings.drain_timeout,
     )
-    return deployment.bind(settings.model_dump())
+    return deployed(Service).bind(settings.model_dump())

@@ -106,7 +106,6 @@ class OnnxTask:
 
     def __init__(self, net: OnnxSession, arguments: dict[str, Any]) -> None:
         self.net = net
-        self.class_names: list[str] | None = arguments.get("class_names")
         self.preprocessing: dict[str, Any] | None = arguments.get("preprocessing")
         tokenizer = arguments.get("tokenizer")
         self.tokenizer = None if tokenizer is None else Tokenizer.from_str(tokenizer)
@@ -130,7 +129,7 @@ class Classifier(ClassifiesSamples, OnnxTask):
     def __init__(self, net: OnnxSession, arguments: dict[str, Any]) -> None:
         super().__init__(net, arguments)
         count = arguments.get("num_classes", 10)
-        self.class_names = self.class_names or [str(index) for index in range(count)]
+        self.class_names = arguments.get("class_names") or [str(index) for index in range(count)]
 
     def probabilities(self, samples: Any) -> Array:
         """Return the probabilities of all classes for raw images or texts, (B, num_classes)."""
@@ -155,13 +154,17 @@ class Regressor(OnnxTask):
 
     def predict(self, samples: Any) -> list[float]:
         """Predict a number for each raw image or text."""
-        mean, std = np.float32(self.scale)
+        mean, std = map(np.float32, self.scale)
         values: list[float] = (self.outputs(samples).flatten() * std + mean).tolist()
         return values
 
 
 class TokenClassifier(TagsTexts, OnnxTask):
     """See modules.TokenClassifier."""
+
+    def __init__(self, net: OnnxSession, arguments: dict[str, Any]) -> None:
+        super().__init__(net, arguments)
+        self.class_names = arguments["class_names"]
 
     def tag_probabilities(self, words: list[list[str]]) -> tuple[Array, list[dict[int, int]]]:
         assert self.tokenizer is not None  # checked
