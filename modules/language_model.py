@@ -35,7 +35,7 @@ from modules.training.metrics import (
 from modules.training.token_loss import TokenLoss
 from preprocessing.byte_level import BYTE_OF_LETTER
 from preprocessing.chat import Message, end_of_turn, render
-from preprocessing.special_tokens import END_OF_TEXT, IGNORE_INDEX
+from preprocessing.special_tokens import END_OF_TEXT, IGNORE_INDEX, remove_special_tokens
 
 BOS_TOKENS = ("<|begin_of_text|>", "<s>", "<bos>", "[BOS]", END_OF_TEXT)
 SPECIAL_TOKENS = (*BOS_TOKENS, "</s>", "<eos>", "<|end_of_text|>")
@@ -382,6 +382,8 @@ class LanguageModel(AdapterTask):
     def chat_prompt(self, messages: Sequence[Message]) -> tuple[str, dict[str, Any]]:
         """Return the text of a conversation and the options with which `stream` answers it.
 
+        Special tokens in messages are left out: only the template marks turns.
+
         Args:
             messages: As for `chat`.
 
@@ -393,6 +395,11 @@ class LanguageModel(AdapterTask):
                 "this LanguageModel has no chat template: fine-tune it on conversations, as with "
                 "--data datamodules.Instructions."
             )
+        tokenizer = self._tokenizer()
+        messages = [
+            {**message, "content": remove_special_tokens(message["content"], tokenizer)}
+            for message in messages
+        ]
         try:
             prompt = render(self.chat_template, messages, add_generation_prompt=True)
             stop = end_of_turn(self.chat_template)

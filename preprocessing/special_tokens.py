@@ -30,3 +30,21 @@ def special_token_id(tokenizer: Tokenizer, name: str) -> int | None:
     """Return the id of a special token by its name in BERT's vocabulary, or None."""
     found = find_special_token(tokenizer, name)
     return None if found is None else tokenizer.token_to_id(found)
+
+
+def remove_special_tokens(text: str, tokenizer: Tokenizer) -> str:
+    """Return a text without the special tokens of a vocabulary, also such as a removal would join.
+
+    A chat template marks the turns of a conversation by special tokens. In a message they would
+    let its author write turns of others.
+
+    Args:
+        text: Any text.
+        tokenizer: The tokenizer that will encode it.
+    """
+    added = tokenizer.get_added_tokens_decoder().values()
+    special = [token.content for token in added if token.special]
+    while found := [token for token in special if token in text]:
+        for token in found:
+            text = text.replace(token, "")
+    return text
