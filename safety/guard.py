@@ -102,6 +102,7 @@ class Guard:
     def __init__(self, checkpoint: str | Path, threshold: float | None = None) -> None:
         self.model = load_guard(checkpoint)
         self.threshold = read_threshold(checkpoint) if threshold is None else threshold
+        assert self.model.tokenizer is not None  # load_guard has checked it
         # A copy, because its windows overlap.
         self.tokenizer = Tokenizer.from_str(self.model.tokenizer.to_str())
         self.tokenizer.no_padding()

@@ -208,8 +208,8 @@ class Models:
         if not texts:
             return
         workers = self.workers_of[GUARD_VERSION]
-        work = (GUARD_VERSION, "judge", texts, {}, [])
-        async with aclosing(self._call(request, limit, workers, *work)) as events:
+        call = self._call(request, limit, workers, GUARD_VERSION, "judge", texts, {}, [])
+        async with aclosing(call) as events:
             last = [event async for event in events][-1]
         threshold = next(w.descriptions[GUARD_VERSION]["threshold"] for w in workers)
         if max(last["results"]) >= threshold:
