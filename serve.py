@@ -5,12 +5,15 @@
       --name embedder --name assistant --port 8080
     python serve.py --checkpoint ONNX_FOLDER --runtime onnxruntime
     python serve.py --checkpoint models:/reviews@champion --registry_uri sqlite:///runs/mlflow.db
+    python serve.py --rag INDEX --guard runs/safety-guard/001/checkpoints/best.ckpt
 
 A model is a checkpoint, a Hugging Face folder, a GGUF file, package:NAME (an installed package with
 one of them), a folder written by export.py --format onnx or mlflow, or models:/NAME@ALIAS of an
-MLflow registry, which is replaced whenever the alias moves. Without --checkpoint the newest run of
-configs/digits/cnn.yaml is served. Each setting is also read from the environment, as
-STEPLADDER_PORT, and from --config FILE. The API is described at /docs and in docs/serving.md.
+MLflow registry, which is replaced whenever the alias moves. --rag answers questions about the
+documents of an index of rag.py; --guard refuses harmful inputs and outputs. Without --checkpoint
+and --rag the newest run of configs/digits/cnn.yaml is served. Each setting is also read from the
+environment, as STEPLADDER_PORT, and from --config FILE. The API is described at /docs and in
+docs/serving.md.
 """
 
 import argparse

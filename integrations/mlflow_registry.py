@@ -14,6 +14,8 @@ import argparse
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +73,10 @@ def register(checkpoint: Path, name: str, uri: str, alias: str | None = None, **
             model = log_model(uri, run_id, checkpoint)
             if not client.search_registered_models(f"name = '{name}'"):
                 client.create_registered_model(name)
-            created = client.create_model_version(
-                name, model.model_uri, model.run_id, tags, model_id=model.model_id
-            )
+            with tracking_at(uri):  # in which MLflow looks for the logged model
+                created = client.create_model_version(
+                    name, model.model_uri, model.run_id, tags, model_id=model.model_id
+                )
             version = str(created.version)
         if alias:
             client.set_registered_model_alias(name, alias, version)
@@ -114,7 +117,8 @@ def find_run(client: MlflowClient, folder: Path) -> str:
         except MlflowException:
             continue  # of another server
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    number = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT)
+    where = artifact_location(str(client.tracking_uri))
+    number = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, where)
     run = client.create_run(number, run_name=f"{folder.parent.name}-{folder.name}")
     results = folder / "results.json"
     if results.is_file():
@@ -132,13 +136,33 @@ def log_model(uri: str, run_id: str, checkpoint: Path) -> Any:
     for record in RECORDS:
         if (folder / record).is_file():
             client.log_artifact(run_id, str(folder / record))
-    before, status = mlflow.get_tracking_uri(), client.get_run(run_id).info.status
+    status = client.get_run(run_id).info.status
+    with tracking_at(uri):
+        try:
+            with mlflow.start_run(run_id):
+                return pyfunc.log_model(name="model", **arguments_of(checkpoint))
+        finally:
+            client.set_terminated(run_id, status)
+
+
+def artifact_location(uri: str) -> str | None:
+    """Return the folder of artifacts beside a SQLite database; None leaves it to the server.
+
+    MLflow's default is a folder in the working directory. configs/logger/mlflow.yaml names the
+    same place as here.
+    """
+    path = uri.removeprefix("sqlite:///")
+    return None if path == uri else str(Path(path).parent / "mlflow")
+
+
+@contextmanager
+def tracking_at(uri: str) -> Iterator[None]:
+    """Make an MLflow server or database the default one."""
+    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)
     try:
-        with mlflow.start_run(run_id):
-            return pyfunc.log_model(name="model", **arguments_of(checkpoint))
+        yield
     finally:
-        client.set_terminated(run_id, status)
         mlflow.set_tracking_uri(before)
 
 

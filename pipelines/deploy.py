@@ -12,10 +12,6 @@ is 1.
 import argparse
 import base64
 import io
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +23,12 @@ from engine.errors import UserError
 from integrations.mlflow_registry import promote, tracking_uri
 from pipelines.compare import find_champion, open_version
 from pipelines.files import read_json, stage, write_json
+from pipelines.served import served
 from scripts.evaluate import choose_split
 from scripts.evaluation.data import open_data
 
 ROWS = 32  # of the smoke test
 PREVIOUS = "previous"  # alias of the former champion
-ROOT = Path(__file__).parent.parent
 
 
 def deploy(name: str, version: str, alias: str, uri: str) -> dict[str, str | None]:
@@ -67,21 +63,10 @@ def smoke_test(name: str, alias: str, config: Path, uri: str) -> dict[str, Any]:
     rows, inputs = raw_inputs(data, choose_split(data, None))
     expected = [label for label, _ in open_version(champion, uri).eval().classify(rows)]
     source = f"models:/{name}@{alias}"
-    command = (
-        *(sys.executable, str(ROOT / "serve.py"), "--checkpoint", source, "--port", "0"),
-        *("--registry_uri", uri, "--threads", "1"),
-    )
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
-    try:
-        assert server.stdout is not None
-        found = re.search(r"at (http://\S+)", server.stdout.readline())
-        if found is None:
-            raise UserError(f"serve.py does not start: exit code {server.wait()}.")
-        url = f"{found[1]}/v1/models/{name}/classify"
+    options = ("--checkpoint", source, "--registry_uri", uri, "--threads", "1")
+    with served(*options) as (_, address):
+        url = f"{address}/v1/models/{name}/classify"
         answer = httpx.post(url, json={"inputs": inputs}, timeout=60)
-    finally:
-        server.terminate()
-        server.wait()
     if answer.status_code != 200:
         raise UserError(f"{url} answers {answer.status_code}: {answer.text}")
     labels = [row[0]["label"] for row in answer.json()["predictions"]]

@@ -77,7 +77,8 @@ REWRITINGS = {  # per training row
     "squad": 1,
     "injections": 1,
 }
-TESTED = ("forms", "alarming", "instructions", "squad")  # harmless prompts, as opposed to tweets
+# Sources of harmless prompts, as opposed to tweets; `documents`: questions of the capstone.
+TESTED = ("forms", "alarming", "instructions", "squad", "documents")
 
 
 class Prompt(NamedTuple):
@@ -137,7 +138,7 @@ def read_prompts(data_dir: Path) -> list[Prompt]:
     find = find_in(data_dir)
     prompts = [
         *read_harmful_requests(find),
-        *_harmless_forms(),
+        *harmless_forms(),
         *(Prompt(text, "harmless", "alarming") for text in alarming_prompts()),
         *_injections(find),
         *_tweets(find),
@@ -184,7 +185,14 @@ def _prompts_file(name: str) -> str:
     return files("safety").joinpath("prompts", name).read_text(encoding="utf-8")
 
 
-def _harmless_forms() -> Iterator[Prompt]:
+def harmful_examples() -> list[Prompt]:
+    """Return the harmful requests and injections that come with this project."""
+    found = yaml.safe_load(_prompts_file("harmful.yaml"))
+    return [Prompt(text, label, "examples") for label, texts in found.items() for text in texts]
+
+
+def harmless_forms() -> Iterator[Prompt]:
+    """Yield harmless requests in the forms of harmful ones."""
     for group in yaml.safe_load(_prompts_file("harmless.yaml")):
         for task in group["tasks"]:
             templates = _generator(task).sample(group["templates"], TEMPLATES_PER_TASK)

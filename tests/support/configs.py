@@ -20,9 +20,10 @@ SWEEPS = sorted(CONFIGS.glob("sweep/*.yaml"))
 SEARCHES = sorted(CONFIGS.glob("search/*.yaml"))
 RAG = sorted(CONFIGS.glob("rag/*.yaml"))  # of rag.py evaluate
 PROMPTS = sorted(CONFIGS.glob("prompts/*.yaml"))  # of scripts/evaluate_prompts.py
+CAPSTONE = [CONFIGS / "capstone/capstone.yaml"]  # of python -m pipelines.capstone
 EXPERIMENTS = sorted(
     set(CONFIGS.glob("*/*.yaml"))
-    - {*OVERLAYS, *CHOICES, *ADAPTERS, *SIZES, *SWEEPS, *SEARCHES, *RAG, *PROMPTS}
+    - {*OVERLAYS, *CHOICES, *ADAPTERS, *SIZES, *SWEEPS, *SEARCHES, *RAG, *PROMPTS, *CAPSTONE}
 )
 ONE_STEP = (
     *("--trainer.max_epochs", 1, "--trainer.max_steps", 1, "--trainer.accelerator", "cpu"),
@@ -71,6 +72,11 @@ SMALLER["safety/guard"] = (
 )
 TINY_TAGGER = TINY_BERT.replace("PretrainedClassifier", "PretrainedTokenClassifier")
 SMALLER["squad/minilm_reader"] = ("--model.net", TINY_TAGGER)
+TINY_ENCODER = TINY_BERT.replace("PretrainedClassifier", "PretrainedEncoder")
+PAIRS = str(ROOT / "tests/fixtures/pairs.jsonl")
+SMALLER["capstone/encoder"] = (
+    *("--model.net", TINY_ENCODER, "--data.train", PAIRS, "--data.batch_size", 4),
+)
 # The synthetic reviews have a few thousand words.
 SMALLER |= dict.fromkeys(("imdb/skip_gram", "imdb/cbow"), ("--data.batch_size", 512))
 SMALLER["imdb/glove"] = ("--data.batch_size", 32)
