@@ -221,7 +221,8 @@ def test_make_passes_documents_and_settings(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(commands) == 3
     given = []
     for command in commands:
-        words = ["make", "-n", *shlex.split(command)[1:]]
+        # As a part of `make test`, make would also print the folders that it enters.
+        words = ["make", "-n", "--no-print-directory", *shlex.split(command)[1:]]
         printed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
         given.append(printed.splitlines()[-1].partition(" -m pipelines.capstone")[2].split())
     parsed = [build_parser().parse_args(words) for words in given]
