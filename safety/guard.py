@@ -118,7 +118,10 @@ class Guard:
     def judge(self, texts: Sequence[str]) -> list[float]:
         """Return the probability of harm of each text: that of its most harmful window."""
         windows = [
-            (row, window) for row, text in enumerate(texts) for window in self._windows(text)
+            (row, window)
+            for row, text in enumerate(texts)
+            for variant in {text, decode(text)}  # a window of encoded text may not be decodable
+            for window in self._windows(variant)
         ]
         found = [0.0] * len(texts)
         scores = harm_probabilities(self.model, [window for _, window in windows])

@@ -1,5 +1,6 @@
 """The guard as serve.py and rag.py use it: windows of long texts, and a calibrated threshold."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -20,6 +21,15 @@ def test_end_of_a_long_text_is_judged(tmp_path: Path) -> None:
     assert harm_probabilities(guard.model, [long]) == pytest.approx(guard.judge([harmless]))
     assert guard.judge([long]) == pytest.approx(guard.judge([harmful]))
     assert guard.judge(["", harmless])[1:] == pytest.approx(guard.judge([harmless]))
+
+
+def test_long_encoded_text_is_decoded_before_it_is_cut(tmp_path: Path) -> None:
+    guard = Guard(make_guard(tmp_path / "guard.ckpt"))  # reads 32 tokens
+    words = sorted(("good", "bad"), key=lambda word: guard.judge([word])[0])
+    harmless, harmful = (" ".join([word] * 40) for word in words)
+    encoded = base64.b64encode(f"{harmless} {harmful}".encode()).decode()
+    (harm,) = guard.judge([encoded])
+    assert harm >= guard.judge([harmful])[0] - 1e-6
 
 
 def test_check_raises_at_the_threshold(tmp_path: Path) -> None:
