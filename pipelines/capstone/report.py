@@ -19,7 +19,7 @@ Report = dict[str, Any]
 Curve = list[tuple[int, float]]  # step and loss
 
 
-class Picture(NamedTuple):
+class ReportFigure(NamedTuple):
     """A figure of the report and of a slide."""
 
     title: str
@@ -44,7 +44,7 @@ def write(report: Report, folder: Path) -> None:
     """Write report.json, report.html and slides.html."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "report.json", report)
-    figures = pictures(report)
+    figures = draw_figures(report)
     environment = jinja2.Environment(autoescape=True)  # answers are untrusted text
     environment.filters["number"] = number
     for name in ("report.html", "slides.html"):
@@ -62,8 +62,8 @@ def number(value: Any) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def pictures(report: Report) -> list[Picture]:
-    """Return the figures of a report; one without data is left out."""
+def draw_figures(report: Report) -> list[ReportFigure]:
+    """Draw the figures of a report; one without data is left out."""
     drawn: Sequence[tuple[str, str, Callable[[Report], Figure | None]]] = (
         ("Training", "Training loss of encoder, reader and guard.", curves_figure),
         ("Retrieval and answers", "Fractions of the questions with known answers.", answers_figure),
@@ -73,14 +73,14 @@ def pictures(report: Report) -> list[Picture]:
             "answer is “not in the documents”.",
             scores_figure,
         ),
-        ("Load", "Latencies of the load test, in order.", latency_figure),
+        ("Load", "Latency of the load test by percentile.", latency_figure),
         ("Time", "Seconds of each stage.", seconds_figure),
     )
     made = []
     for title, text, draw in drawn:
         png = render(partial(draw, report))
         if png is not None:
-            made.append(Picture(title, text, base64.b64encode(png).decode()))
+            made.append(ReportFigure(title, text, base64.b64encode(png).decode()))
     return made
 
 

@@ -12,8 +12,7 @@ from benchmarks.soak import soak
 from engine.errors import UserError
 from pipelines.capstone.settings import Load
 from pipelines.served import served
-
-REFUSED = "urn:stepladder:refused"
+from serving.errors import TYPES
 
 
 def try_service(
@@ -68,7 +67,7 @@ def _ask(client: httpx.Client, question: str) -> str | None:
     """Return the answer to a question, or None if the guard refuses it."""
     response = client.post("/v1/answer", json={"question": question})
     document = response.json()
-    if document.get("type") == REFUSED:
+    if document.get("type") == TYPES["refused"]:
         return None
     if response.status_code != 200:
         raise UserError(f"/v1/answer: {response.status_code} {response.text}")
