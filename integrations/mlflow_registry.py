@@ -30,12 +30,13 @@ from integrations.mlflow_model import arguments_of
 
 EXPERIMENT = "stepladder"  # as in configs/logger/mlflow.yaml
 HASH = "checkpoint_sha256"
+VARIABLE = "MLFLOW_TRACKING_URI"
 RECORDS = ("config.yaml", "results.json")
 
 
 def tracking_uri(runs_dir: Path | str = "runs") -> str:
     """Return MLFLOW_TRACKING_URI, or the database of configs/logger/mlflow.yaml."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_dir}/mlflow.db"
+    return os.environ.get(VARIABLE) or f"sqlite:///{runs_dir}/mlflow.db"
 
 
 def sha256(path: Path) -> str:
@@ -158,12 +159,14 @@ def artifact_location(uri: str) -> str | None:
 @contextmanager
 def tracking_at(uri: str) -> Iterator[None]:
     """Make an MLflow server or database the default one."""
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
+    before = os.environ.get(VARIABLE)
+    mlflow.set_tracking_uri(uri)  # also sets the environment variable
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # also removes it
+        if before is not None:
+            os.environ[VARIABLE] = before
 
 
 def promote(name: str, version: str, alias: str, uri: str) -> None:

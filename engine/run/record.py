@@ -24,7 +24,7 @@ from engine.run.datasets import data_checksum, log_dataset
 from engine.run.expectations import Judgment
 from engine.run.folder import run_folder
 from engine.run.throughput import samples_and_tokens
-from engine.run.trackers import log_config
+from engine.run.trackers import log_config, mlflow_lock
 
 PACKAGES = ("lightning", "torch", "torchmetrics", "torchvision", "transformers", "numpy")
 
@@ -108,7 +108,8 @@ class RunRecord(SaveConfigCallback):
         self._data_checksum = data_checksum(trainer.datamodule)  # type: ignore[attr-defined]
         for logger in trainer.loggers:
             if isinstance(logger, MLFlowLogger) and self._data_checksum:
-                log_dataset(logger, load_yaml(self._text)["data"], self._data_checksum)
+                with mlflow_lock(run_folder(trainer)):
+                    log_dataset(logger, load_yaml(self._text)["data"], self._data_checksum)
 
     def on_train_batch_end(
         self,

@@ -132,7 +132,7 @@ def _open(logger: Logger, folder: Path) -> None:
     if isinstance(logger, WandbLogger):
         drop_anonymous_setting(logger)
     try:
-        with _mlflow_lock(folder) if isinstance(logger, MLFlowLogger) else nullcontext():
+        with mlflow_lock(folder) if isinstance(logger, MLFlowLogger) else nullcontext():
             _ = logger.experiment  # type: ignore[attr-defined]  # starts or finds its run
     except Exception as error:  # any error of the tracker or its server
         raise _cannot_open(type(logger).__name__, folder, error) from error
@@ -265,15 +265,18 @@ def _why_wandb_is_offline() -> str | None:
     return None
 
 
-def _mlflow_lock(folder: Path) -> FileLock:
-    """Lock against runs that start at once and would create a table or experiment twice."""
+def mlflow_lock(folder: Path) -> FileLock:
+    """Lock against runs that start at once and would create the same row of MLflow's database.
+
+    Tables, experiments and data sets are shared by runs; MLflow looks for one and then creates it.
+    """
     return FileLock(folder.parent.parent / ".mlflow.lock")
 
 
 def _create_tables(uri: str, folder: Path) -> None:
     from mlflow import MlflowClient
 
-    with _mlflow_lock(folder):
+    with mlflow_lock(folder):
         MlflowClient(uri).search_experiments(max_results=1)
 
 

@@ -1,6 +1,7 @@
 """Models in MLflow's format, their registry, and the server that follows an alias of it."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -134,3 +135,19 @@ def test_server_follows_the_champion_and_answers_like_mlflow(store: str, tmp_pat
     assert pairs(answer) == expected[1]
     assert given.json()["predictions"] == answer
     assert set(statuses) == {200}
+
+
+@pytest.mark.parametrize("before", [None, "http://127.0.0.1:9"])
+def test_registry_leaves_the_tracking_uri_as_it_was(
+    before: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from integrations.mlflow_registry import VARIABLE, tracking_at
+
+    monkeypatch.delenv(VARIABLE, raising=False)
+    if before:
+        monkeypatch.setenv(VARIABLE, before)
+    uri = mlflow.get_tracking_uri()
+    with tracking_at(f"sqlite:///{tmp_path}/mlflow.db"):
+        assert mlflow.get_tracking_uri().endswith(f"{tmp_path}/mlflow.db")
+    assert mlflow.get_tracking_uri() == uri
+    assert os.environ.get(VARIABLE) == before
