@@ -3,7 +3,9 @@
 The digits classifier of benchmarks.serving is loaded with 80 % of the requests per second that it
 answers at 32 clients. Requests are sent at fixed times, whether or not earlier ones were answered,
 by clients that reuse their connections. The report has the failed requests, latencies, and the
-drift of the resident memory of all processes from the fifth minute (or the first sixth) on.
+drift of the resident memory of all processes from the fifth minute (or the first sixth) on. The
+clients are threads of one Python process: where they cannot send as fast as planned, the report
+has the rate that they reached.
 
 `--model texts --load 2` loads the MiniLM classifier with twice its capacity: its queue is full, and
 the report has the goodput, which is the rate of answers with status 200 relative to the capacity.
@@ -142,10 +144,13 @@ def main(args: list[str] | None = None) -> Soak:
                 lines = bodies.read_text().splitlines()
                 result = soak(server, lines, rate, seconds, clients)
     p50, p99 = result.percentile(50), result.percentile(99)
-    goodput = len(result.latencies) / result.memory[-1][0] / capacity
+    elapsed = result.memory[-1][0]
+    sent = (len(result.latencies) + result.refused + len(result.failed)) / elapsed
+    goodput = len(result.latencies) / elapsed / capacity
     print(
-        f"{options.model}, {len(result.latencies):,} answers to {rate:,.1f} requests per second, "
-        f"{options.load:g} x the capacity, beside {options.idle:,} idle connections: "
+        f"{options.model}, {len(result.latencies):,} answers in {elapsed:,.0f} s beside "
+        f"{options.idle:,} idle connections: {sent:,.1f} requests per second were sent, "
+        f"{sent / capacity:.2f} x the capacity ({options.load:g} x planned), "
         f"{len(result.failed)} failed, {result.refused:,} refused, goodput {goodput:.0%} of the "
         f"capacity; p50 {1e3 * p50:.1f} ms, p99 {1e3 * p99:.1f} ms ({p99 / p50:.1f} x); memory "
         f"{result.memory[-1][1]:,.0f} MB, drift {result.drift():+.2%}"

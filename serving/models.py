@@ -230,27 +230,29 @@ class Models:
         """Yield the messages of the worker with the shortest queue; it was admitted before."""
         worker = min(workers, key=lambda worker: worker.samples)
         pending = worker.submit(version, operation, inputs, options, files)
-        now = asyncio.get_running_loop().time()
-        watched_from = min(limit.time, now + UNWATCHED_SECONDS)
+        loop, events = asyncio.get_running_loop(), pending.events
+        # Events of the clock join those of the worker; asyncio.timeout would take longer.
+        late = loop.call_at(limit.time, events.put_nowait, {"late": True})
+        watch = loop.call_later(UNWATCHED_SECONDS, events.put_nowait, {"watch": True})
         gone: asyncio.Task[None] | None = None
         try:
             event: Message = {}
             while "results" not in event:
-                try:
-                    async with asyncio.timeout_at(limit.time if gone else watched_from):
-                        event = await pending.events.get()
-                except TimeoutError:
-                    if gone or watched_from == limit.time:
-                        raise _late(limit.seconds) from None
+                event = await events.get()
+                if "watch" in event:
                     gone = asyncio.create_task(_disconnected(request))
-                    gone.add_done_callback(lambda _: pending.events.put_nowait({"abandoned": True}))
-                    continue
-                if "error" in event:
+                    gone.add_done_callback(lambda _: events.put_nowait({"abandoned": True}))
+                elif "late" in event:
+                    raise _late(limit.seconds)
+                elif "error" in event:
                     raise problem_of(event)
-                if "abandoned" in event:
+                elif "abandoned" in event:
                     raise _abandoned()
-                yield event
+                else:
+                    yield event
         finally:
+            late.cancel()
+            watch.cancel()
             if gone:
                 gone.cancel()
             worker.forget(pending)

@@ -65,10 +65,11 @@ class Settings(BaseSettings):
         10.0, ge=0.1, description="seconds after which an alias is resolved again"
     )
 
-    batch_tokens: int = Field(
-        2048,
+    batch_tokens: int | None = Field(
+        None,
         ge=1,
-        description="tokens of a batch, including padding; an image counts as its pixels / 64",
+        description="tokens of a batch, including padding; an image counts as its pixels / 64 "
+        "(default: 2048, for onnxruntime 256)",
     )
     batch_size: int = Field(64, ge=1, description="samples of a batch")
     slots: int = Field(8, ge=1, description="texts that are generated at the same time")

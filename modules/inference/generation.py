@@ -132,7 +132,7 @@ class NextLogits:
         Args:
             texts: At least one text by any key. Those of the last call have one more token each.
         """
-        starts = {key: window_start(len(text), self.net.context) for key, text in texts.items()}
+        starts = self._window_starts(texts)
         if not self.cached:
             self.groups = []
         kept = [self._keep(group, starts) for group in self.groups]
@@ -143,18 +143,33 @@ class NextLogits:
             groups[number] = keys, state
             found += keys
             logits.append(out[:, -1])
-        for keys in self._new_texts(texts, starts, found):
-            out, state = self._process([texts[key][starts[key] :] for key in keys], starts[keys[0]])
+        new = {key: text for key, text in texts.items() if key not in found}
+        for keys, out, state in self._process_new(new, starts):
             groups.append((keys, state))
             found += keys
-            logits.append(out[:, -1])
+            logits.append(out)
         self.starts = starts
         self.groups = self._join(groups) if self.cached else []
-        rows = {key: row for row, key in enumerate(found)}
-        order = [rows[key] for key in texts]
-        if len(logits) == 1 and order == sorted(order):
-            return logits[0]
-        return torch.cat(logits)[torch.tensor(order, device=logits[0].device)]
+        return _in_order(logits, found, texts)
+
+    def start(self, texts: Mapping[Any, Sequence[int]]) -> Tensor:
+        """Return the logits (B, V) of new texts, and keep the states of those of the last call.
+
+        Args:
+            texts: At least one text by any key.
+        """
+        starts = self._window_starts(texts)
+        found, logits, groups = [], [], list(self.groups)
+        for keys, out, state in self._process_new(texts, starts):
+            groups.append((keys, state))
+            found += keys
+            logits.append(out)
+        self.starts |= starts
+        self.groups = self._join(groups) if self.cached else []
+        return _in_order(logits, found, texts)
+
+    def _window_starts(self, texts: Mapping[Any, Sequence[int]]) -> dict[Hashable, int]:
+        return {key: window_start(len(text), self.net.context) for key, text in texts.items()}
 
     def _keep(self, group: Group, starts: dict[Hashable, int]) -> Group:
         """Return the group without texts that are gone or whose window starts elsewhere now."""
@@ -167,16 +182,20 @@ class NextLogits:
         index = torch.tensor(rows, device=device_of(self.net))
         return [keys[row] for row in rows], self.net.reorder_state(state, index)
 
-    @staticmethod
-    def _new_texts(
-        texts: Mapping[Any, Sequence[int]], starts: dict[Hashable, int], found: list[Hashable]
-    ) -> list[list[Hashable]]:
-        """Return the texts to process from the start of their window, grouped by its length."""
-        groups: dict[tuple[int, int], list[Hashable]] = {}
+    def _process_new(
+        self, texts: Mapping[Any, Sequence[int]], starts: dict[Hashable, int]
+    ) -> Iterator[tuple[list[Hashable], Tensor, Any]]:
+        """Process texts from the start of their window, those of equal length as one batch.
+
+        Yields:
+            The keys of a batch, logits (B, V), and the state.
+        """
+        batches: dict[tuple[int, int], list[Hashable]] = {}
         for key, text in texts.items():
-            if key not in found:
-                groups.setdefault((starts[key], len(text)), []).append(key)
-        return list(groups.values())
+            batches.setdefault((starts[key], len(text)), []).append(key)
+        for (start, _), keys in batches.items():
+            out, state = self._process([texts[key][start:] for key in keys], start)
+            yield keys, out[:, -1], state
 
     def _process(self, windows: Sequence[Sequence[int]], start: int) -> Any:
         if not self.cached:
@@ -199,6 +218,15 @@ class NextLogits:
             return groups
         keys = [key for group, _ in groups for key in group]
         return [(keys, join_states([state for _, state in groups]))]
+
+
+def _in_order(logits: list[Tensor], found: list[Hashable], texts: Mapping[Any, Any]) -> Tensor:
+    """Return the logits of batches of texts (B, V) in the order of the texts."""
+    rows = {key: row for row, key in enumerate(found)}
+    order = [rows[key] for key in texts]
+    if len(logits) == 1 and order == sorted(order):
+        return logits[0]
+    return torch.cat(logits)[torch.tensor(order, device=logits[0].device)]
 
 
 def window_start(position: int, context: int | None) -> int:

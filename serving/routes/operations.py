@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from pydantic_core import to_json
 
 from serving import schemas
 from serving.errors import Problem, internal_error, invalid
@@ -157,7 +158,7 @@ for _name, _operation in OPERATIONS.items():
 
 async def _answer(request: Request, model: str, name: str, operation: Operation) -> Response:
     models: Models = request.app.state.models
-    models.check(model, name)
+    models.check(model, name)  # before the body is read
     kind = request.headers.get("content-type", "")
     if kind.startswith("multipart/form-data") and name in IMAGES:
         body, files = await read_form(request, operation.body, models.settings)
@@ -173,7 +174,8 @@ async def _answer(request: Request, model: str, name: str, operation: Operation)
         first = await anext(events)  # a problem before the first token has its own status
         return StreamingResponse(_server_sent(first, events), media_type="text/event-stream")
     answer = await models.run(request, model, name, inputs, options, files)
-    return JSONResponse(operation.convert(answer["results"]))
+    content = to_json(operation.convert(answer["results"]))
+    return Response(content, media_type="application/json")
 
 
 def generation_options(options: dict[str, Any], settings: Settings) -> dict[str, Any]:

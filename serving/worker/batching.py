@@ -20,11 +20,12 @@ class SampleQueue:
     length: a batch is padded to its longest sample.
 
     Args:
-        batch_tokens: Maximum number of tokens of a batch, including padding.
+        batch_tokens: Maximum number of tokens of a batch, including padding; that of its model by
+            default.
         batch_size: Maximum number of samples of a batch.
     """
 
-    def __init__(self, batch_tokens: int, batch_size: int) -> None:
+    def __init__(self, batch_tokens: int | None, batch_size: int) -> None:
         self.batch_tokens = batch_tokens
         self.batch_size = batch_size
         self._samples: dict[Sample, None] = {}  # in order of arrival
@@ -47,7 +48,8 @@ class SampleQueue:
             oldest = next(iter(self._samples))
             kind = batch_key(oldest)
             same = [sample for sample in self._samples if batch_key(sample) == kind]
-            batch = choose(same, self.batch_tokens, self.batch_size)
+            tokens = self.batch_tokens or oldest.request.model.batch_tokens
+            batch = choose(same, tokens, self.batch_size)
             for sample in batch:
                 del self._samples[sample]
         return batch

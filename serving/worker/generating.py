@@ -120,6 +120,7 @@ class Generator:
         self._waiting: deque[Text] = deque()
         self._active: list[Text] = []
         self._next_logits: dict[Model, NextLogits] = {}
+        self._admitted = False  # texts in the last step
 
     def put(self, samples: Sequence[Sample]) -> None:
         self._waiting.extend(sample.value for sample in samples)
@@ -129,46 +130,55 @@ class Generator:
 
     @torch.inference_mode()
     def step(self, send: Reply) -> None:
-        """Admit waiting texts into free slots and add a token to every text.
+        """Admit waiting texts into free slots and add their first token, else one to every text.
+
+        A text that joins does not wait for another token of the others, which wait for one step
+        at most: texts are not admitted in two steps that follow each other.
 
         Args:
-            send: Reports admitted texts and the number of texts to the server.
+            send: Reports admitted texts and the number of tokens to the server.
         """
         active = [text for text in self._active if not text.request.closed]
+        admitted = [] if self._admitted and active else self._admit(self.slots - len(active))
+        self._admitted = bool(admitted)
+        started = sorted({text.request.number for text in admitted})
+        send({"started": started, "generating": len(admitted or active)})
+        self._active = [*active, *admitted]
+        models = {text.request.model for text in self._active}
+        self._next_logits = {
+            model: self._next_logits.get(model) or NextLogits(model.task.net) for model in models
+        }
+        by_model: dict[Model, list[Text]] = {}
+        for text in admitted or active:
+            by_model.setdefault(text.request.model, []).append(text)
+        for model, texts in by_model.items():
+            self._extend(model, texts, new=bool(admitted))
+        self._active = [
+            text for text in self._active if not (text.streamer.ended or text.request.closed)
+        ]
+
+    def _admit(self, slots: int) -> list[Text]:
+        """Remove and return up to that number of waiting texts."""
         admitted: list[Text] = []
-        while self._waiting and len(active) + len(admitted) < self.slots:
+        while self._waiting and len(admitted) < slots:
             text = self._waiting.popleft()
             if not text.request.closed:
                 admitted.append(text)
-        started = sorted({text.request.number for text in admitted})
-        send({"started": started, "generating": len(active) + len(admitted)})
-        by_model: dict[Model, list[Text]] = {}
-        for text in (*active, *admitted):
-            by_model.setdefault(text.request.model, []).append(text)
-        self._next_logits = {
-            model: self._next_logits.get(model) or NextLogits(model.task.net) for model in by_model
-        }
-        for model, texts in by_model.items():
-            self._extend(model, texts)
-        self._active = [
-            text
-            for texts in by_model.values()
-            for text in texts
-            if not (text.streamer.ended or text.request.closed)
-        ]
+        return admitted
 
-    def _extend(self, model: Model, texts: list[Text]) -> None:
+    def _extend(self, model: Model, texts: list[Text], new: bool) -> None:
         """Add a token to each text of a model; a text that fails does not affect the others."""
         next_logits = self._next_logits[model]
+        compute = next_logits.start if new else next_logits
         try:
-            logits = next_logits({text: text.tokens for text in texts})  # (B, V)
+            logits = compute({text: text.tokens for text in texts})  # (B, V)
         except Exception as error:
             self._next_logits[model] = NextLogits(model.task.net)  # without incomplete states
             if len(texts) == 1:
                 texts[0].request.fail("internal", repr(error))
             else:
                 for text in texts:
-                    self._extend(model, [text])
+                    self._extend(model, [text], new)
             return
         for row, text in enumerate(texts):
             try:

@@ -7,6 +7,7 @@ from typing import Any
 
 HEADER = struct.Struct(">II")  # bytes of the JSON text and of the attachments
 Message = dict[str, Any]
+ENCODER = json.JSONEncoder(separators=(",", ":"))  # json.dumps would create one per message
 # Prefixes of sources that are not models: a folder of rag.py index, the checkpoint of a guard.
 INDEX, GUARD = "index:", "guard:"
 
@@ -15,7 +16,7 @@ def pack(message: Message, attachments: list[bytes] | None = None) -> bytes:
     """Return the bytes of a message; `message["sizes"]` are the sizes of the attachments."""
     if attachments:
         message = message | {"sizes": [len(part) for part in attachments]}
-    text = json.dumps(message, separators=(",", ":")).encode()
+    text = ENCODER.encode(message).encode()
     binary = b"".join(attachments or ())
     return HEADER.pack(len(text), len(binary)) + text + binary
 

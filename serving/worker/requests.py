@@ -12,6 +12,9 @@ from engine.errors import UserError
 from serving.worker.loading import source_tokenizer
 
 PIXELS_PER_TOKEN = 64  # an 8x8 image counts as one token in the budget of a batch
+# On a CPU onnxruntime computes larger batches more slowly per token than small ones, since their
+# intermediate results leave the cache (docs/speed_serving.md).
+BATCH_TOKENS = {"torch": 2048, "onnxruntime": 256}
 Reply = Callable[[dict[str, Any]], None]
 
 
@@ -22,6 +25,11 @@ class Model:
     version: str
     task: Any
     description: dict[str, Any]
+
+    @property
+    def batch_tokens(self) -> int:
+        """Default number of tokens of a batch, including padding."""
+        return BATCH_TOKENS[self.description.get("runtime", "torch")]
 
 
 @dataclass(eq=False)

@@ -72,6 +72,35 @@ def test_texts_that_come_and_go_equal_single_texts(make):
         assert output["tokens"] == length
 
 
+def test_a_text_that_joins_does_not_wait_for_the_others():
+    task = language_model()
+    model, pieces = Model("writer@1", task, {}), []
+
+    def request(number: int) -> Request:
+        options = {"max_new_tokens": 8, "top_k": 1, "stream": True, "logprobs": 0}
+        return Request(number, model, "generate", options, 1, pieces.append)
+
+    generator = Generator(slots=4)
+    counted: list[int] = []
+    generator.put(prepare_texts(request(0), PROMPTS[:1]))
+    for _ in range(3):
+        generator.step(lambda message: counted.append(message["generating"]))
+    for number in (1, 2):
+        generator.put(prepare_texts(request(number), PROMPTS[1:2]))
+        before = len(pieces)
+        generator.step(lambda message: counted.append(message["generating"]))
+        if number == 1:  # the first token of text 1 alone
+            assert [piece["id"] for piece in pieces[before:]] == [1]
+        else:  # text 2 waits for one step of the others
+            assert [piece["id"] for piece in pieces[before:]] == [0, 1]
+    assert counted == [1, 1, 1, 1, 2]  # tokens of each step
+    while len(generator):
+        generator.step(lambda message: None)
+    texts = [piece["results"][0]["text"] for piece in pieces if "results" in piece]
+    expected = [task.generate(PROMPTS[0], 8, top_k=1)]
+    assert sorted(texts) == sorted(expected + [task.generate(PROMPTS[1], 8, top_k=1)] * 2)
+
+
 class Faulty(nn.Module):
     """A network that fails for texts that begin with a token.
 
