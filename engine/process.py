@@ -32,6 +32,7 @@ def prepare_process() -> None:
 
     escape_unencodable_output()
     quiet_deepspeed()
+    hide_artifact_bars()
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")  # TF32
     else:
@@ -93,6 +94,11 @@ def escape_unencodable_output() -> None:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
+
+
+def hide_artifact_bars() -> None:
+    """Turn off MLflow's progress bars, one for each file of a model."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 def keep_freed_memory() -> None:

@@ -24,7 +24,7 @@ from mlflow import MlflowClient, pyfunc
 from mlflow.exceptions import MlflowException
 
 from engine.errors import UserError, exit_on_user_error
-from engine.process import escape_unencodable_output
+from engine.process import escape_unencodable_output, hide_artifact_bars
 from engine.run.trackers import read_ids
 from integrations.mlflow_model import arguments_of
 
@@ -206,6 +206,7 @@ def main(args: list[str] | None = None) -> str:
         SystemExit: With code 2 and one message on stderr after a user error.
     """
     escape_unencodable_output()
+    hide_artifact_bars()
     options = parser().parse_args(args)
     uri = options.uri or tracking_uri()
     with exit_on_user_error("mlflow_registry"):

@@ -89,6 +89,7 @@ def test_stages_from_data_to_a_served_model(
     assert register([*given, *name, "--alias", "challenger", *version]) == "1"
     deploy.main([*name, "--version", "out/version.json", "--output", "out/deployed.json"])
     deploy.main(["--smoke_test", *name, *config, "--output", "out/smoke.json"])
+    assert "Downloading" not in capsys.readouterr().err
     assert json.loads(Path("out/smoke.json").read_text())["equal"]
 
     # A model that learned nothing is compared on the same rows, and refused.
