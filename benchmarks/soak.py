@@ -58,7 +58,12 @@ class Soak:
 
 
 def soak(
-    server: Server, bodies: Sequence[str], rate: float, seconds: float, clients: int = CLIENTS
+    server: Server,
+    bodies: Sequence[str],
+    rate: float,
+    seconds: float,
+    clients: int = CLIENTS,
+    since_planned: bool = False,
 ) -> Soak:
     """Send requests at a fixed rate.
 
@@ -68,6 +73,9 @@ def soak(
         rate: Requests per second of all clients.
         seconds: Duration.
         clients: Number of connections.
+        since_planned: Count a latency from the time at which its request was to be sent, so that
+            requests that wait for a client behind a slow one are slow, too (without it they look
+            fast: coordinated omission). Only for rates that the clients can send.
     """
     result = Soak()
     started = time.monotonic()
@@ -78,7 +86,7 @@ def soak(
         turn = number
         while (planned := turn / rate) < seconds:
             time.sleep(max(0.0, started + planned - time.monotonic()))
-            sent = time.monotonic()
+            sent = started + planned if since_planned else time.monotonic()
             try:
                 headers = {"Content-Type": "application/json"}
                 connection.request("POST", address.path, bodies[turn % len(bodies)], headers)

@@ -7,8 +7,8 @@
 Encoder, reader and guard are fine-tuned on the documents, and on SQuAD and the data of
 safety.guard_data where the folder of the data sets (DATA_DIR) has them. The documents are indexed
 with the encoder, and questions with known answers are asked. Answers are made by the reader if its
-F1 is higher than that of the best sentences. The gates of the config (`expect`) decide whether
-encoder and guard become the champions of the registry; a refused system has exit code 1.
+F1 is higher than that of the best sentences beyond noise. The gates of the config (`expect`) decide
+whether encoder and guard become the champions of the registry; a refused system has exit code 1.
 
 The output folder has report.html, report.json, slides.html, and serve.yaml: `python serve.py
 --config runs/capstone/serve.yaml` serves the result. A stage runs again only if its inputs changed.
@@ -35,7 +35,7 @@ from engine.run.record import git_commit, versions
 from integrations.mlflow_registry import register, sha256, tracking_uri
 from pipelines import train
 from pipelines.capstone import data, report
-from pipelines.capstone.evaluation import ask_all
+from pipelines.capstone.evaluation import ask_all, better_answerer
 from pipelines.capstone.service import try_service
 from pipelines.capstone.settings import Capstone, Training, read_settings
 from pipelines.capstone.stages import Result, Stages
@@ -208,8 +208,7 @@ class Build:
         harm = Guard(self.checkpoint("guard"))
         scores = harm.judge([asked.question for asked in questions])
         metrics["guard/refused_questions"] = sum(p >= harm.threshold for p in scores) / len(scores)
-        by = "reader" if metrics["reader/f1"] > metrics["sentence/f1"] else "sentence"
-        return {"metrics": metrics, "rows": rows, "answers_by": by}
+        return {"metrics": metrics, "rows": rows, "answers_by": better_answerer(rows)}
 
     def test(self, asked: Result) -> Result:
         """Write serve.yaml, and test the server that it describes."""

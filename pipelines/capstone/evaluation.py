@@ -12,7 +12,7 @@ from modules.training.answers import normalize_answer, token_f1
 from pipelines.capstone.data import Asked
 from retrieval.answering import Answer, Answerer, BestSentence, QuestionAnswering
 from retrieval.confidence import features
-from retrieval.metrics import area_under_roc
+from retrieval.metrics import area_under_roc, bootstrap_interval
 
 CUTOFFS = (1, 5)
 
@@ -62,6 +62,20 @@ def ask_all(
         metrics["abstention/auroc"] = float(area_under_roc(*scores))
     metrics["ms/question"] = round(1000 * statistics.median(seconds), 2)
     return metrics, rows
+
+
+def better_answerer(rows: Sequence[dict[str, Any]]) -> str:
+    """Return `reader` if its token F1 is higher than that of the best sentences, else `sentence`.
+
+    The difference is taken question by question, and the lower end of its 95 % interval must be
+    above 0: a reader costs more time than a sentence, and needs evidence that it is better.
+
+    Args:
+        rows: Rows of `ask_all`.
+    """
+    known = [row for row in rows if row["expected"] is not None]
+    gains = [row["reader/f1"] - row["sentence/f1"] for row in known]
+    return "reader" if gains and bootstrap_interval(gains)[0] > 0 else "sentence"
 
 
 def _answer(answering: QuestionAnswering, answerer: Answerer, found: tuple[Any, ...]) -> Answer:

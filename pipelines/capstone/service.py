@@ -49,12 +49,12 @@ def try_service(
             raise UserError("the guard refuses all questions: train it longer.")
         bodies = [json.dumps({"question": question}) for question in answered]
         server = Server(process, f"{url}/v1/answer")
-        result = soak(server, bodies, load.rate, load.seconds, load.clients)
+        result = soak(server, bodies, load.rate, load.seconds, load.clients, since_planned=True)
         latencies = [round(1000 * seconds, 2) for seconds in sorted(result.latencies)]
         if not latencies:
             raise UserError(f"the server answered no question: {result.failed[:1]}.")
         return metrics | {
-            "load/rate": round(len(latencies) / load.seconds, 2),
+            "load/rate": round(len(latencies) / max(load.seconds, result.memory[-1][0]), 2),
             "load/failed": len(result.failed) + result.refused,
             "load/p50_ms": round(1000 * result.percentile(50), 2),
             "load/p99_ms": round(1000 * result.percentile(99), 2),

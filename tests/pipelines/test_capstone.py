@@ -13,9 +13,10 @@ import pytest
 import yaml
 
 from datamodules.question_answering.squad import read_squad
+from engine.run.expectations import judge
 from pipelines.capstone import data, report
 from pipelines.capstone.data import Asked
-from pipelines.capstone.evaluation import ask_all, contains
+from pipelines.capstone.evaluation import ask_all, better_answerer, contains
 from pipelines.capstone.settings import Squad, read_settings
 from pipelines.capstone.stages import Stages
 from retrieval.answering import QuestionAnswering
@@ -168,7 +169,12 @@ def made_report() -> dict[str, Any]:
     return {
         "accepted": False,
         "gates": {"retrieval/recall@5": gate},
-        "metrics": {"retrieval/recall@5": 0.25, "ms/question": 12.5, "memory/peak_mb": 1500.0},
+        "metrics": {
+            "retrieval/recall@5": 0.25,
+            "load/p50_ms": 12.5,
+            "load/p99_ms": 40.0,
+            "memory/peak_mb": 1500.0,
+        },
         "settings": "short",
         "documents": {"documents": 3, "chunks": 1234},
         "data": {"pairs": 20, "questions": 9, "reader_data": "x", "guard_data": "y"},
@@ -198,7 +204,28 @@ def test_report_and_slides_have_the_numbers_and_no_other_host(tmp_path: Path) ->
         assert "<script>x" not in text
         assert len(re.findall('src="data:image/png;base64,', text)) == 5
         assert not re.search(r"https?://", text)
-    assert "1,234" in (tmp_path / "slides.html").read_text()
+    slides = (tmp_path / "slides.html").read_text()
+    assert "1,234" in slides
+    assert "12.5, 40" in slides
+
+
+def test_recorded_report_of_the_course_meets_the_gates_of_the_config(tmp_path: Path) -> None:
+    recorded = json.loads((ROOT / "docs/days/capstone-report.json").read_text())
+    judged = judge(read_settings(CAPSTONE[0]).expect, recorded["metrics"])
+    assert recorded["gates"] == {name: vars(judgment) for name, judgment in judged.items()}
+    assert better_answerer(recorded["questions"]) == recorded["answers_by"]
+    report.write(recorded, tmp_path)
+
+
+def test_reader_answers_only_if_it_is_better_beyond_noise() -> None:
+    def rows(gains: list[float]) -> list[dict[str, Any]]:
+        unknown = {"expected": None}
+        return [{"expected": "a", "reader/f1": g, "sentence/f1": 0.0} for g in gains] + [unknown]
+
+    assert better_answerer(rows([0.4, 0.5] * 10)) == "reader"
+    assert better_answerer(rows([1.0, -0.9] * 10)) == "sentence"
+    assert better_answerer(rows([-0.4, -0.5] * 10)) == "sentence"
+    assert better_answerer([{"expected": None}]) == "sentence"
 
 
 def test_config_of_the_repository_is_valid() -> None:
