@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import draw_ladder, list_configs
+from scripts import draw_architecture, draw_ladder, list_configs
 from scripts.check_readability import problems
 from scripts.refresh_docs import DAYS, clean, digests, outdated, replaced, shortened
 from tests.support import ROOT
@@ -51,6 +51,15 @@ def test_rungs_of_the_ladder_are_networks_in_the_order_of_days() -> None:
     assert rungs[0] == draw_ladder.Rung(1, "MLP", "test accuracy ≥ 0.981")
     assert {"CNN", "RNNLM (lstm)", "GPT", "BertMLM"} <= {rung.network for rung in rungs}
     assert [rung.day for rung in rungs] == sorted(rung.day for rung in rungs)
+
+
+def test_figure_of_the_architecture_is_that_of_the_contract() -> None:
+    assert draw_architecture.FIGURE.read_text(encoding="utf-8") == draw_architecture.draw(), (
+        "run python -m scripts.draw_architecture"
+    )
+    rows = draw_architecture.layers()
+    assert rows.index(["cli", "serving"]) < rows.index(["callbacks", "datamodules", "modules"])
+    assert rows[-1] == ["engine", "preprocessing"]
 
 
 def test_output_is_cleaned(tmp_path: Path) -> None:
