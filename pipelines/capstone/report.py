@@ -136,7 +136,7 @@ def scores_figure(report: Report) -> Figure:
     axes.set(
         xlabel="questions, in order of their score", ylabel="score", ylim=(-0.02, 1.02), xticks=[]
     )
-    axes.legend()
+    axes.legend(loc="center right")
     return figure
 
 
