@@ -4,6 +4,7 @@
     python rag.py ask "How is a run resumed?" --index INDEX
     python rag.py chat --index INDEX
     python rag.py evaluate --config configs/rag/xquad.yaml
+    python rag.py compare runs/rag-xquad/001 runs/rag-xquad/002
 
 `index` reads text, Markdown, HTML, PDF, JSON lines, CSV and TSV; repeated, it encodes only what is
 new or changed. Without DOCS it indexes the documentation of this project, and without --index
@@ -79,6 +80,9 @@ def parser() -> argparse.ArgumentParser:
     add("--config", type=Path, required=True, metavar="FILE", help="such as configs/rag/xquad.yaml")
     add("--runs_dir", type=Path, default=Path("runs"), metavar="DIR", help="of run folders (runs)")
     add("--index", type=Path, metavar="INDEX", help="reuse this index, or create it there")
+    add = command("compare", run_compare, "compare evaluations of the same questions")
+    add("runs", nargs="+", type=Path, metavar="RUN", help="two or more run folders")
+    add("--output", type=Path, metavar="FOLDER", help="of table and figure (beside the runs)")
     return parser
 
 
@@ -89,7 +93,8 @@ def main(args: list[str] | None = None) -> Any:
         args: Arguments; by default those of the process.
 
     Returns:
-        The report of `index`, the Answer of `ask`, the run folder of `evaluate`.
+        The report of `index`, the Answer of `ask`, the run folder of `evaluate`, the
+        folder of `compare`.
 
     Raises:
         SystemExit: With code 2 and one message on stderr after a user error.
@@ -249,12 +254,17 @@ def run_evaluate(options: argparse.Namespace) -> Path:
     from retrieval.config import read_evaluation
     from retrieval.encoders import SentenceVectors
     from retrieval.evaluation import evaluate, summary
-    from retrieval.opening import open_reader
+    from retrieval.generation import GeneratedAnswers
+    from retrieval.opening import open_generator, open_grounding, open_reader
 
     evaluation = read_evaluation(options.config, options.rest)
     encoder = SentenceVectors(evaluation.encoder)
+    reading = None if evaluation.reader is None else open_reader(Path(evaluation.reader))
+    answerer: Any = reading
+    if evaluation.generator is not None:
+        answerer = GeneratedAnswers(open_generator(evaluation.generator, evaluation.model))
+    grounding = None if evaluation.grounding is None else open_grounding(evaluation.grounding)
     folder = new_run_folder(options.runs_dir, experiment_name([options.config]))
-    answerer = None if evaluation.reader is None else open_reader(Path(evaluation.reader))
     results = evaluate(
         evaluation,
         encoder,
@@ -262,11 +272,28 @@ def run_evaluate(options: argparse.Namespace) -> Path:
         answerer,
         options.index,
         show_progress,
-        None if answerer is None else answerer.reader,
+        None if reading is None else reading.reader,
+        grounding,
     )
     print("\n".join(summary(results)))
     print(f"run folder: {folder}")
     return folder
+
+
+def run_compare(options: argparse.Namespace) -> Path:
+    """Print the table of a comparison, and write it with its figure."""
+    from rich.console import Console
+
+    from engine.run.tables import console_table
+    from retrieval.comparison import EXPLANATION, read_comparison
+
+    comparison = read_comparison(options.runs)
+    Console().print(console_table(["", *comparison.labels], comparison.rows()))
+    output: Path = options.output or options.runs[0].resolve().parent.parent / "comparison"
+    comparison.write(output)
+    print(EXPLANATION)
+    print(f"Comparison ({output}): comparison.md, comparison.png")
+    return output
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from datamodules.language_modeling.text_stream import TextStream
 from datamodules.language_modeling.token_shards import TokenShards
 from datamodules.language_modeling.token_stream import TokenStream
 from datamodules.question_answering.extractive_questions import ExtractiveQuestions
+from datamodules.question_answering.grounded_answers import GroundedAnswers
 from datamodules.question_answering.query_passages import QueryPassages
 from datamodules.question_answering.reading_comprehension import ReadingComprehension
 from datamodules.translation.multi30k import Multi30k
@@ -43,6 +44,7 @@ __all__ = [
     "Digits",
     "ExtractiveQuestions",
     "FashionMNIST",
+    "GroundedAnswers",
     "HuggingFaceTexts",
     "ImageFolder",
     "Instructions",

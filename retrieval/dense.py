@@ -15,7 +15,7 @@ DenseKind = Literal["flat", "hnsw", "ivfpq"]
 DENSE_KINDS: tuple[str, ...] = get_args(DenseKind)
 NEIGHBORS = 32  # edges per vector and layer of HNSW
 CODE_BYTES = 48  # of a vector in IVF-PQ, with 8 bits per part of the vector
-RESCORED = 10  # candidates per result whose exact scores are computed after IVF-PQ
+RESCORED = 20  # candidates per result whose exact scores are computed after IVF-PQ
 MIN_TRAINED = 4096  # fewer vectors are searched exactly: too few to train IVF-PQ
 
 
@@ -105,5 +105,5 @@ class DenseIndex:
         faiss: Any = library  # its types lack the parameters of a search
         options: dict[str, Any] = {} if rows is None else {"sel": faiss.IDSelectorBatch(rows)}
         if self._is_compressed:
-            return faiss.SearchParametersIVF(nprobe=max(16, self.index.nlist // 16), **options)
-        return faiss.SearchParametersHNSW(efSearch=max(128, 2 * wanted), **options)
+            return faiss.SearchParametersIVF(nprobe=max(16, self.index.nlist // 4), **options)
+        return faiss.SearchParametersHNSW(efSearch=max(256, 2 * wanted), **options)

@@ -7,18 +7,23 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 import yaml
+from matplotlib.figure import Figure
 
 from engine.errors import UserError
 from engine.run.expectations import Judgment, is_met, judge
+from engine.run.figures import render
 from engine.run.record import git_commit, versions
+from modules.classifier import Classifier
 from modules.span_reader import SpanReader
 from modules.training.answers import exact_match, token_f1
-from retrieval.answering import Answerer, QuestionAnswering
+from plotting.risk_coverage import risk_coverage_figure
+from preprocessing.grounding import statement, surroundings
+from retrieval.answering import Answer, Answerer, Citation, QuestionAnswering
 from retrieval.confidence import Calibration, features, fit_calibration
 from retrieval.encoders import MINILM, Encoder
 from retrieval.index import Index, IndexSettings
@@ -29,7 +34,10 @@ from retrieval.retriever import Retriever
 from retrieval.sentences import rank_sentences
 from retrieval.test_sets import Question, TestSet, TestSetFormat, read_test_set
 
+SUPPORTED = 0.5  # smallest probability
 DEPTH = 100  # documents of a ranking that count
+# What is right or wrong in the figure of risk against coverage: label → metric of a question.
+RIGHT = {"first document": "recall@1", "first sentence": "sentence/recall@1", "answer": "answer/em"}
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,9 @@ class Evaluation:
         index: How documents are indexed.
         retriever: How passages are found.
         reader: Checkpoint of a modules.SpanReader, whose answers are scored, too.
+        generator: A language model that writes the answers, in place of the reader.
+        model: Name of the generator at an address.
+        grounding: Checkpoint of configs/squad/minilm_grounding.yaml, which judges the answers.
         expect: Metric to expectation, such as `recall@1: ">= 0.96"`.
     """
 
@@ -89,9 +100,14 @@ class Evaluation:
     index: IndexSettings = field(default_factory=IndexSettings)
     retriever: RetrieverSettings = field(default_factory=RetrieverSettings)
     reader: str | None = None
+    generator: str | None = None
+    model: str = "default"
+    grounding: str | None = None
     expect: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
+        if self.reader is not None and self.generator is not None:
+            raise UserError("a reader and a generator exclude each other: choose one.")
         for name, expectation in (self.expect or {}).items():
             try:
                 is_met(expectation, 0.0)
@@ -111,6 +127,7 @@ def evaluate(
     index_folder: Path | None = None,
     progress: Any = None,
     reader: SpanReader | None = None,
+    grounding: Classifier | None = None,
 ) -> dict[str, Any]:
     """Index the documents of a test set, ask its questions, and write a run folder.
 
@@ -122,6 +139,7 @@ def evaluate(
         index_folder: An index that is reused, or created there; by default in the run folder.
         progress: Called with the number of encoded documents and that of all.
         reader: Whose answers from the relevant document alone are scored; none by default.
+        grounding: Judges whether the cited text supports an answer; none by default.
 
     Returns:
         The contents of results.json.
@@ -137,9 +155,10 @@ def evaluate(
     index = Index.open(where, verify=False)
     indexed = time.perf_counter()
     retriever = Retriever(index, encoder, **asdict(evaluation.retriever))
-    runner = _Runner(retriever, answerer, reader)
+    runner = _Runner(retriever, answerer, reader, grounding)
     per_question = runner.run(test_set)
-    metrics = _mean_metrics(per_question) | runner.abstention()
+    abstention = runner.abstention()
+    metrics = _mean_metrics(per_question) | (abstention.metrics() if abstention else {})
     metrics |= {f"ms/{stage}": round(1000 * float(np.median(t)), 3) for stage, t in runner.seconds}
     metrics["seconds/index"] = round(indexed - started, 3)
     judgments = judge(evaluation.expect or {}, metrics)
@@ -165,6 +184,10 @@ def evaluate(
     }
     _write_json_lines(folder / "questions.jsonl", test_set.questions, per_question)
     runner.calibration().write(folder / "calibration.json")
+    if abstention:
+        (folder / "figures").mkdir(exist_ok=True)
+        png = render(lambda: abstention.figure(per_question))
+        (folder / "figures/risk_coverage.png").write_bytes(png or b"")
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return results
 
@@ -173,10 +196,15 @@ class _Runner:
     """Ask the questions of a test set and keep what the metrics need."""
 
     def __init__(
-        self, retriever: Retriever, answerer: Answerer | None, reader: SpanReader | None
+        self,
+        retriever: Retriever,
+        answerer: Answerer | None,
+        reader: SpanReader | None,
+        grounding: Classifier | None,
     ) -> None:
         self.retriever = retriever
         self.reader = reader
+        self.grounding = grounding
         self.index = cast(Index, retriever.index)
         self.answering = None
         if answerer is not None:  # every question has an answer here
@@ -233,6 +261,10 @@ class _Runner:
             clock.stop("answer")
             scores["answer/em"] = exact_match(answer.answer, question.answers)
             scores["answer/f1"] = token_f1(answer.answer, question.answers)
+            if answer.citations:
+                scores["citation/precision"] = citation_precision(answer.citations, question)
+                if self.grounding is not None:
+                    scores["answer/grounded"] = self._is_grounded(question.text, answer)
         return scores
 
     def _documents(self, ranking: Ranking) -> list[str]:
@@ -246,30 +278,83 @@ class _Runner:
         document, _, _, text = self.index.sentence(int(sentences.rows[0]))
         return float(document in question.relevance and any(a in text for a in question.answers))
 
-    def abstention(self) -> dict[str, float]:
-        """Return how well the score separates questions with and without their document.
+    def _is_grounded(self, question: str, answer: Answer) -> float:
+        """Return 1 if the text around one of the citations supports the answer, else 0."""
+        assert self.grounding is not None
+        answered = statement(question, answer.answer)
+        pairs = [
+            (surroundings(self.index.text(self.rows[one.document]), one.start, one.end), answered)
+            for one in answer.citations
+        ]
+        supported = self.grounding.probabilities(pairs)[:, 1]  # (citations,)
+        return float(supported.max() >= SUPPORTED)
 
-        The regression is fitted on the even questions and judged on the odd ones.
+    def abstention(self) -> "Abstention | None":
+        """Return the scores of questions with and without their document, if any has only one.
+
+        The regression is fitted on the even questions and gives the scores of the odd ones.
         """
         if not self.unanswered:
-            return {}
+            return None
         answered, unanswered = np.array(self.answered), np.array(self.unanswered)
         fitted = fit_calibration(answered[::2], unanswered[::2])
         positive, negative = (
             np.array([fitted.probability(*row) for row in rows[1::2]])
             for rows in (answered, unanswered)
         )
-        right = (positive >= fitted.threshold).sum() + (negative < fitted.threshold).sum()
-        return {
-            "abstention/auroc": area_under_roc(positive, negative),
-            "abstention/accuracy": float(right / (len(positive) + len(negative))),
-        }
+        return Abstention(positive, negative, fitted.threshold)
 
     def calibration(self) -> Calibration:
         """Return the calibration of all questions."""
         if not self.unanswered:
             return Calibration()
         return fit_calibration(np.array(self.answered), np.array(self.unanswered))
+
+
+class Abstention(NamedTuple):
+    """Scores of questions whose document is in the index, and of those where it is withheld."""
+
+    answered: np.ndarray  # (N,)
+    withheld: np.ndarray  # (M,)
+    threshold: float
+
+    def metrics(self) -> dict[str, float]:
+        """Return how well the scores separate the two."""
+        right = (self.answered >= self.threshold).sum() + (self.withheld < self.threshold).sum()
+        return {
+            "abstention/auroc": area_under_roc(self.answered, self.withheld),
+            "abstention/accuracy": float(right / (len(self.answered) + len(self.withheld))),
+        }
+
+    def figure(self, per_question: Sequence[Mapping[str, float]]) -> Figure:
+        """Draw the fraction of wrong answers against that of answered questions.
+
+        Without its document every answer to a question is wrong.
+
+        Args:
+            per_question: Metrics of all questions, of which the odd ones were scored.
+        """
+        scores = np.concatenate([self.answered, self.withheld])
+        curves = {}
+        for name, metric in RIGHT.items():
+            found = [question.get(metric, np.nan) for question in per_question][1::2]
+            if not np.isnan(found).any():
+                wrong = np.concatenate([1 - np.array(found), np.ones(len(self.withheld))])
+                curves[name] = wrong
+        return risk_coverage_figure(scores, curves, self.threshold)
+
+
+def citation_precision(citations: Sequence[Citation], question: Question) -> float:
+    """Return the fraction of right citations.
+
+    A right one is of a relevant document, and contains an answer or is part of one.
+    """
+    right = [
+        one.document in question.relevance
+        and any(answer in one.text or one.text in answer for answer in question.answers)
+        for one in citations
+    ]
+    return sum(right) / len(right)
 
 
 class _Clock:

@@ -43,7 +43,7 @@ def area_under_roc(positive: np.ndarray, negative: np.ndarray) -> float:
 
 
 def bootstrap_interval(
-    values: Sequence[float], level: float = 0.95, samples: int = 1000
+    values: Sequence[float] | np.ndarray, level: float = 0.95, samples: int = 1000
 ) -> tuple[float, float]:
     """Return a confidence interval of the mean, by resampling the queries with a fixed seed."""
     draw = np.random.default_rng(0)

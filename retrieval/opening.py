@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.checkpoint.reading import load_task
 from engine.errors import UserError
+from modules.classifier import Classifier
 from modules.span_reader import SpanReader
 from retrieval import encoders
 from retrieval.answering import Answerer, QuestionAnswering
@@ -17,6 +18,7 @@ from retrieval.indexing import check_encoder
 from retrieval.reading import ReaderAnswers
 from retrieval.retriever import Retriever
 
+GROUNDING_CLASSES = ["unsupported", "supported"]  # of datamodules.GroundedAnswers
 API_KEY = "STEPLADDER_API_KEY"  # environment variable: the key of a generator at an address
 
 
@@ -92,3 +94,18 @@ def open_reader(path: Path) -> ReaderAnswers:
     """
     config = "a config of a reader, such as configs/squad/minilm_reader.yaml"
     return ReaderAnswers(load_task(path, SpanReader, config))
+
+
+def open_grounding(path: str | Path) -> Classifier:
+    """Return the classifier that judges whether a passage supports an answer.
+
+    Raises:
+        UserError: If it cannot be read, or is another classifier.
+    """
+    task = load_task(Path(path), Classifier, "configs/squad/minilm_grounding.yaml")
+    if task.class_names != GROUNDING_CLASSES:
+        raise UserError(
+            f"{path} has the classes {task.class_names}, not {GROUNDING_CLASSES}: train one with "
+            "configs/squad/minilm_grounding.yaml."
+        )
+    return task

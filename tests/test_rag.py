@@ -161,3 +161,18 @@ def test_evaluate_writes_a_run_folder(tmp_path: Path, capsys: pytest.CaptureFixt
     assert {"config.yaml", "questions.jsonl", "calibration.json"} <= {
         path.name for path in folder.iterdir()
     }
+    assert (folder / "figures/risk_coverage.png").read_bytes().startswith(b"\x89PNG")
+
+    # The same questions over an index of single words, which finds nothing better.
+    other = rag.main(["evaluate", "--config", "plants.yaml", "--retriever.components", "[sparse]"])
+    output = rag.main(["compare", str(folder), str(other)])
+    printed = capsys.readouterr().out
+    assert "plants/001" in printed
+    table = (output / "comparison.md").read_text()
+    assert "| recall@1 | 1.000 (1.000 to 1.000) | 1.000 (1.000 to 1.000); +0.000 (" in table
+    assert (output / "comparison.png").is_file()
+    lines = (other / "questions.jsonl").read_text().splitlines()
+    (other / "questions.jsonl").write_text(lines[0])
+    with pytest.raises(SystemExit, match="2"):
+        rag.main(["compare", str(folder), str(other)])
+    assert "was evaluated on other questions" in capsys.readouterr().err

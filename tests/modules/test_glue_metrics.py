@@ -43,6 +43,10 @@ def test_classification_metrics_equal_scikit_learn() -> None:
         "val/accuracy": sklearn.metrics.accuracy_score(targets, predicted),
     }
     assert {name: logged[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    matthews = evaluate("cola", logits, targets)["val/matthews"]
+    assert matthews == pytest.approx(
+        sklearn.metrics.matthews_corrcoef(targets, predicted), abs=1e-6
+    )
 
 
 def test_correlations_equal_scipy_with_ties() -> None:

@@ -10,10 +10,12 @@ import yaml
 
 from engine.errors import UserError
 from engine.run.expectations import is_met
+from retrieval.answering import Citation
 from retrieval.confidence import Calibration, fit_calibration
 from retrieval.config import read_evaluation
+from retrieval.evaluation import Abstention, citation_precision
 from retrieval.metrics import area_under_roc, bootstrap_interval, ndcg, recall, reciprocal_rank
-from retrieval.test_sets import read_test_set
+from retrieval.test_sets import Question, read_test_set
 from tests.support import ROOT
 from tests.support.configs import RAG, name
 
@@ -42,6 +44,26 @@ def test_metrics_equal_those_of_trec_eval() -> None:
 
 def test_area_under_roc_counts_ties_half() -> None:
     assert area_under_roc(np.array([2.0, 3]), np.array([1.0, 2])) == 0.875
+
+
+def test_citations_are_right_in_a_relevant_document_with_the_answer() -> None:
+    question = Question("Who?", {"a": 1}, ("Ada Lovelace",))
+    citations = [
+        Citation("a", 0, 30, "It was Ada Lovelace who wrote."),
+        Citation("a", 7, 10, "Ada"),
+        Citation("a", 40, 45, "Babbage"),
+        Citation("b", 0, 12, "Ada Lovelace"),
+    ]
+    assert citation_precision(citations, question) == 0.5
+
+
+def test_risk_of_answers_above_the_threshold() -> None:
+    abstention = Abstention(np.array([0.9, 0.6]), np.array([0.7, 0.1]), 0.65)
+    assert abstention.metrics() == {"abstention/auroc": 0.75, "abstention/accuracy": 0.5}
+    right = [{}, {"recall@1": 1.0}, {}, {"recall@1": 0.0}]
+    figure = abstention.figure([{"recall@1": 0.0} | one for one in right])
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["first document: 50.0% wrong", "threshold 0.65: 50.0% answered"]
 
 
 def test_bootstrap_interval_contains_the_mean() -> None:

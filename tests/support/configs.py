@@ -63,7 +63,7 @@ TINY_BERT = (
     '"config": {"model_type": "bert", "vocab_size": 30522, "hidden_size": 16, '
     '"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}}}'
 )
-MINILM = ("glue/mrpc", "glue/stsb", "sst2/minilm")
+MINILM = ("glue/cola", "glue/mrpc", "glue/stsb", "sst2/minilm")
 SMALLER |= dict.fromkeys(MINILM, ("--model.net", TINY_BERT))
 GUARD_TABLE = str(ROOT / "tests/fixtures/guard.csv")
 SMALLER["safety/guard"] = (
@@ -72,6 +72,11 @@ SMALLER["safety/guard"] = (
 )
 TINY_TAGGER = TINY_BERT.replace("PretrainedClassifier", "PretrainedTokenClassifier")
 SMALLER["squad/minilm_reader"] = ("--model.net", TINY_TAGGER)
+SQUAD = ROOT / "tests/fixtures"
+SMALLER["squad/minilm_grounding"] = (
+    *("--model.net", TINY_BERT, "--data.batch_size", 4),
+    *("--data.train", f"[{SQUAD / 'squad_train.json'}]", "--data.test", SQUAD / "squad_test.json"),
+)
 TINY_ENCODER = TINY_BERT.replace("PretrainedClassifier", "PretrainedEncoder")
 PAIRS = str(ROOT / "tests/fixtures/pairs.jsonl")
 SMALLER["capstone/encoder"] = (
