@@ -12,6 +12,7 @@ is 1.
 import argparse
 import base64
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def smoke_test(name: str, alias: str, config: Path, uri: str) -> dict[str, Any]:
     expected = [label for label, _ in open_version(champion, uri).eval().classify(rows)]
     source = f"models:/{name}@{alias}"
     options = ("--checkpoint", source, "--registry_uri", uri, "--threads", "1")
+    options += ("--log_file", os.devnull)
     with served(*options) as (_, address):
         url = f"{address}/v1/models/{name}/classify"
         answer = httpx.post(url, json={"inputs": inputs}, timeout=60)

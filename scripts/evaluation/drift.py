@@ -10,8 +10,6 @@ from matplotlib.figure import Figure
 from scipy.stats import ks_2samp
 from torch import Tensor
 
-from engine.run.figures import BLUE, ORANGE
-
 BINS = 10  # of the reference, with equal numbers of samples
 MAX_PSI = 0.25  # by convention: below 0.1 stable, above 0.25 shifted
 MAX_P_VALUE = 0.01  # of the KS test: the difference is not an accident of small samples
@@ -119,18 +117,14 @@ def drift_figure(reference: Features, samples: Mapping[str, Features], title: st
     rows = -(-len(reference) // columns)
     figure = Figure(figsize=(4 * columns, 2.8 * rows + 0.4))
     grid: Any = figure.subplots(rows, columns, squeeze=False)
-    colors = [BLUE, ORANGE]
     for axes, (name, values) in zip(grid.flat, reference.items(), strict=False):
         everything = np.concatenate([values, *(sample[name] for sample in samples.values())])
         low, high = np.quantile(everything, [0, 0.995])
         edges = np.linspace(low, max(high, low + 1e-9), 30)
-        for number, (label, part) in enumerate(
-            [("reference", values), *((key, sample[name]) for key, sample in samples.items())]
-        ):
-            axes.hist(
-                np.clip(part, low, high), edges, density=True, histtype="step", label=label,
-                color=colors[number] if number < 2 else None,
-            )  # fmt: skip
+        parts = {"reference": values} | {key: sample[name] for key, sample in samples.items()}
+        for label, part in parts.items():
+            clipped = np.clip(part, low, high)
+            axes.hist(clipped, edges, density=True, histtype="step", label=label)
         axes.set(xlabel=name, ylabel="density")
     for axes in list(grid.flat)[len(reference) :]:
         axes.remove()

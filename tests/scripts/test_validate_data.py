@@ -15,7 +15,7 @@ from scipy.stats import ks_2samp
 
 from datamodules import SST2, AGNews
 from scripts import monitor, validate_data
-from scripts.evaluation.drift import TextFeatures, compare, image_features, psi
+from scripts.evaluation.drift import TextFeatures, compare, drift_figure, image_features, psi
 from tests.support import REAL_DIR, ROOT
 
 GOOD = ("a fine and moving film", "the best story of the year", "funny, warm and well acted")
@@ -87,6 +87,12 @@ def validated(folder: Path, train: list, val: list, *more: str | Path) -> tuple[
     except SystemExit as error:
         code = error.code
     return code, json.loads((output / "report.json").read_text())
+
+
+def test_each_sample_has_its_own_color() -> None:
+    values = {"length": np.arange(10.0)}
+    (axes,) = drift_figure(values, {"val": values, "test": values}, "splits").axes
+    assert len({patch.get_edgecolor() for patch in axes.patches}) == 3
 
 
 def test_good_data_have_no_errors(tmp_path: Path) -> None:
