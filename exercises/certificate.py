@@ -38,7 +38,7 @@ PROJECTS = (
     Project(10, "MNIST with a custom architecture", ("mnist-champion", "mnist-champion_gpu")),
     Project(20, "A character RNN that generates text", ("shakespeare-lstm",)),
     Project(30, "minGPT on Shakespeare", ("shakespeare-gpt", "shakespeare-gpt_small_cpu")),
-    Project(40, "A text-classification API", ("sst2-bert_finetuned", "ag_news-bag_of_words")),
+    Project(40, "A text-classification API", ("sst2-minilm", "ag_news-bag_of_words")),
     Project(50, "Capstone", ()),
 )
 

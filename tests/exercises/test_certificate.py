@@ -73,3 +73,11 @@ def test_experiments_of_projects_have_configs(project) -> None:
     for experiment in project.experiments:
         folder, _, name = experiment.partition("-")
         assert (ROOT / "configs" / folder / f"{name}.yaml").is_file()
+
+
+@pytest.mark.parametrize("project", PROJECTS, ids=lambda project: project.day)
+def test_first_experiment_of_a_project_is_that_of_the_course(project) -> None:
+    rows = (ROOT / "docs/course.md").read_text(encoding="utf-8").splitlines()
+    day = "\n".join(row for row in rows if row.startswith(f"| {project.day} |"))
+    for experiment in project.experiments[:1]:
+        assert f"`fit {experiment.replace('-', '/', 1)}`" in day
