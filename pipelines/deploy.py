@@ -64,9 +64,8 @@ def smoke_test(name: str, alias: str, config: Path, uri: str) -> dict[str, Any]:
     rows, inputs = raw_inputs(data, choose_split(data, None))
     expected = [label for label, _ in open_version(champion, uri).eval().classify(rows)]
     source = f"models:/{name}@{alias}"
-    options = ("--checkpoint", source, "--registry_uri", uri, "--threads", "1")
-    options += ("--log_file", os.devnull)
-    with served(*options) as (_, address):
+    options = ("--checkpoint", source, "--registry_uri", uri, "--log_file", os.devnull)
+    with served(*options, "--threads", "1") as (_, address):
         url = f"{address}/v1/models/{name}/classify"
         answer = httpx.post(url, json={"inputs": inputs}, timeout=60)
     if answer.status_code != 200:
