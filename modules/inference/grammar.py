@@ -17,6 +17,8 @@ from torch import Tensor
 
 from engine.errors import UserError
 
+# Between the parts of a JSON text. JSON allows any amount, and small models write it without end.
+WHITESPACE = {"whitespace_pattern": r"[ \n]?"}
 NO_END = "<|no end of text|>"
 LACKING = (
     "no token of this model can continue the text as the JSON schema or regular expression "
@@ -113,7 +115,8 @@ def json_schema(text: str, where: str = "the JSON schema") -> str:
         raise UserError(f"{where} is not JSON: {error}.") from error
     if not isinstance(schema, dict):
         raise UserError(f"{where} is not a JSON schema: expected an object, got {text[:40]!r}.")
-    return _checked(_llguidance().LLMatcher.grammar_from_json_schema(text), where)
+    definition = _llguidance().LLMatcher.grammar_from_json_schema(text, WHITESPACE)
+    return _checked(definition, where)
 
 
 def read_json_schema(path: Path) -> str:

@@ -39,10 +39,14 @@ def test_killed_training_and_registration_give_the_same_model_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    train.main([*FIT, "--experiment", "whole", "--output", "whole"])
+    # MLflow keeps the database of a relative address open, which other tests have in other folders.
+    uri = f"sqlite:///{tmp_path}/runs/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    fit = [*FIT, "--runs_dir", str(tmp_path / "runs")]
+    train.main([*fit, "--experiment", "whole", "--output", "whole"])
     expected = Path("whole/checkpoints/best.ckpt").read_bytes()
 
-    fit = [*FIT, "--experiment", "killed", "--output", "model"]
+    fit += ["--experiment", "killed", "--output", "model"]
     folder = Path("runs/killed/001/checkpoints")
     assert kill_when(lambda: any(folder.glob("*.ckpt")), lambda: train.main(fit))
     assert not Path("model").exists()
@@ -58,5 +62,5 @@ def test_killed_training_and_registration_give_the_same_model_once(
         kills += kill_when(lambda end=end: time.monotonic() > end, lambda: register(words))
     assert kills
     assert register(words) == "1"
-    versions = MlflowClient("sqlite:///runs/mlflow.db").search_model_versions("name = 'digits'")
+    versions = MlflowClient(uri).search_model_versions("name = 'digits'")
     assert [version.version for version in versions] == [1]

@@ -66,6 +66,9 @@ def test_stages_from_data_to_a_served_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    # MLflow keeps the database of a relative address open, which other tests have in other folders.
+    runs_dir = tmp_path / "runs"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{runs_dir}/mlflow.db")
     config = ("--config", str(TINY))
     data.main([*config, "--output", "out/data.json"])
     first = Path("out/data.json").read_bytes()
@@ -73,7 +76,7 @@ def test_stages_from_data_to_a_served_model(
     assert Path("out/data.json").read_bytes() == first
 
     mlflow = ("--config", str(ROOT / "configs/logger/mlflow.yaml"))
-    fit = ["--experiment", "p", "--trainer.max_epochs", "4"]
+    fit = ["--experiment", "p", "--trainer.max_epochs", "4", "--runs_dir", str(runs_dir)]
     train.main([*config, *mlflow, *fit, "--output", "out/model"])
     checkpoint = Path("out/model/checkpoints/best.ckpt")
     weights = checkpoint.read_bytes()

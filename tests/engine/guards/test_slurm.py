@@ -1,6 +1,7 @@
 """scripts/slurm: arguments, requeueing by exit code, and a real SLURM on one node."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.guards.preemption import raise_on_sigterm
 from tests.support import ROOT, TINY
 
 STAND_IN = """#!/usr/bin/env bash
@@ -55,3 +57,16 @@ def test_real_slurm_requeues_and_the_job_resumes_bit_exact() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "metrics.csv equal those of the uninterrupted run" in done.stdout
     assert "failed after process 1 was killed" in done.stdout
+
+
+def test_sigterm_stays_ignored_once_a_job_has_saved_its_checkpoint() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with raise_on_sigterm():
+        pass
+    assert signal.getsignal(signal.SIGTERM) is before
+    try:
+        with raise_on_sigterm():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # by Preemption
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
