@@ -166,3 +166,9 @@ def refused(runs: Path, run: Callable, capsys) -> Callable[..., str]:
         return paragraph
 
     return refused
+
+
+@pytest.fixture(autouse=True)
+def _no_tracking_uri(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning's MLFlowLogger sets the variable, which later tests would take for the user's."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -143,7 +143,7 @@ def test_registry_leaves_the_tracking_uri_as_it_was(
 ) -> None:
     from integrations.mlflow_registry import VARIABLE, tracking_at
 
-    monkeypatch.delenv(VARIABLE, raising=False)
+    mlflow.set_tracking_uri(None)  # otherwise that of another test
     if before:
         monkeypatch.setenv(VARIABLE, before)
     uri = mlflow.get_tracking_uri()
