@@ -13,7 +13,7 @@ from serving.worker.loading import source_tokenizer
 
 PIXELS_PER_TOKEN = 64  # an 8x8 image counts as one token in the budget of a batch
 # On a CPU onnxruntime computes larger batches more slowly per token than small ones, since their
-# intermediate results leave the cache (docs/speed_serving.md).
+# intermediate results leave the cache.
 BATCH_TOKENS = {"torch": 2048, "onnxruntime": 256}
 Reply = Callable[[dict[str, Any]], None]
 
